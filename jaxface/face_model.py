@@ -53,7 +53,7 @@ def linear(
 ) -> Float[Array, "*B V 3"]:
     """mean + basis @ coefficients, in full float32 on every device."""
     offset = jnp.einsum("vck,...k->...vc", basis, coefficients, precision=jax.lax.Precision.HIGHEST)
-    return mean + offset
+    return jnp.broadcast_to(mean, offset.shape) + offset
 
 
 def shape(

@@ -45,6 +45,6 @@ def shade(
         normals: unit vectors in posed model space.
         light: coefficients on top of AMBIENT in band 0.
     """
-    total = jnp.asarray(light) + AMBIENT * (jnp.arange(9) == 0)
+    total = jnp.asarray(light).at[..., 0].add(AMBIENT)
     basis = spherical_harmonics(normals)
     return albedo * jnp.einsum("...vk,...ck->...vc", basis, total, precision=jax.lax.Precision.HIGHEST)
