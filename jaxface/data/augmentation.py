@@ -101,8 +101,10 @@ def warp(sample: Sample, matrix: np.ndarray) -> dict[str, np.ndarray]:
 def _resample_mirrored(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     # Pillow fills what lies outside with black, so the picture is first continued by its mirror image.
     size = image.shape[0]
-    margin = size // 2
-    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect" if size > 1 else "edge")
+    margin = size // 4
+    around = np.arange(-margin, size + margin)
+    around = np.where(around < 0, -1 - around, np.where(around >= size, 2 * size - 1 - around, around))
+    padded = image.take(around, 0).take(around, 1)
     moved = inverse + np.array([[0, 0, margin], [0, 0, margin]])
     return np.asarray(
         Image.fromarray(padded).transform(
@@ -118,7 +120,7 @@ def _toned(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     contrast, brightness = math.exp(generator.normal(0, 0.12)), generator.normal(0, 0.04)
     curve = np.clip((levels * gains - 0.5) * contrast + 0.5 + brightness, 0, 1) ** math.exp(generator.normal(0, 0.15))
     table = (255 * curve + 0.5).astype(np.uint8)
-    return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)
+    return np.asarray(Image.fromarray(image).point(table.T.ravel().tolist()))
 
 
 @functools.cache
@@ -131,8 +133,9 @@ def _noisy(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     size = image.shape[0]
     sigma = np.float32(abs(generator.normal(0, 3.0)))
     top, left = generator.integers(0, size, 2)
-    noise = _noise_tile(size)[top : top + size, left : left + size]
-    return np.clip(image + sigma * noise + np.float32(0.5), 0, 255).astype(np.uint8)
+    noisy = _noise_tile(size)[top : top + size, left : left + size] * sigma
+    noisy += image
+    return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
 def _rectangle(size: int, generator: np.random.Generator) -> tuple[slice, slice]:
