@@ -1,0 +1,216 @@
+"""Z-buffer rasterizer: which triangle is seen at each pixel, where on it, and how far away.
+
+Plain jnp. Every triangle is tested against the pixels of the tiles that cover its box (see tiles.py). Two scatters settle
+who is seen: the smallest depth at each pixel, then the lowest index among the triangles at that depth.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer
+
+from jaxface.render.tiles import bounding_boxes, loop_over_tiles, tile_pixels
+
+TILE = 3
+CHUNK = 8192
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Fragments:
+    """What is seen at each pixel.
+
+    Attributes:
+        triangle: [..., H, W] index of the triangle; -1 where there is none.
+        barycentric: [..., H, W, 3] weights of its three corners at the pixel's centre, perspective-correct, sum 1;
+            0 where there is none.
+        depth: [..., H, W] distance along the camera's axis, in the unit of the input; 0 where there is none.
+    """
+
+    triangle: Int[Array, "*B H W"]
+    barycentric: Float[Array, "*B H W 3"]
+    depth: Float[Array, "*B H W"]
+
+
+def rasterize(
+    points: Float[Array | np.ndarray, "*B V 2"],
+    depth: Float[Array | np.ndarray, "*B V"],
+    triangles: Integer[Array | np.ndarray, "T 3"],
+    *,
+    image_size: int | tuple[int, int],
+) -> Fragments:
+    """Draws a mesh into a z-buffer.
+
+    A pixel shows the nearest triangle that contains its centre, from whichever side it is seen; between triangles at
+    the same depth (to a few units in the last place) the lowest index wins. A centre on an edge shared by two triangles
+    counts as inside both, so there are no cracks. Triangles with no area, with a corner at or behind the camera
+    (depth <= 0), or with a corner that is not finite are left out.
+
+    Differentiable in points and depth through the barycentric weights and the depth; which triangle is seen where is
+    held constant, as in every z-buffer. Works under jit and vmap; leading dimensions, any number, are a batch.
+
+    Args:
+        points: image points (x, y) in pixels, y down; the centre of row i, column j is (j + 0.5, i + 0.5).
+        depth: distance of each vertex from the camera along its axis, positive in front of it.
+        triangles: vertex indices; either orientation.
+        image_size: (height, width) in pixels, or one number for a square.
+    """
+    points, depth = jnp.asarray(points), jnp.asarray(depth)
+    triangles = jnp.asarray(triangles, jnp.int32)
+    image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    vertices = jnp.concatenate([points, depth[..., None]], axis=-1)
+    flat = vertices.reshape(math.prod(vertices.shape[:-2]), *vertices.shape[-2:])
+    triangle = _visible_triangles(jax.lax.stop_gradient(flat), triangles, image_size)
+    barycentric, seen_depth = jax.vmap(_weights_and_depth, (0, None, 0))(flat, triangles, triangle)
+    shape = (*points.shape[:-2], *image_size)
+    return Fragments(
+        triangle=triangle.reshape(shape),
+        barycentric=barycentric.reshape(*shape, 3),
+        depth=seen_depth.reshape(shape),
+    )
+
+
+def _visible_triangles(
+    vertices: Float[Array, "B V 3"], triangles: Int[Array, "T 3"], image_size: tuple[int, int]
+) -> Int[Array, "B H W"]:
+    batch, pixels, count = vertices.shape[0], image_size[0] * image_size[1], triangles.shape[0]
+    if vertices.size == 0 or count == 0:
+        return jnp.full((batch, *image_size), -1, jnp.int32)
+    if count >= 2**31 // max(batch, 1) or batch * pixels >= 2**31:
+        raise ValueError(
+            f"{batch} x {count} triangles on {pixels} pixels do not fit 32-bit indices; draw fewer at once"
+        )
+    corners = vertices[:, triangles].reshape(batch * count, 3, 3)
+    keep = _drawable(corners)
+    boxes = bounding_boxes(corners[..., 0], corners[..., 1], keep, image_size=image_size, tile=TILE)
+
+    def candidates(item, corners, column, row, valid):
+        """Where the triangles `item` cover their tiles: index into the flat z-buffer, and 1 / depth there."""
+        columns, rows = tile_pixels(column, row, TILE)
+        inside, nearness = _cover(corners, columns, rows)
+        inside &= valid[None, :] & (columns < image_size[1]) & (rows < image_size[0])
+        target = (item // count * pixels)[None, :] + rows * image_size[1] + columns
+        return jnp.where(inside, target, batch * pixels), nearness
+
+    def draw_nearness(buffer, target, nearness, item):
+        return buffer.at[target].max(nearness, mode="drop")
+
+    # A few units in the last place: that is how far apart two triangles can come out on their common edge, and it also
+    # keeps the second pass right should the compiler round the same expression in another way than in the first.
+    slack = 1 - 4 * jnp.finfo(vertices.dtype).eps
+
+    def draw_index(buffer, target, nearness, item):
+        seen = nearness >= slack * nearest.at[target].get(mode="fill", fill_value=jnp.inf)
+        index = jnp.broadcast_to((item % count)[None, :], target.shape)
+        return buffer.at[jnp.where(seen, target, batch * pixels)].min(index, mode="drop")
+
+    everything = jnp.arange(batch * count, dtype=jnp.int32)
+    first = candidates(everything, corners, boxes.column, boxes.row, boxes.across > 0)
+
+    def draw(buffer, write):
+        def visit(buffer, item, column, row, valid):
+            return write(buffer, *candidates(item, corners[item], column, row, valid), item)
+
+        buffer = write(buffer, *first, everything)
+        return loop_over_tiles(boxes, visit, buffer, chunk=CHUNK, skip=1)
+
+    nearest = draw(jnp.zeros(batch * pixels, vertices.dtype), draw_nearness)
+    index = draw(jnp.full(batch * pixels, count, jnp.int32), draw_index)
+    return jnp.where(index == count, -1, index).reshape(batch, *image_size)
+
+
+def _drawable(corners: Float[Array, "N 3 3"]) -> Bool[Array, "N"]:
+    """Triangles that are finite, in front of the camera, and have an area beyond rounding."""
+    edge_a, edge_b = corners[:, 1, :2] - corners[:, 0, :2], corners[:, 2, :2] - corners[:, 0, :2]
+    left, right = edge_a[:, 0] * edge_b[:, 1], edge_a[:, 1] * edge_b[:, 0]
+    rounding = 4 * jnp.finfo(corners.dtype).eps * (jnp.abs(left) + jnp.abs(right))
+    return (jnp.abs(left - right) > rounding) & jnp.isfinite(corners).all((1, 2)) & (corners[..., 2] > 0).all(1)
+
+
+def _cover(
+    corners: Float[Array, "N 3 3"], columns: Int[Array, "M N"], rows: Int[Array, "M N"]
+) -> tuple[Bool[Array, "M N"], Float[Array, "M N"]]:
+    """Whether pixel centres lie in triangles, and 1 / depth there, which is linear in the image.
+
+    The corners are taken relative to the pixel: exact close by, and the same for two triangles that share an edge. What
+    is left of rounding in an edge function is allowed for, so that a centre on the edge belongs to both.
+    """
+    dtype = corners.dtype
+    x = [corners[None, :, i, 0] - (columns.astype(dtype) + 0.5) for i in range(3)]
+    y = [corners[None, :, i, 1] - (rows.astype(dtype) + 0.5) for i in range(3)]
+    products = [(x[i] * y[j], y[i] * x[j]) for i, j in ((1, 2), (2, 0), (0, 1))]
+    edges = [left - right for left, right in products]
+    slack = [4 * jnp.finfo(dtype).eps * (jnp.abs(left) + jnp.abs(right)) for left, right in products]
+    forwards = (edges[0] >= -slack[0]) & (edges[1] >= -slack[1]) & (edges[2] >= -slack[2])
+    backwards = (edges[0] <= slack[0]) & (edges[1] <= slack[1]) & (edges[2] <= slack[2])
+    nearness = 1 / corners[None, :, :, 2]
+    total = edges[0] + edges[1] + edges[2]
+    return forwards | backwards, sum(edges[i] * nearness[..., i] for i in range(3)) / total
+
+
+def _weights_and_depth(
+    vertices: Float[Array, "V 3"], triangles: Int[Array, "T 3"], triangle: Int[Array, "H W"]
+) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
+    """Perspective-correct barycentric weights and depth at the pixel centres, for given triangles (-1: zeros)."""
+    if triangles.shape[0] == 0 or vertices.shape[0] == 0:
+        return jnp.zeros((*triangle.shape, 3), vertices.dtype), jnp.zeros(triangle.shape, vertices.dtype)
+    seen = triangle >= 0
+    corners = gather_corners(vertices, triangles, triangle)
+    row, column = (jnp.arange(size, dtype=vertices.dtype) + 0.5 for size in triangle.shape)
+    x = [corners[..., i, 0] - column[None, :] for i in range(3)]
+    y = [corners[..., i, 1] - row[:, None] for i in range(3)]
+    # Screen-space weights (areas) divided by depth are the weights in space, up to a common factor.
+    edges = [x[i] * y[j] - y[i] * x[j] for i, j in ((1, 2), (2, 0), (0, 1))]
+    area = edges[0] + edges[1] + edges[2]
+    area = jnp.where(seen & (area != 0), area, 1.0)
+    weights = [edges[i] / (area * jnp.where(seen, corners[..., i, 2], 1.0)) for i in range(3)]
+    nearness = weights[0] + weights[1] + weights[2]
+    depth = 1 / jnp.where(seen, nearness, 1.0)
+    barycentric = jnp.stack([weight * depth for weight in weights], axis=-1)
+    return jnp.where(seen[..., None], barycentric, 0.0), jnp.where(seen, depth, 0.0)
+
+
+def gather_corners(
+    attributes: Float[Array, "V C"], triangles: Int[Array, "T 3"], triangle: Int[Array, "H W"]
+) -> Float[Array, "H W 3 C"]:
+    """The attributes of the three corners of each pixel's triangle; zeros, with no gradient, where it is -1."""
+    # Out-of-range rather than "some vertex, times zero": the backward pass would add all the background's zeros to it.
+    vertex = jnp.where(triangle[..., None] >= 0, triangles[triangle], attributes.shape[0])
+    return attributes.at[vertex].get(mode="fill", fill_value=0)
+
+
+def interpolate(
+    fragments: Fragments,
+    triangles: Integer[Array | np.ndarray, "T 3"],
+    attributes: Float[Array | np.ndarray, "*B V C"],
+) -> Float[Array, "*B H W C"]:
+    """Vertex attributes at the pixels, weighted by the barycentric weights; zeros where there is no triangle.
+
+    Differentiable in the attributes and, through the weights, in what the fragments were made from.
+
+    Args:
+        fragments: from `rasterize`.
+        triangles: the vertex indices given to `rasterize`.
+        attributes: per vertex, in any unit: colours, normals, texture coordinates. With fewer leading dimensions than
+            the fragments they serve the whole batch.
+    """
+    attributes, triangles = jnp.asarray(attributes), jnp.asarray(triangles, jnp.int32)
+    lead, image = fragments.triangle.shape[:-2], fragments.triangle.shape[-2:]
+    if attributes.shape[-2] == 0 or triangles.shape[0] == 0:
+        return jnp.zeros((*lead, *image, attributes.shape[-1]), attributes.dtype)
+
+    def one(triangle, barycentric, attributes):
+        corners = gather_corners(attributes, triangles, triangle)
+        return jnp.sum(corners * barycentric[..., None].astype(corners.dtype), axis=-2)
+
+    attributes = jnp.broadcast_to(attributes, (*lead, *attributes.shape[-2:]))
+    flat = math.prod(lead)
+    result = jax.vmap(one)(
+        fragments.triangle.reshape(flat, *image),
+        fragments.barycentric.reshape(flat, *image, 3),
+        attributes.reshape(flat, *attributes.shape[-2:]),
+    )
+    return result.reshape(*lead, *image, attributes.shape[-1])

@@ -1,0 +1,173 @@
+"""A texture in UV space from one photo: sampled where the photo shows the surface, completed where it does not."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from jaxface.render.rasterizer import rasterize
+
+GRAZING, FACING = 0.15, 0.5
+"""Cosines between the normal and the line of sight at which the photo begins to count, and at which it counts fully."""
+
+
+def vertex_visibility(
+    points: Float[np.ndarray, "V 2"],
+    depth: Float[np.ndarray, "V"],
+    triangles: Integer[np.ndarray, "T 3"],
+    *,
+    image_size: int | tuple[int, int],
+    tolerance: float = 0.03,
+) -> Bool[np.ndarray, "V"]:
+    """Which vertices the camera sees: those inside the picture that lie no deeper than the z-buffer.
+
+    Args:
+        points: image points in pixels.
+        depth: distance along the camera's axis, in model units.
+        triangles: vertex indices.
+        image_size: of the z-buffer, in pixels.
+        tolerance: in model units (10 cm); how far behind the z-buffer still counts as seen.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    fragments = rasterize(points, depth, triangles, image_size=(height, width))
+    nearest = np.where(np.asarray(fragments.triangle) >= 0, np.asarray(fragments.depth), np.inf)
+    column, row = np.floor(np.asarray(points)).astype(int).T
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    in_front = np.asarray(depth) <= nearest[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)] + tolerance
+    return inside & in_front
+
+
+def view_weights(
+    normals: Float[np.ndarray, "V 3"],
+    to_camera: Float[np.ndarray, "V 3"],
+    visible: Bool[np.ndarray, "V"],
+    triangles: Integer[np.ndarray, "T 3"],
+) -> Float[np.ndarray, "V"]:
+    """How much each vertex trusts the photo, 0..1: 0 where it is hidden or seen at a grazing angle.
+
+    Args:
+        normals: unit vectors in posed model space.
+        to_camera: vectors from the vertices to the camera in posed model space, of any length.
+        visible: from `vertex_visibility`.
+        triangles: vertex indices; the weights fade towards hidden neighbours along their edges.
+    """
+    cosine = (normals * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=-1)
+    ramp = np.clip((cosine - GRAZING) / (FACING - GRAZING), 0, 1)
+    trusted = visible * ramp * ramp * (3 - 2 * ramp)
+    faded = trusted
+    for _ in range(3):
+        mean = faded[triangles].mean(1)
+        total, count = np.zeros(len(faded)), np.zeros(len(faded))
+        for corner in triangles.T:
+            np.add.at(total, corner, mean)
+            np.add.at(count, corner, 1)
+        faded = np.minimum(trusted, total / np.maximum(count, 1))
+    return faded.astype(np.float32)
+
+
+def uv_texture(
+    photo: Float[np.ndarray, "H W 3"],
+    points: Float[np.ndarray, "V 2"],
+    depth: Float[np.ndarray, "V"],
+    weights: Float[np.ndarray, "V"],
+    colors: Float[np.ndarray, "V 3"],
+    uv: Float[np.ndarray, "V 2"],
+    triangles: Integer[np.ndarray, "T 3"],
+    *,
+    mirror: Integer[np.ndarray, "V"] | None = None,
+    texture_size: int = 1024,
+) -> Float[np.ndarray, "S S 3"]:
+    """Samples the photo into the mesh's texture.
+
+    Where the photo shows the surface (weight 1) a texel is the photo's colour at its perspective projection. Elsewhere
+    it is the colour of its mirror image on the other half of the face, if that is seen, else the model's own colour;
+    both are first shifted by the difference to the photo, spread smoothly from where it is known, so that no seam shows.
+
+    Args:
+        photo: in [0, 1]. Make it about as fine as the texture beforehand: sampling is bilinear.
+        points: image points of the vertices in this photo, in pixels.
+        depth: distance along the camera's axis, in any unit.
+        weights: trust in the photo at each vertex, 0..1, from `view_weights`.
+        colors: the model's colours at the vertices, in [0, 1]: the fallback.
+        uv: texture coordinates, u right, v up.
+        triangles: vertex indices.
+        mirror: index of each vertex's mirror image.
+        texture_size: S, in pixels.
+
+    Returns:
+        The texture, row 0 at v = 1; texels outside the mesh continue its colours, so that filtering finds no edge.
+    """
+    corners, barycentric, covered = _texels(uv, triangles, texture_size)
+
+    def to_texture(attribute):
+        image = np.zeros((texture_size, texture_size, *attribute.shape[1:]), np.float32)
+        image[covered] = np.einsum("nk,nk...->n...", barycentric, attribute[corners])
+        return image
+
+    def seen_from(points, depth, weights):
+        # Barycentrics run along the surface, projection does not: x z and y z are what is linear on a triangle.
+        lifted = to_texture(np.concatenate([points * depth[:, None], depth[:, None]], axis=-1).astype(np.float32))
+        position = lifted[..., :2] / np.where(covered, lifted[..., 2], 1)[..., None]
+        return _bilinear(photo, position), to_texture(weights) * _inside(photo, position)
+
+    photo_colors, trust = seen_from(points, depth, weights)
+    result = to_texture(np.asarray(colors, np.float32))
+    result = result + spread(photo_colors - result, trust)
+    if mirror is not None:
+        mirrored, mirror_trust = seen_from(points[mirror], depth[mirror], weights[mirror])
+        mirrored = mirrored + spread(photo_colors - mirrored, np.minimum(trust, mirror_trust))
+        result = result + mirror_trust[..., None] * (mirrored - result)
+    result = result + trust[..., None] * (photo_colors - result)
+    return np.clip(spread(result, covered.astype(np.float32)), 0, 1)
+
+
+def spread(image: Float[np.ndarray, "H W C"], weights: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
+    """Keeps an image where its weight is 1 and fills the rest smoothly from there (pull-push, Gortler et al. 1996)."""
+    if max(weights.shape) == 1:
+        return image * (weights > 0)[..., None]
+    padded = [(0, size % 2) for size in weights.shape]
+    values, known = np.pad(image, [*padded, (0, 0)]), np.pad(weights, padded)
+    blocks = (values.shape[0] // 2, 2, values.shape[1] // 2, 2)
+    total = known.reshape(blocks).sum((1, 3))
+    mean = (values * known[..., None]).reshape(*blocks, -1).sum((1, 3)) / np.maximum(total, 1e-12)[..., None]
+    coarse = spread(mean, np.minimum(total, 1))
+    fine = _doubled(coarse)[: weights.shape[0], : weights.shape[1]]
+    return fine + weights[..., None] * (image - fine)
+
+
+def _doubled(image: np.ndarray) -> np.ndarray:
+    """Twice the size, linearly between pixel centres."""
+    for axis in (0, 1):
+        edge = [(1, 1) if side == axis else (0, 0) for side in range(3)]
+        padded = np.moveaxis(np.pad(image, edge, mode="edge"), axis, 0)
+        middle = 0.75 * padded[1:-1]
+        pairs = np.stack([middle + 0.25 * padded[:-2], middle + 0.25 * padded[2:]], axis=1)
+        image = np.moveaxis(pairs.reshape(-1, *pairs.shape[2:]), 0, axis)
+    return image
+
+
+def _texels(
+    uv: np.ndarray, triangles: np.ndarray, texture_size: int
+) -> tuple[Integer[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Bool[np.ndarray, "S S"]]:
+    """The mesh laid out flat: corner vertices and barycentrics of the covered texels, and which texels those are."""
+    flat = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=-1).astype(np.float32) * texture_size
+    fragments = rasterize(flat, np.ones(len(flat), np.float32), triangles, image_size=texture_size)
+    triangle, barycentric = np.asarray(fragments.triangle), np.asarray(fragments.barycentric)
+    covered = triangle >= 0
+    return np.asarray(triangles)[triangle[covered]], barycentric[covered], covered
+
+
+def _inside(photo: np.ndarray, position: np.ndarray) -> np.ndarray:
+    height, width = photo.shape[:2]
+    return ((position >= 0) & (position <= [width, height])).all(-1).astype(np.float32)
+
+
+def _bilinear(photo: Float[np.ndarray, "H W 3"], position: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S 3"]:
+    """Colours at image points; beyond the border, those of the border."""
+    height, width = photo.shape[:2]
+    x = np.clip(position[..., 0] - 0.5, 0, width - 1)
+    y = np.clip(position[..., 1] - 0.5, 0, height - 1)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    along, down = (x - left)[..., None].astype(np.float32), (y - top)[..., None].astype(np.float32)
+    upper = photo[top, left] * (1 - along) + photo[top, right] * along
+    lower = photo[bottom, left] * (1 - along) + photo[bottom, right] * along
+    return upper * (1 - down) + lower * down
