@@ -1,9 +1,12 @@
 """A texture in UV space from one photo: sampled where the photo shows the surface, completed where it does not."""
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from jaxface.render.rasterizer import rasterize
+
+_rasterize = jax.jit(rasterize, static_argnames="image_size")
 
 GRAZING, FACING = 0.15, 0.5
 """Cosines between the normal and the line of sight at which the photo begins to count, and at which it counts fully."""
@@ -27,12 +30,17 @@ def vertex_visibility(
         tolerance: in model units (10 cm); how far behind the z-buffer still counts as seen.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    fragments = rasterize(points, depth, triangles, image_size=(height, width))
+    fragments = _rasterize(points, depth, triangles, image_size=(height, width))
     nearest = np.where(np.asarray(fragments.triangle) >= 0, np.asarray(fragments.depth), np.inf)
-    column, row = np.floor(np.asarray(points)).astype(int).T
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    in_front = np.asarray(depth) <= nearest[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)] + tolerance
-    return inside & in_front
+    points, depth = np.asarray(points), np.asarray(depth)
+    inside = ((points >= 0) & (points <= [width, height])).all(-1)
+    # The deepest of the four pixels around: on a slope the nearest pixel's centre may lie well in front of the vertex.
+    column, row = np.floor(points - 0.5).astype(int).T
+    seen = np.zeros(len(points), bool)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        pixel = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
+        seen |= depth <= nearest[pixel] + tolerance
+    return inside & seen
 
 
 def view_weights(
@@ -79,7 +87,8 @@ def uv_texture(
 
     Where the photo shows the surface (weight 1) a texel is the photo's colour at its perspective projection. Elsewhere
     it is the colour of its mirror image on the other half of the face, if that is seen, else the model's own colour;
-    both are first shifted by the difference to the photo, spread smoothly from where it is known, so that no seam shows.
+    both are first shifted by the difference to the photo, spread smoothly from where it is known, so that no seam
+    shows.
 
     Args:
         photo: in [0, 1]. Make it about as fine as the texture beforehand: sampling is bilinear.
@@ -149,7 +158,7 @@ def _texels(
 ) -> tuple[Integer[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Bool[np.ndarray, "S S"]]:
     """The mesh laid out flat: corner vertices and barycentrics of the covered texels, and which texels those are."""
     flat = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=-1).astype(np.float32) * texture_size
-    fragments = rasterize(flat, np.ones(len(flat), np.float32), triangles, image_size=texture_size)
+    fragments = _rasterize(flat, np.ones(len(flat), np.float32), triangles, image_size=texture_size)
     triangle, barycentric = np.asarray(fragments.triangle), np.asarray(fragments.barycentric)
     covered = triangle >= 0
     return np.asarray(triangles)[triangle[covered]], barycentric[covered], covered
