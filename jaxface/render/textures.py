@@ -12,37 +12,6 @@ GRAZING, FACING = 0.15, 0.5
 """Cosines between the normal and the line of sight at which the photo begins to count, and at which it counts fully."""
 
 
-def vertex_visibility(
-    points: Float[np.ndarray, "V 2"],
-    depth: Float[np.ndarray, "V"],
-    triangles: Integer[np.ndarray, "T 3"],
-    *,
-    image_size: int | tuple[int, int],
-    tolerance: float = 0.03,
-) -> Bool[np.ndarray, "V"]:
-    """Which vertices the camera sees: those inside the picture that lie no deeper than the z-buffer.
-
-    Args:
-        points: image points in pixels.
-        depth: distance along the camera's axis, in model units.
-        triangles: vertex indices.
-        image_size: of the z-buffer, in pixels.
-        tolerance: in model units (10 cm); how far behind the z-buffer still counts as seen.
-    """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    fragments = _rasterize(points, depth, triangles, image_size=(height, width))
-    nearest = np.where(np.asarray(fragments.triangle) >= 0, np.asarray(fragments.depth), np.inf)
-    points, depth = np.asarray(points), np.asarray(depth)
-    inside = ((points >= 0) & (points <= [width, height])).all(-1)
-    # The deepest of the four pixels around: on a slope the nearest pixel's centre may lie well in front of the vertex.
-    column, row = np.floor(points - 0.5).astype(int).T
-    seen = np.zeros(len(points), bool)
-    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        pixel = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
-        seen |= depth <= nearest[pixel] + tolerance
-    return inside & seen
-
-
 def view_weights(
     normals: Float[np.ndarray, "V 3"],
     to_camera: Float[np.ndarray, "V 3"],
@@ -54,7 +23,7 @@ def view_weights(
     Args:
         normals: unit vectors in posed model space.
         to_camera: vectors from the vertices to the camera in posed model space, of any length.
-        visible: from `vertex_visibility`.
+        visible: from `render.vertex_visibility`.
         triangles: vertex indices; the weights fade towards hidden neighbours along their edges.
     """
     cosine = (normals * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=-1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxface.render import textures
+from jaxface.render import rasterize, textures, vertex_visibility
 
 SIZE = 96
 FOCAL, DISTANCE = 200.0, 5.0
@@ -91,7 +91,8 @@ def test_visibility_and_weights_follow_the_turn():
     vertices, triangles, _, _, normals = dome()
     posed = turned(vertices, 0.9)
     points, depth = project(posed)
-    visible = textures.vertex_visibility(points, depth, triangles, image_size=SIZE)
+    fragments = rasterize(points, depth, triangles, image_size=SIZE)
+    visible = np.asarray(vertex_visibility(fragments, points, depth))
     to_camera = np.array([0, 0, DISTANCE]) - posed
     facing = (turned(normals, 0.9) * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=1)
     assert (visible == (facing > 0))[np.abs(facing) > 0.3].all()  # nearer to the outline, a pixel decides
