@@ -1,10 +1,11 @@
 """Z-buffer rasterizer: which triangle is seen at each pixel, where on it, and how far away.
 
-Plain jnp. Every triangle is tested against the pixels of the tiles that cover its box (see tiles.py). Two scatters settle
-who is seen: the smallest depth at each pixel, then the lowest index among the triangles at that depth.
+Plain jnp. Every triangle is tested against the pixels of the tiles that cover its box (see tiles.py). Two scatters
+settle who is seen: the smallest depth at each pixel, then the lowest index among the triangles at that depth.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -35,6 +36,7 @@ class Fragments:
     depth: Float[Array, "*B H W"]
 
 
+@functools.partial(jax.jit, static_argnames="image_size")
 def rasterize(
     points: Float[Array | np.ndarray, "*B V 2"],
     depth: Float[Array | np.ndarray, "*B V"],
@@ -182,6 +184,7 @@ def gather_corners(
     return attributes.at[vertex].get(mode="fill", fill_value=0)
 
 
+@jax.jit
 def interpolate(
     fragments: Fragments,
     triangles: Integer[Array | np.ndarray, "T 3"],

@@ -1,8 +1,8 @@
 """Which pixels each triangle has to be tested against: its bounding box, cut into small square tiles.
 
 A triangle of a dense face mesh covers a pixel or two, one in the foreground may cover the whole image. Cutting every
-box into tiles of one fixed size makes both the same kind of work: a list of (triangle, tile) pairs whose length is known
-only at run time. `loop_over_tiles` walks through that list in chunks of static size, so nothing is ever dropped.
+box into tiles of one fixed size makes both the same kind of work: a list of (triangle, tile) pairs whose length is
+known only at run time. `loop_over_tiles` walks through that list in chunks of static size; nothing is ever dropped.
 """
 
 import dataclasses

@@ -6,9 +6,9 @@ import numpy as np
 def rasterize_slowly(points, depth, triangles, image_size):
     """Every pixel against every triangle.
 
-    Returns triangle [H, W], barycentric [H, W, 3], depth [H, W] and `tie` [H, W]: pixels whose answer float32 may
-    rightly see differently, as the centre lies within 1e-5 (barycentric) of an edge of a triangle that is not hidden, or
-    as two triangles there are within 1e-6 of the same depth (relative).
+    Returns triangle [H, W], barycentric [H, W, 3], depth [H, W] and `tie` [H, W]: pixels that float32 may rightly see
+    differently, because the centre lies within 1e-5 (barycentric) of an edge of a triangle that is not hidden, or
+    because two triangles there are within 1e-6 (relative) of the same depth.
     """
     points, depth = np.asarray(points, np.float64), np.asarray(depth, np.float64)
     height, width = image_size
