@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
+from jaxface.command_line import atomic_write
+
 MILLIMETRES_PER_UNIT = 100.0
 METRES_PER_UNIT = 0.1
 
@@ -180,9 +182,5 @@ def encode_image(image: np.ndarray, image_format: str) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)

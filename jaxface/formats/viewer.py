@@ -3,10 +3,8 @@
 import base64
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
@@ -86,17 +84,6 @@ def page_html(
     text = text.replace("<", "\\u003c")
     template = resources.files("jaxface").joinpath("assets/viewer.html").read_text(encoding="utf-8")
     return template.replace("__DATA__", text)
-
-
-def write_page(path: str | os.PathLike, html: str) -> None:
-    """Writes the page; it appears under its name only when it is complete."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _face_data(face: ViewerFace, part_colors: Mapping[str, tuple[int, int, int]]) -> dict:

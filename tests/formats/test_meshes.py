@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from jaxface.errors import InputError
 from jaxface.formats import meshes
 
 
@@ -100,7 +102,7 @@ def test_ply_keeps_colours(tmp_path, patch):
 
 def test_a_failed_write_leaves_nothing(tmp_path, patch, monkeypatch):
     vertices, triangles, *_ = patch
-    monkeypatch.setattr(meshes.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(InputError, match="disk full"):
         meshes.write_ply(tmp_path / "mesh.ply", vertices, triangles, colors=np.zeros((25, 3)))
     assert list(tmp_path.iterdir()) == []
