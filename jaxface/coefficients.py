@@ -31,12 +31,12 @@ class Coefficients:
         translation: [B, 3] in model units (10 cm).
     """
 
-    identity: Float[Array | np.ndarray, "B Ki"]
-    expression: Float[Array | np.ndarray, "B Ke"]
-    albedo: Float[Array | np.ndarray, "B Ka"]
-    angles: Float[Array | np.ndarray, "B 3"]
-    light: Float[Array | np.ndarray, "B 3 9"]
-    translation: Float[Array | np.ndarray, "B 3"]
+    identity: Float[Array, "B Ki"]
+    expression: Float[Array, "B Ke"]
+    albedo: Float[Array, "B Ka"]
+    angles: Float[Array, "B 3"]
+    light: Float[Array, "B 3 9"]
+    translation: Float[Array, "B 3"]
 
     @classmethod
     def zeros(cls, model: "FaceModel", batch: int = 1) -> "Coefficients":

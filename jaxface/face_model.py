@@ -34,17 +34,17 @@ class FaceModel:
         name: for messages and checkpoints; static.
     """
 
-    mean_shape: Float[Array | np.ndarray, "V 3"]
-    identity_basis: Float[Array | np.ndarray, "V 3 Ki"]
-    expression_basis: Float[Array | np.ndarray, "V 3 Ke"]
-    mean_albedo: Float[Array | np.ndarray, "V 3"]
-    albedo_basis: Float[Array | np.ndarray, "V 3 Ka"]
-    triangles: Integer[Array | np.ndarray, "T 3"]
-    parts: dict[str, Integer[Array | np.ndarray, "N"]]
-    landmarks: dict[str, Integer[Array | np.ndarray, "L"]]
-    contours: dict[str, Integer[Array | np.ndarray, "C N"]] = dataclasses.field(default_factory=dict)
-    uv: Float[Array | np.ndarray, "V 2"] | None = None
-    mirror: Integer[Array | np.ndarray, "V"] | None = None
+    mean_shape: Float[Array, "V 3"]
+    identity_basis: Float[Array, "V 3 Ki"]
+    expression_basis: Float[Array, "V 3 Ke"]
+    mean_albedo: Float[Array, "V 3"]
+    albedo_basis: Float[Array, "V 3 Ka"]
+    triangles: Integer[Array, "T 3"]
+    parts: dict[str, Integer[Array, "N"]]
+    landmarks: dict[str, Integer[Array, "L"]]
+    contours: dict[str, Integer[Array, "C N"]] = dataclasses.field(default_factory=dict)
+    uv: Float[Array, "V 2"] | None = None
+    mirror: Integer[Array, "V"] | None = None
     name: str = dataclasses.field(default="", metadata={"static": True})
 
 
