@@ -2,6 +2,7 @@
 
 from jaxface.render.labels import label_map, label_triangles, render_labels, vertex_visibility
 from jaxface.render.rasterizer import Fragments, interpolate, rasterize
+from jaxface.render.soft import soft_silhouette
 
 __all__ = [
     "Fragments",
@@ -10,5 +11,6 @@ __all__ = [
     "label_triangles",
     "rasterize",
     "render_labels",
+    "soft_silhouette",
     "vertex_visibility",
 ]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from jaxface.render.tiles import bounding_boxes, loop_over_tiles, tile_pixels
+from jaxface.render.tiles import bounding_boxes, has_area, loop_over_tiles, tile_pixels
 
 TILE = 3
 CHUNK = 8192
@@ -86,8 +86,9 @@ def _visible_triangles(
             f"{batch} x {count} triangles on {pixels} pixels do not fit 32-bit indices; draw fewer at once"
         )
     corners = vertices[:, triangles].reshape(batch * count, 3, 3)
-    keep = _drawable(corners)
-    boxes = bounding_boxes(corners[..., 0], corners[..., 1], keep, image_size=image_size, tile=TILE)
+    x, y, z = (corners[..., i] for i in range(3))
+    keep = has_area(x, y) & jnp.isfinite(z).all(1) & (z > 0).all(1)
+    boxes = bounding_boxes(x, y, keep, image_size=image_size, tile=TILE)
 
     def candidates(item, corners, column, row, valid):
         """Where the triangles `item` cover their tiles: index into the flat z-buffer, and 1 / depth there."""
@@ -122,14 +123,6 @@ def _visible_triangles(
     nearest = draw(jnp.zeros(batch * pixels, vertices.dtype), draw_nearness)
     index = draw(jnp.full(batch * pixels, count, jnp.int32), draw_index)
     return jnp.where(index == count, -1, index).reshape(batch, *image_size)
-
-
-def _drawable(corners: Float[Array, "N 3 3"]) -> Bool[Array, "N"]:
-    """Triangles that are finite, in front of the camera, and have an area beyond rounding."""
-    edge_a, edge_b = corners[:, 1, :2] - corners[:, 0, :2], corners[:, 2, :2] - corners[:, 0, :2]
-    left, right = edge_a[:, 0] * edge_b[:, 1], edge_a[:, 1] * edge_b[:, 0]
-    rounding = 4 * jnp.finfo(corners.dtype).eps * (jnp.abs(left) + jnp.abs(right))
-    return (jnp.abs(left - right) > rounding) & jnp.isfinite(corners).all((1, 2)) & (corners[..., 2] > 0).all(1)
 
 
 def _cover(

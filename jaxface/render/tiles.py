@@ -36,6 +36,14 @@ class Boxes:
     tile: int = dataclasses.field(metadata={"static": True})
 
 
+def has_area(x: Float[Array, "N 3"], y: Float[Array, "N 3"]) -> Bool[Array, "N"]:
+    """Which triangles with corners (x, y) have finite corners and an area beyond what rounding alone would make."""
+    left = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0])
+    right = (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
+    rounding = 4 * jnp.finfo(x.dtype).eps * (jnp.abs(left) + jnp.abs(right))
+    return (jnp.abs(left - right) > rounding) & jnp.isfinite(x).all(1) & jnp.isfinite(y).all(1)
+
+
 def bounding_boxes(
     x: Float[Array, "N 3"],
     y: Float[Array, "N 3"],

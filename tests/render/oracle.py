@@ -44,7 +44,7 @@ def rasterize_slowly(points, depth, triangles, image_size):
 
 
 def soft_silhouette_slowly(points, triangles, image_size, sigma):
-    """SoftRas, equations 1 and 2 with the silhouette's aggregation, over every pixel and triangle."""
+    """SoftRas, equations 1 and 4, over every pixel and every triangle that has an area."""
     points = np.asarray(points, np.float64) * 2 / image_size[0]
     height, width = image_size
     grid = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -52,6 +52,8 @@ def soft_silhouette_slowly(points, triangles, image_size, sigma):
     remaining = np.ones(image_size)
     for corners in np.asarray(triangles):
         triangle = points[corners]
+        if not np.isfinite(triangle).all() or np.linalg.det(triangle[1:] - triangle[0]) == 0:
+            continue
         distances, sides = [], []
         for start, end in ((0, 1), (1, 2), (2, 0)):
             edge, offset = triangle[end] - triangle[start], pixels - triangle[start]
