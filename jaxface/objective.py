@@ -1,0 +1,213 @@
+"""The training objective: every loss of 3DDFA-V3 on one batch of predicted coefficient vectors, and their sum."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxface import camera as cameras
+from jaxface import face_model as face_models
+from jaxface import parts
+from jaxface.camera import Camera
+from jaxface.coefficients import Coefficients
+from jaxface.face import Face, decode_face
+from jaxface.face_model import FaceModel
+from jaxface.losses import (
+    LANDMARK_WEIGHTS_68,
+    coefficient_regularization,
+    cosine_feature_loss,
+    grid_anchors,
+    landmark_loss,
+    light_regularization,
+    march_landmarks,
+    photometric_loss,
+    prdl_loss,
+    reflectance_loss,
+    unrolled_x,
+)
+from jaxface.render import interpolate, rasterize
+from jaxface.step import to_float
+
+PUBLISHED_SIZE = 224
+"""Side of the paper's pictures: losses in pixels are measured at this size, so that the weights hold at any other."""
+
+MM_PER_UNIT = 100.0
+
+Batch = Mapping[str, Array | np.ndarray]
+
+
+def total_loss(
+    model: FaceModel,
+    vector: Float[Array, "B K"],
+    batch: Batch,
+    camera: Camera,
+    *,
+    prdl: float = 0.8e-3,
+    landmark: float = 1.6e-3,
+    photometric: float = 1.9,
+    perceptual: float = 0.2,
+    regularization: float = 3e-4,
+    light: float = 10.0,
+    reflectance: float = 5.0,
+    vertex: float = 0.0,
+    coefficient: float = 0.0,
+    anchor_stride: int = 1,
+    features: Callable[[Float[Array, "B H W 3"]], Float[Array, "B F"]] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Weighted sum of the losses (3DDFA-V3, section 3.3), and each of them before weighting; means over the batch.
+
+    The defaults are the paper's weights. A term of weight 0 is not computed, and the faces are only drawn for
+    `photometric` or `perceptual`.
+
+    Args:
+        model: the face model.
+        vector: [B, K] predicted coefficients.
+        batch: samples stacked as in data/sample.py; the side S of the crops is that of `camera`.
+        camera: the camera of the S x S crops, `Camera().resized(S)`.
+        prdl: weight of the part re-projection distance loss, px^2 at 224 x 224.
+        landmark: weight of the 68 landmarks' loss, px^2 at 224 x 224, with marching along the cheeks.
+        photometric: weight of the colour difference inside the face.
+        perceptual: weight of 1 - cosine of face-recognition features.
+        regularization: weight of the squared coefficients (identity 1, expression 0.8, albedo 0.017).
+        light: weight of the light's departure from white; Deep3D's, as the next.
+        reflectance: weight of the variance of the skin's albedo.
+        vertex: weight of the mean distance of posed vertices to the true ones in mm, for synthetic samples.
+        coefficient: weight of the mean squared distance of coefficients to the true ones, for synthetic samples.
+        anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
+        features: face-recognition network from images in [0, 1] to feature vectors; needed for `perceptual`.
+
+    Returns:
+        The loss, and a dict of the unweighted terms under the names of their weights.
+
+    Raises:
+        ValueError: when `perceptual` is positive and `features` is not given.
+    """
+    weights = {
+        "prdl": prdl, "landmark": landmark, "photometric": photometric, "perceptual": perceptual,
+        "regularization": regularization, "light": light, "reflectance": reflectance, "vertex": vertex,
+        "coefficient": coefficient,
+    }  # fmt: skip
+    wanted = {name for name, weight in weights.items() if weight != 0}
+    coefficients = Coefficients.from_vector(vector, model)
+    face = decode_face(model, coefficients, camera)
+    terms = {}
+    if "prdl" in wanted:
+        terms["prdl"] = part_loss(model, face, batch["labels"], anchor_stride=anchor_stride)
+    if "landmark" in wanted:
+        terms["landmark"] = marched_landmark_loss(
+            model, face, coefficients.angles[:, 2], batch["landmarks"], batch["landmark_weights"], camera
+        )
+    if wanted & {"photometric", "perceptual"}:
+        terms |= _appearance_terms(model, face, batch, camera, features, wanted)
+    if "regularization" in wanted:
+        terms["regularization"] = coefficient_regularization(
+            coefficients.identity, coefficients.expression, coefficients.albedo
+        )
+    if "light" in wanted:
+        terms["light"] = light_regularization(coefficients.light)
+    if "reflectance" in wanted:
+        terms["reflectance"] = reflectance_loss(face.albedo[:, model.parts["skin"]])
+    if wanted & {"vertex", "coefficient"}:
+        terms |= _supervised_terms(model, vector, batch, wanted)
+    means = {name: term.mean() for name, term in terms.items()}
+    return sum(weights[name] * mean for name, mean in means.items()), means
+
+
+def part_loss(model: FaceModel, face: Face, labels: Array | np.ndarray, *, anchor_stride: int = 1) -> Float[Array, "B"]:
+    """PRDL between the model's projected parts and the pixels of a label map (3DDFA-V3, eq. 5 to 7).
+
+    Model skin above the brows is left out where the target shows both brows, because its skin was cut there too.
+
+    Args:
+        model: the face model.
+        face: decoded with a camera of the label map's size S.
+        labels: [B, S, S] part labels.
+        anchor_stride: anchors lie on every n-th pixel in x and y.
+
+    Returns:
+        Per sample, in px^2 of the 224 x 224 picture.
+    """
+    height, width = labels.shape[-2:]
+    targets = parts.part_masks(labels)
+    points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
+    point_masks = {"skin": _below_brows(points, targets)}
+    anchors = grid_anchors(height, width, stride=anchor_stride)
+    loss = prdl_loss(points, targets, anchors=anchors, point_masks=point_masks)
+    return loss * (PUBLISHED_SIZE / width) ** 2
+
+
+def _below_brows(points: dict[str, Array], targets: dict[str, Array]) -> Bool[Array, "B N"]:
+    centroids = (parts.visible_centroid(points[part]) for part in ("left_brow", "right_brow"))
+    below = parts.below_brows(points["skin"], *centroids)
+    was_cut = targets["left_brow"].any((-2, -1)) & targets["right_brow"].any((-2, -1))
+    return jax.lax.stop_gradient(below | ~was_cut[:, None])
+
+
+def marched_landmark_loss(
+    model: FaceModel,
+    face: Face,
+    roll: Float[Array, "B"],
+    landmarks: Float[Array | np.ndarray, "B 68 2"],
+    visible: Float[Array | np.ndarray, "B 68"],
+    camera: Camera,
+) -> Float[Array, "B"]:
+    """Landmark loss with Deep3D's weights; the cheeks' landmarks march along the model's contour lines.
+
+    Args:
+        model: the face model.
+        face: decoded with `camera`.
+        roll: of the face, in radians.
+        landmarks: target points in pixels.
+        visible: 1 for a landmark that is known, else 0.
+        camera: of the S x S crops.
+
+    Returns:
+        Per sample, in px^2 of the 224 x 224 picture.
+    """
+    indices = model.landmarks["68"][None]
+    if "68" in model.contours:
+        indices = march_landmarks(unrolled_x(face.points, roll), model.landmarks["68"], model.contours["68"])
+    points = jnp.take_along_axis(face.points, indices[..., None], axis=1)
+    weights = LANDMARK_WEIGHTS_68[None] * visible
+    return landmark_loss(points, landmarks, weights=weights) * (PUBLISHED_SIZE / camera.image_size[1]) ** 2
+
+
+def _appearance_terms(
+    model: FaceModel, face: Face, batch: Batch, camera: Camera, features: Callable | None, wanted: set[str]
+) -> dict[str, Float[Array, "B"]]:
+    image = to_float(batch["image"])
+    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    rendered = interpolate(fragments, model.triangles, face.colors)
+    covered = fragments.triangle >= 0
+    terms = {}
+    if "photometric" in wanted:
+        terms["photometric"] = photometric_loss(rendered, image, parts.face_mask(batch["labels"]) & covered)
+    if "perceptual" in wanted:
+        if features is None:
+            raise ValueError("the perceptual loss needs features=: give a network, or perceptual=0")
+        # The render alone has no hair or background; the photo's own around it leave only the face to compare.
+        drawn = jnp.where(covered[..., None], rendered, image)
+        terms["perceptual"] = cosine_feature_loss(features(drawn), features(image))
+    return terms
+
+
+def _supervised_terms(
+    model: FaceModel, vector: Float[Array, "B K"], batch: Batch, wanted: set[str]
+) -> dict[str, Float[Array, "B"]]:
+    true_vector, known = jnp.asarray(batch["coefficients"]), jnp.asarray(batch["has_coefficients"])
+    terms = {}
+    if "vertex" in wanted:
+        offsets = MM_PER_UNIT * (_posed_vertices(model, vector) - _posed_vertices(model, true_vector))
+        # Smooth at zero, where the distance itself has no gradient.
+        terms["vertex"] = known * jnp.sqrt(jnp.sum(offsets**2, axis=-1) + 1e-6).mean(-1)
+    if "coefficient" in wanted:
+        terms["coefficient"] = known * jnp.mean((vector - true_vector) ** 2, axis=-1)
+    return terms
+
+
+def _posed_vertices(model: FaceModel, vector: Float[Array, "B K"]) -> Float[Array, "B V 3"]:
+    coefficients = Coefficients.from_vector(vector, model)
+    shape = face_models.shape(model, coefficients.identity, coefficients.expression)
+    return cameras.pose(shape, coefficients.angles, coefficients.translation)

@@ -1,0 +1,38 @@
+"""Batches of the toy face model, for tests of the objective and the training step."""
+
+import numpy as np
+
+from jaxface import Camera, Coefficients, decode_face, parts
+from jaxface.coefficients import vector_size
+
+
+def toy_batch(model, batch: int, size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random toy faces: a pixel has the label of the part whose vertex is nearest, the picture is noise.
+
+    The last sample has no coefficients and no right brow, the one before it no landmarks.
+    """
+    random = np.random.default_rng(seed)
+    vector = 0.3 * random.normal(size=(batch, vector_size(model))).astype(np.float32)
+    vector[:, -33:] *= 0.2  # angles, light, translation
+    camera = Camera().resized(size)
+    points = np.asarray(decode_face(model, Coefficients.from_vector(vector, model), camera).points)
+    vertex_labels = np.zeros(points.shape[1], np.uint8)
+    for part, vertices in model.parts.items():
+        vertex_labels[np.asarray(vertices)] = parts.LABELS[part]
+    centers = np.stack(np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5), -1)
+    distance = np.linalg.norm(centers[None, :, :, None] - points[:, None, None], axis=-1)
+    labels = np.where(distance.min(-1) < size / 8, vertex_labels[distance.argmin(-1)], 0).astype(np.uint8)
+    labels = np.stack([parts.cut_forehead(one) for one in labels])
+    labels[-1][labels[-1] == parts.LABELS["right_brow"]] = parts.BACKGROUND
+    known = np.ones(batch, np.float32)
+    known[-1] = 0
+    landmark_weights = np.ones((batch, 68), np.float32)
+    landmark_weights[-2] = 0
+    return {
+        "image": random.integers(0, 256, (batch, size, size, 3), np.uint8),
+        "labels": labels,
+        "landmarks": points[:, np.asarray(model.landmarks["68"])],
+        "landmark_weights": landmark_weights,
+        "coefficients": vector * known[:, None],
+        "has_coefficients": known,
+    }
