@@ -1,18 +1,18 @@
-"""The convolution and the batch normalisation that all encoders are made of, with PyTorch's sizes and statistics."""
+"""The convolutions and the batch normalisation that all encoders are made of, with PyTorch's sizes and statistics."""
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 # torchvision's start for convolutions that a ReLU follows (He et al. 2015): normal, variance 2 / fan_out.
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def convolution(
-    features: int, kernel: int, stride: int = 1, *, groups: int = 1, dtype: DTypeLike = jnp.float32, name: str
-) -> nn.Conv:
+def convolution(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike = jnp.float32, name: str) -> nn.Conv:
     """Square convolution without bias, zero-padded by (kernel - 1) / 2 on each side as in PyTorch.
 
     Written out because "SAME" pads strided convolutions on the right and bottom only, which shifts the features of
@@ -24,12 +24,56 @@ def convolution(
         (kernel, kernel),
         strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
-        feature_group_count=groups,
         use_bias=False,
         kernel_init=_he_init,
         dtype=dtype,
         name=name,
     )
+
+
+class DepthwiseConvolution(nn.Module):
+    """Square convolution of each channel with a kernel of its own, zero-padded by (kernel - 1) / 2 on each side.
+
+    The parameter is `nn.Conv`'s: kernel [k, k, 1, C]. XLA's grouped convolution crawls on CPUs; there, the sum over the
+    k^2 taps is written out, which makes a training step of MobileNetV3 several times faster and inference more so.
+    """
+
+    kernel: int
+    stride: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+        """Features [B, H, W, C] to [B, H / stride, W / stride, C], sizes rounded up."""
+        kernel = self.param("kernel", _he_init, (self.kernel, self.kernel, 1, x.shape[-1]))
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        cpu, default = (functools.partial(f, stride=self.stride) for f in (_sum_of_taps, _grouped_convolution))
+        return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+def _grouped_convolution(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], *, stride: int
+) -> Float[Array, "B h w C"]:
+    pad = (kernel.shape[0] - 1) // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _sum_of_taps(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], *, stride: int
+) -> Float[Array, "B h w C"]:
+    size = kernel.shape[0]
+    pad = (size - 1) // 2
+    height, width = ((length - 1) // stride + 1 for length in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, columns = ([slice(i, i + stride * (n - 1) + 1, stride) for i in range(size)] for n in (height, width))
+    return sum(x[:, rows[i], columns[j]] * kernel[i, j][None, None] for i in range(size) for j in range(size))
 
 
 def batch_norm(*, train: bool, axis_name: str | None = None, dtype: DTypeLike = jnp.float32, name: str) -> nn.BatchNorm:

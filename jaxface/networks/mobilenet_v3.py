@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxface.networks.layers import layers, round_channels
+from jaxface.networks.layers import DepthwiseConvolution, layers, round_channels
 
 # kernel, expanded channels, channels out, squeeze-and-excite, hard swish (else ReLU), stride: the paper's table 1.
 _LARGE = (
@@ -79,7 +79,7 @@ class InvertedResidual(nn.Module):
         if x.shape[-1] != self.expanded:
             y = activation(norm(name="conv_1")(conv(self.expanded, 1, name="conv_0")(y)))
             first = 3
-        depthwise = conv(self.expanded, self.kernel, self.stride, groups=self.expanded, name=f"conv_{first}")
+        depthwise = DepthwiseConvolution(self.kernel, self.stride, self.dtype, name=f"conv_{first}")
         y = norm(name=f"conv_{first + 1}")(depthwise(y))
         if self.squeeze_excite:
             y = SqueezeExcite(self.dtype, name=f"conv_{first + 2}")(y)

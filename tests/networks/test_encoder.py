@@ -7,7 +7,7 @@ import pytest
 from scipy import signal
 
 from jaxface.networks import ENCODERS, Encoder, create_encoder
-from jaxface.networks.layers import batch_norm, convolution, round_channels
+from jaxface.networks.layers import DepthwiseConvolution, _grouped_convolution, batch_norm, convolution, round_channels
 from jaxface.networks.mobilenet_v3 import InvertedResidual
 from jaxface.networks.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -249,6 +249,28 @@ def test_convolution_pads_as_pytorch_does(kernel, stride, size):
     variables = module.init(jax.random.key(0), x)
     expected = torch_convolution(x, np.asarray(variables["params"]["kernel"]), stride)
     np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("size", [4, 7])
+def test_depthwise_convolution_equals_numpy_and_the_grouped_one(kernel, stride, size):
+    x = block_input(3, size)
+    module = DepthwiseConvolution(kernel, stride)
+    variables = {"params": {"kernel": np.random.default_rng(0).normal(size=(kernel, kernel, 1, 3)).astype(np.float32)}}
+    weights = variables["params"]["kernel"]
+    expected = torch_convolution(x, weights, stride, groups=3)
+    np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+    np.testing.assert_allclose(_grouped_convolution(x, weights, stride=stride), expected, atol=1e-5)
+    if size == 7 and stride == 2:
+        gradient, other = (
+            jax.grad(lambda x, w, f=f: (f(x, w) ** 3).sum(), argnums=(0, 1))(x, weights)
+            for f in (
+                lambda x, w: module.apply({"params": {"kernel": w}}, x),
+                lambda x, w: _grouped_convolution(x, w, stride=stride),
+            )
+        )
+        for one, two in zip(gradient, other, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
 
 
 def test_batch_norm_normalises_by_the_biased_variance():
