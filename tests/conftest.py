@@ -16,3 +16,11 @@ def anny():
     import jaxface
 
     return jaxface.load_face_model("anny")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiles the tests of a module in half the time, to slower code: for large programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

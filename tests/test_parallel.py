@@ -16,6 +16,8 @@ from jaxface.step import create_state, make_train_step
 from toy import toy_model
 from toy_training import toy_batch
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZE, BATCH, STEPS = 32, 16, 2
 
 
@@ -38,13 +40,6 @@ def _step_and_state(model, axis_name):
 
 def _random_like(x):
     return 0.002 * jax.random.normal(jax.random.key(x.size), x.shape)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)  # three compilations of the whole step
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
