@@ -91,7 +91,7 @@ def check_file(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: is a folder without pictures in it")
+        raise InputError(f"{path}: is a folder; no picture was found in it")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if not path.is_file():
