@@ -6,17 +6,23 @@ prints a table beside the mean face as baseline, and writes OUT/results.json (th
 OUT/faces.png (the best and the worst reconstructions). DATASET is a folder that `python -m jaxface.preprocess` wrote.
 """
 
+import argparse
+import json
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from jaxface import command_line, metrics, visualize
 from jaxface import face_model as face_models
-from jaxface import metrics
 from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients
+from jaxface.checkpoint import load_encoder
+from jaxface.coefficients import Coefficients, vector_size
+from jaxface.data.folder import FolderSource
 from jaxface.data.sample import Sample, stack_samples
 from jaxface.face import Face, decode_face
 from jaxface.face_model import FaceModel
@@ -26,6 +32,16 @@ from jaxface.parts import PARTS, SEVEN_PARTS
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
 
 BATCH_SIZE = 32
+SHOWN = 3
+"""How many of the best and of the worst faces the picture shows."""
+
+_ROWS = (
+    ("Part IoU, mean of seven parts", "part_iou", 1),
+    *((f"Part IoU, {part.replace('_', ' ')}", f"part_iou_{part}", 1) for part in PARTS),
+    ("Landmark error, px at 224 x 224", "landmark_error_px", 1),
+    ("Landmark error, % of the inter-ocular distance", "landmark_error_interocular", 100),
+    ("Vertex error, mm", "vertex_error_mm", 1),
+)
 
 Measures = dict[str, Float[np.ndarray, "N"]]
 
@@ -64,7 +80,7 @@ def measure_faces(
         padded = jax.tree.map(_pad, (np.asarray(vectors[start : start + count]), batch))
         measures = _measure_batch(model, *padded, camera, triangle_labels)
         pieces.append({name: np.asarray(value)[:count] for name, value in measures.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return _joined(pieces)
 
 
 def summarize(measures: Measures) -> dict[str, float]:
@@ -86,7 +102,7 @@ def draw_faces(model: FaceModel, vectors: Float[np.ndarray, "N K"], camera: Came
         chosen = np.asarray(vectors[start : start + BATCH_SIZE])
         drawn = _draw_batch(model, _pad(chosen), camera, triangle_labels)
         pieces.append({name: np.asarray(value)[: len(chosen)] for name, value in drawn.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return _joined(pieces)
 
 
 @jax.jit
@@ -144,3 +160,113 @@ def landmark_points(model: FaceModel, coefficients: Coefficients, face: Face) ->
 def _pad(array: np.ndarray) -> np.ndarray:
     """Repeats the last entry, so that every batch has the same size and nothing compiles twice."""
     return np.concatenate([array, np.repeat(array[-1:], BATCH_SIZE - len(array), axis=0)])
+
+
+def comparison_table(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """Summaries side by side, as a table that Markdown and a terminal both show well.
+
+    Args:
+        columns: title -> result of `evaluate_predictions`. Measures that are known in no column are left out.
+    """
+    rows = [["", *columns]]
+    for label, name, factor in _ROWS:
+        values = [factor * summary.get(name, math.nan) for summary in columns.values()]
+        if not all(math.isnan(value) for value in values):
+            rows.append([label, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
+    first, *others = (max(len(row[i]) for row in rows) for i in range(len(columns) + 1))
+    rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
+    return "\n".join(
+        f"| {row[0]:<{first}} | " + " | ".join(f"{cell:>{w}}" for cell, w in zip(row[1:], others, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    options = _parse(arguments)
+    predict, model, config = load_encoder(options.checkpoint)
+    source = FolderSource(options.dataset, size=config.image_size, coefficient_count=vector_size(model))
+    camera = Camera().resized(config.image_size)
+    report = command_line.BatchReport()
+    indices, vectors, encoder, mean_face = [], [], [], []
+    starts = range(0, len(source), BATCH_SIZE)
+    for start in command_line.progress(starts, description="evaluating", unit="batch"):
+        samples = []
+        for index in range(start, min(start + BATCH_SIZE, len(source))):
+            with report.guard(source.images[index].parent):
+                samples.append(source[index])
+                indices.append(index)
+        if samples:
+            images = _pad(np.stack([sample["image"] for sample in samples]))
+            vectors.append(predict(images)[: len(samples)])
+            encoder.append(measure_faces(model, vectors[-1], samples, camera))
+            mean_face.append(measure_faces(model, np.zeros_like(vectors[-1]), samples, camera))
+            report.done += len(samples)
+    if report.done:
+        measures, baseline = _joined(encoder), _joined(mean_face)
+        summaries = {"encoder": summarize(measures), "mean face": summarize(baseline)}
+        print(comparison_table(summaries))
+        names = [str(source.images[index].parent.relative_to(source.path)) for index in indices]
+        out = Path(options.out or Path(options.checkpoint) / "evaluation")
+        _write_results(out / "results.json", options, summaries, names, measures)
+        _write_faces(out / "faces.png", model, camera, source, indices, names, np.concatenate(vectors), measures)
+        print(f"written: {out / 'results.json'}, {out / 'faces.png'}")
+    print(report.summary("face"))
+    return report.exit_code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m jaxface.evaluate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("dataset", help="folder of samples, as written by python -m jaxface.preprocess")
+    parser.add_argument("--checkpoint", required=True, help="output folder of a training run")
+    parser.add_argument("--out", help="folder for results.json and faces.png (default: CHECKPOINT/evaluation)")
+    return parser.parse_args(arguments)
+
+
+def _joined(pieces: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _write_results(
+    path: Path,
+    options: argparse.Namespace,
+    summaries: Mapping[str, Mapping[str, float]],
+    names: Sequence[str],
+    measures: Measures,
+) -> None:
+    def known(values: Mapping[str, float]) -> dict[str, float | None]:
+        return {name: None if math.isnan(value) else round(float(value), 6) for name, value in values.items()}
+
+    faces = [{"face": name, **known({m: v[i] for m, v in measures.items()})} for i, name in enumerate(names)]
+    content = {
+        "dataset": options.dataset,
+        "checkpoint": options.checkpoint,
+        "face_count": len(names),
+        **{title.replace(" ", "_"): known(summary) for title, summary in summaries.items()},
+        "faces": faces,
+    }
+    with command_line.atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _write_faces(
+    path: Path,
+    model: FaceModel,
+    camera: Camera,
+    source: FolderSource,
+    indices: Sequence[int],
+    names: Sequence[str],
+    vectors: np.ndarray,
+    measures: Measures,
+) -> None:
+    order = np.argsort(np.nan_to_num(-measures["part_iou"], nan=np.inf))  # the best first, the unknown last
+    chosen = [*order[:SHOWN], *order[max(SHOWN, len(order) - SHOWN) :]]
+    samples = [source[indices[i]] for i in chosen]
+    captions = [f"{names[i]}: Part IoU {measures['part_iou'][i]:.3f}" for i in chosen]
+    images, labels = (np.stack([sample[name] for sample in samples]) for name in ("image", "labels"))
+    drawn = draw_faces(model, vectors[chosen], camera)
+    visualize.save_png(path, visualize.preview_sheet(images, drawn, labels, captions=captions))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,12 +1,16 @@
+import json
+
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from PIL import Image
 
 import jaxface
 from jaxface import evaluate, metrics
 from jaxface.coefficients import vector_size
 from jaxface.parts import LABELS, PARTS
-from jaxface.render import label_triangles, rasterize, render_labels
+from jaxface.render import label_triangles, render_labels
 from toy import toy_model
 
 SIZE = 32
@@ -36,14 +40,19 @@ def truth(model):
     return vectors
 
 
+@jax.jit
+def decode(model, vectors, camera):
+    coefficients = jaxface.Coefficients.from_vector(vectors, model)
+    face = jaxface.decode_face(model, coefficients, camera)
+    return face, evaluate.landmark_points(model, coefficients, face)
+
+
 @pytest.fixture(scope="module")
 def samples(model, camera, truth):
     """Samples whose labels and landmarks are exactly those of `truth`; the last is like a photo without landmarks."""
-    coefficients = jaxface.Coefficients.from_vector(truth, model)
-    face = jaxface.decode_face(model, coefficients, camera)
+    face, points = decode(model, truth, camera)
     labels = label_triangles(model.parts, model.triangles)
     drawn = render_labels(face.points, face.depth, model.triangles, labels, image_size=SIZE)
-    points = evaluate.landmark_points(model, coefficients, face)
     known = np.arange(len(truth)) < len(truth) - 1
     return [
         {
@@ -72,12 +81,11 @@ def test_measures_equal_their_definitions_whatever_the_batch(model, camera, trut
     vectors = np.zeros_like(truth)
     measures = evaluate.measure_faces(model, vectors, samples, camera)
     assert {value.shape for value in measures.values()} == {(6,)}
-    coefficients = jaxface.Coefficients.from_vector(vectors, model)
-    face = jaxface.decode_face(model, coefficients, camera)
-    true_face = jaxface.decode_face(model, jaxface.Coefficients.from_vector(truth, model), camera)
+    face, points = decode(model, vectors, camera)
+    true_face, _ = decode(model, truth, camera)
     vertex_error = np.asarray(metrics.vertex_error_mm(face.shape, true_face.shape))
     np.testing.assert_allclose(measures["vertex_error_mm"], np.where(np.arange(6) < 5, vertex_error, np.nan), rtol=1e-4)
-    points = np.asarray(evaluate.landmark_points(model, coefficients, face))
+    points = np.asarray(points)
     for i, sample in enumerate(samples[:5]):
         distance = np.linalg.norm(points[i] - sample["landmarks"], axis=-1).mean()
         eyes = np.linalg.norm(sample["landmarks"][36] - sample["landmarks"][45])
@@ -108,10 +116,73 @@ def test_measuring_compiles_once(model, camera, truth, samples):
     assert evaluate._measure_batch._cache_size() == before
 
 
-def test_drawn_faces_are_those_of_the_rasterizer(model, camera, truth):
+def test_drawn_faces_show_what_is_measured(model, camera, truth, samples):
     drawn = evaluate.draw_faces(model, truth, camera)
-    face = jaxface.decode_face(model, jaxface.Coefficients.from_vector(truth, model), camera)
-    fragments = jax.device_get(rasterize(face.points, face.depth, model.triangles, image_size=SIZE))
-    np.testing.assert_array_equal(drawn["labels"] > 0, fragments.triangle >= 0)
-    assert drawn["colors"].shape == drawn["normals"].shape == (6, SIZE, SIZE, 3)
-    assert drawn["landmarks"].shape == (6, 68, 2)
+    np.testing.assert_array_equal(drawn["labels"], [sample["labels"] for sample in samples])
+    np.testing.assert_allclose(drawn["landmarks"], [sample["landmarks"] for sample in samples], atol=1e-4)
+    for name in ("colors", "normals"):
+        assert drawn[name].shape == (6, SIZE, SIZE, 3)
+        np.testing.assert_array_equal(drawn[name].any(-1), drawn["labels"] > 0)
+
+
+def test_table_leaves_out_what_nobody_knows():
+    known = {"part_iou": 0.71234, "landmark_error_interocular": 0.034, "vertex_error_mm": np.nan}
+    table = evaluate.comparison_table({"encoder": known, "mean face": {"part_iou": 0.3}}).splitlines()
+    assert len({len(line) for line in table}) == 1
+    assert [cell.strip() for cell in table[2].split("|")[1:-1]] == ["Part IoU, mean of seven parts", "0.712", "0.300"]
+    assert [cell.strip() for cell in table[3].split("|")[2:-1]] == ["3.400", "-"]
+    assert len(table) == 4
+
+
+@pytest.fixture
+def dataset(tmp_path, samples):
+    """The samples in the folder format; the image of the third is damaged."""
+    for index, sample in enumerate(samples):
+        folder = tmp_path / "data" / f"face_{index}"
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((SIZE, SIZE, 3), index, np.uint8)).save(folder / "image.png")
+        Image.fromarray(sample["labels"]).save(folder / "labels.png")
+        content = {name: sample[name].tolist() for name in ("landmarks", "landmark_weights")}
+        (folder / "landmarks.json").write_text(json.dumps(content))
+    (tmp_path / "data" / "face_2" / "image.png").write_bytes(b"")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def trained(monkeypatch, model, truth):
+    """An encoder that knows the truth of each sample by its grey value, and errs on the last two."""
+
+    def predict(images):
+        vectors = truth[images[:, 0, 0, 0]].copy()
+        vectors[images[:, 0, 0, 0] >= 4, -1] += 2.0
+        return vectors
+
+    loaded = (predict, model, ConfigDict({"image_size": SIZE}))
+    monkeypatch.setattr(evaluate, "load_encoder", lambda path: loaded)
+
+
+def test_the_command_prints_a_table_and_writes_results(tmp_path, dataset, trained, capsys):
+    out = tmp_path / "out"
+    assert evaluate.main([str(dataset), "--checkpoint", "somewhere", "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "face_2" in printed.err and "1 failed" in printed.out
+    assert "Part IoU, nose" in printed.out and "Vertex error" not in printed.out
+    results = json.loads((out / "results.json").read_text())
+    assert results["face_count"] == 5
+    assert results["encoder"]["part_iou"] > results["mean_face"]["part_iou"]
+    assert results["encoder"]["vertex_error_mm"] is None
+    by_name = {face["face"]: face for face in results["faces"]}
+    assert sorted(by_name) == ["face_0", "face_1", "face_3", "face_4", "face_5"]
+    assert by_name["face_0"]["part_iou"] == 1.0 > by_name["face_4"]["part_iou"]
+    assert by_name["face_5"]["landmark_error_px"] is None
+    with Image.open(out / "faces.png") as sheet:
+        assert sheet.width > 5 * SIZE
+    assert sorted(file.name for file in out.iterdir()) == ["faces.png", "results.json"]
+
+
+def test_the_command_fails_when_no_face_can_be_read(tmp_path, dataset, trained, capsys):
+    for folder in dataset.iterdir():
+        (folder / "labels.png").unlink()
+    assert evaluate.main([str(dataset), "--checkpoint", "somewhere", "--out", str(tmp_path / "out")]) == 2
+    assert "no part masks" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
