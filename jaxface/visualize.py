@@ -167,8 +167,9 @@ def grid(
     if not sides:
         raise ValueError("a grid needs at least one picture")
     cell = cell or max(sides)
-    font = ImageFont.load_default(size=max(11, cell // 14))
-    line = int(font.size * 1.6)
+    letters = max(11, cell // 14)
+    font = ImageFont.load_default(size=letters)
+    line = int(letters * 1.6)
     columns = max(len(row) for row in pictures)
     row_height = cell + _GAP + (line if captions else 0)
     top = line if titles else 0
@@ -199,7 +200,7 @@ def _fitted_picture(picture: np.ndarray, cell: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     while text and font.getlength(text) > width:
         text = text[:-2].rstrip() + "…"
         if text == "…":

@@ -1,5 +1,7 @@
 """The encoder: a backbone, global average pooling and seven linear heads that give a face's coefficient vector."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -23,7 +25,7 @@ class Encoder(nn.Module):
     """
 
     backbone: nn.Module
-    head_sizes: tuple[int, int, int]
+    head_sizes: tuple[int, ...]
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B K"]:
@@ -55,7 +57,7 @@ class Encoder(nn.Module):
 
 def create_encoder(
     name: str,
-    head_sizes: tuple[int, int, int],
+    head_sizes: tuple[int, ...],
     *,
     width_multiplier: float = 1.0,
     axis_name: str | None = None,
@@ -80,7 +82,7 @@ def create_encoder(
     Raises:
         ValueError: for an unknown name.
     """
-    settings = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": dtype}
+    settings: dict[str, Any] = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": dtype}
     if name == "resnet18":
         backbone: nn.Module = ResNet(BasicBlock, (2, 2, 2, 2), **settings)
     elif name == "resnet50":

@@ -73,7 +73,8 @@ def _sum_of_taps(
     height, width = ((length - 1) // stride + 1 for length in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows, columns = ([slice(i, i + stride * (n - 1) + 1, stride) for i in range(size)] for n in (height, width))
-    return sum(x[:, rows[i], columns[j]] * kernel[i, j][None, None] for i in range(size) for j in range(size))
+    taps = [x[:, rows[i], columns[j]] * kernel[i, j][None, None] for i in range(size) for j in range(size)]
+    return functools.reduce(jnp.add, taps)
 
 
 def batch_norm(*, train: bool, axis_name: str | None = None, dtype: DTypeLike = jnp.float32, name: str) -> nn.BatchNorm:
