@@ -1,6 +1,10 @@
 """Batches of the toy face model, for tests of the objective and the training step."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from jaxface import Camera, Coefficients, decode_face, parts
 from jaxface.coefficients import vector_size
@@ -36,3 +40,16 @@ def toy_batch(model, batch: int, size: int, seed: int = 0) -> dict[str, np.ndarr
         "coefficients": vector * known[:, None],
         "has_coefficients": known,
     }
+
+
+def write_toy_dataset(folder: Path, model, *, count: int, size: int) -> Path:
+    """The same faces in the folder format."""
+    batch = toy_batch(model, count, size)
+    for index in range(count):
+        sample = folder / f"{index:03}"
+        sample.mkdir(parents=True)
+        Image.fromarray(batch["image"][index]).save(sample / "image.png")
+        Image.fromarray(batch["labels"][index]).save(sample / "labels.png")
+        points = {name: batch[name][index].tolist() for name in ("landmarks", "landmark_weights")}
+        (sample / "landmarks.json").write_text(json.dumps(points))
+    return folder

@@ -1,0 +1,56 @@
+"""Quickstart: a small encoder learns from synthetic faces of the built-in model. No download, no GPU.
+
+    python -m jaxface.train --config configs/quickstart.py
+
+Every field below can be changed on the command line: --config.steps=3000, --config.loss.prdl=0, ...
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The configuration; each line says what its field means."""
+    config = ConfigDict()
+    config.name = "quickstart"
+    config.output_dir = "outputs/quickstart"  # give the same one again to resume
+    config.cache_dir = "outputs/cache"  # synthetic faces and compiled programs, for the next run; "" keeps none
+    config.seed = 0  # of parameters, data and their order
+    config.face_model = "anny"  # a built-in face model, or the path of one
+    config.image_size = 96  # side of the crops in pixels
+    config.batch_size = 32  # over all devices together
+    config.steps = 1600
+    config.parallel = "pmap"  # or "sharded": jit over a device mesh
+    config.multi_host = False  # True: one process per host, found by JAX (see parallel.initialize)
+    config.log_every = 20  # steps whose mean makes one line of metrics.jsonl
+    config.checkpoint_every = 200  # steps between checkpoints, each with a held-out evaluation and a preview
+    config.max_skipped_steps = 0  # per log: steps that may be left out because their loss is not finite
+
+    config.encoder = ConfigDict()  # arguments of networks.create_encoder
+    config.encoder.name = "resnet18"  # or "resnet50", "mobilenet_v3_large"
+    config.encoder.width_multiplier = 0.5
+
+    config.data = ConfigDict()
+    config.data.source = "synthetic"  # or "folder"
+    config.data.path = ""  # of the folder
+    config.data.count = 6000  # number of synthetic faces
+    config.data.held_out = 128  # samples for evaluation, never trained on; of a folder the last ones
+    config.data.workers = 0  # loading processes; 0 loads in a thread
+
+    config.optimizer = ConfigDict()  # arguments of optimizer.create_optimizer
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"  # or "constant", "step"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.clip_norm = 5.0
+
+    config.loss = ConfigDict()  # weights: arguments of objective.total_loss
+    config.loss.prdl = 0.8e-3
+    config.loss.landmark = 1.6e-3
+    config.loss.photometric = 1.9
+    config.loss.perceptual = 0.0
+    config.loss.regularization = 3e-4
+    config.loss.light = 0.0
+    config.loss.reflectance = 0.0
+    config.loss.vertex = 0.3  # synthetic faces have true vertices to learn from
+    config.loss.coefficient = 0.2
+    config.loss.anchor_stride = 4  # PRDL's anchors: every 4th pixel
+    return config

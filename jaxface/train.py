@@ -1,0 +1,250 @@
+"""Trains an encoder: photo in, face coefficients out.
+
+    python -m jaxface.train --config configs/quickstart.py
+    python -m jaxface.train --config configs/quickstart.py --config.batch_size=64 --config.optimizer.learning_rate=3e-4
+
+Everything goes to config.output_dir: metrics.jsonl (one line per log, and per held-out evaluation), previews/*.png
+(photo, reconstruction, clay, its parts, target parts), checkpoints/, and at the end results.json with the held-out
+figures beside those of the mean face. A run that was stopped, however it was, goes on from its last checkpoint when the
+same command is given again, as if it had not been stopped.
+
+The fields of a config are explained in configs/quickstart.py.
+"""
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict, config_flags
+
+from jaxface import command_line, parallel, visualize
+from jaxface.camera import Camera
+from jaxface.checkpoint import Checkpoints, create_configured_encoder
+from jaxface.coefficients import vector_size
+from jaxface.data.sample import Sample
+from jaxface.data.training import make_training_data
+from jaxface.errors import InputError
+from jaxface.evaluate import comparison_table, draw_faces, evaluate_predictions
+from jaxface.face_model import FaceModel
+from jaxface.formats import load_face_model
+from jaxface.objective import total_loss
+from jaxface.optimizer import create_optimizer
+from jaxface.run_log import RunLog
+from jaxface.step import TrainState, create_state, make_train_step, to_float
+
+PREVIEW_FACES = 6
+EVALUATION_BATCH = 32
+
+
+def train(config: ConfigDict) -> dict[str, Any]:
+    """Trains from the start or from the last checkpoint, and evaluates on held-out samples.
+
+    Args:
+        config: see configs/quickstart.py.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        InputError: for a configuration or data that cannot work, and when the loss stops being finite.
+    """
+    _check(config)
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = load_face_model(config.face_model)
+    camera = Camera().resized(config.image_size)
+    batches, held_out = make_training_data(config, model)
+
+    mapping = parallel.mapping(config.parallel)
+    encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
+    optimizer = create_optimizer(steps=config.steps, **config.optimizer)
+    objective = functools.partial(_objective, camera=camera, weights=dict(config.loss))
+    train_step = mapping.compile(make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS))
+    predict = _make_predict(encoder)
+
+    checkpoints = Checkpoints(folder, config)
+    state = create_state(encoder, optimizer, image_size=config.image_size, seed=config.seed)
+    if checkpoints.latest_step is not None:
+        state = checkpoints.restore(state, batches)
+    start = int(state.step)
+    state, model_on_devices = mapping.replicate(state), mapping.replicate(model)
+
+    log = RunLog(folder, step=start, total=config.steps, enabled=jax.process_index() == 0)
+    log.say(f"{'Resuming' if start else 'Starting'} {config.name} at step {start}; output in {folder}")
+    started, window = time.monotonic(), []
+    try:
+        for step in range(start + 1, config.steps + 1):
+            state, metrics = train_step(state, mapping.shard(next(batches)), model_on_devices)
+            window.append(metrics)
+            log.advance()
+            if step % config.log_every == 0:
+                log.write(step, _mean_of_window(mapping.fetch(window), step, config.max_skipped_steps))
+                window = []
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                saved = mapping.fetch(state)
+                figures = evaluate_state(saved, predict, model, held_out, camera, preview=_preview_path(folder, step))
+                log.write(step, {f"held_out_{name}": value for name, value in figures.items()}, show=False)
+                log.say(_progress_line(step, figures))
+                checkpoints.save(saved, batches, figures)
+    finally:
+        log.close()
+        checkpoints.close()
+    seconds = time.monotonic() - started
+    return _finish(config, mapping.fetch(state), predict, model, held_out, camera, seconds=seconds)
+
+
+def evaluate_state(
+    state: TrainState,
+    predict: Callable,
+    model: FaceModel,
+    held_out: Sequence[Sample],
+    camera: Camera,
+    *,
+    preview: Path | None = None,
+) -> dict[str, float]:
+    """Figures of `evaluate_predictions` on the held-out samples; draws the first few of them to `preview`."""
+    vectors = predict(state, held_out)
+    if preview is not None and jax.process_index() == 0:
+        shown = [held_out[index] for index in range(min(PREVIEW_FACES, len(held_out)))]
+        drawn = draw_faces(model, vectors[: len(shown)], camera)
+        images, labels = (np.stack([sample[name] for sample in shown]) for name in ("image", "labels"))
+        visualize.save_png(preview, visualize.preview_sheet(images, drawn, labels))
+    return evaluate_predictions(model, vectors, held_out, camera)
+
+
+def _objective(
+    model: FaceModel, vector: Float[Array, "B K"], batch: Mapping[str, Array], *, camera: Camera, weights: dict
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    return total_loss(model, vector, batch, camera, **weights)
+
+
+def _make_predict(encoder: Any) -> Callable[[TrainState, Sequence[Sample]], Float[np.ndarray, "N K"]]:
+    @jax.jit
+    def apply(params, batch_stats, images):
+        return encoder.apply({"params": params, "batch_stats": batch_stats}, to_float(images), train=False)
+
+    def predict(state: TrainState, samples: Sequence[Sample]) -> Float[np.ndarray, "N K"]:
+        images = np.stack([samples[index]["image"] for index in range(len(samples))])
+        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % EVALUATION_BATCH, axis=0)])
+        groups = np.split(padded, len(padded) // EVALUATION_BATCH)
+        variables = jax.tree.map(jnp.asarray, (state.params, state.batch_stats))
+        return np.concatenate([np.asarray(apply(*variables, group)) for group in groups])[: len(images)]
+
+    return predict
+
+
+def _mean_of_window(window: list[dict[str, np.ndarray]], step: int, max_skipped: int) -> dict[str, float]:
+    skipped = [index for index, metrics in enumerate(window) if metrics["skipped"] > 0]
+    if len(skipped) > max_skipped:
+        first = window[skipped[0]]
+        terms = [name for name, value in first.items() if not np.isfinite(value) and name != "loss"]
+        raise InputError(
+            f"step {step - len(window) + 1 + skipped[0]}: {' and '.join(terms) or 'the loss'} is not finite. Nothing "
+            "of it was saved: the last checkpoint is good. Lower config.optimizer.learning_rate or set "
+            "config.optimizer.clip_norm, and look for bad samples; or let training leave out some such steps per log "
+            "with config.max_skipped_steps"
+        )
+    kept = [metrics for index, metrics in enumerate(window) if index not in skipped]
+    names = sorted(window[0].keys() - {"loss", "skipped"})
+    means = {
+        name: float(np.mean([metrics[name] for metrics in kept], dtype=np.float64)) if kept else float("nan")
+        for name in ("loss", *names)
+    }
+    return means | {"skipped": len(skipped)}
+
+
+def _finish(
+    config: ConfigDict,
+    state: TrainState,
+    predict: Callable,
+    model: FaceModel,
+    held_out: Sequence[Sample],
+    camera: Camera,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    mean_face = np.zeros((len(held_out), vector_size(model)), np.float32)
+    results = {
+        "name": config.name,
+        "steps": config.steps,
+        "held_out_faces": len(held_out),
+        "seconds_of_last_session": round(seconds, 1),
+        "encoder": evaluate_state(state, predict, model, held_out, camera),
+        "mean_face": evaluate_predictions(model, mean_face, held_out, camera),
+    }
+    if jax.process_index() == 0:
+        with command_line.atomic_write(Path(config.output_dir) / "results.json") as path:
+            path.write_text(json.dumps(results, indent=2) + "\n")
+        print(comparison_table({"encoder": results["encoder"], "mean face": results["mean_face"]}))
+    return results
+
+
+def _progress_line(step: int, figures: Mapping[str, float]) -> str:
+    line = f"step {step}: held-out Part IoU {figures['part_iou']:.3f}, landmarks {figures['landmark_error_px']:.2f} px"
+    error = figures["vertex_error_mm"]
+    return line if np.isnan(error) else f"{line}, vertices {error:.2f} mm"
+
+
+def _preview_path(folder: Path, step: int) -> Path:
+    return folder / "previews" / f"step_{step:06}.png"
+
+
+def _check(config: ConfigDict) -> None:
+    for name in ("steps", "log_every", "checkpoint_every", "batch_size", "image_size"):
+        if config[name] < 1:
+            raise InputError(f"config.{name} is {config[name]}, but must be 1 or more")
+    if config.checkpoint_every % config.log_every:
+        # So that the logged means of a resumed run cover the same steps, and nothing unseen is saved.
+        raise InputError(
+            f"config.checkpoint_every is {config.checkpoint_every}: it must be a multiple of config.log_every, "
+            f"which is {config.log_every}"
+        )
+
+
+def read_config(arguments: Sequence[str]) -> ConfigDict:
+    """The configuration that the command line asks for.
+
+    Args:
+        arguments: as in sys.argv, the program's name first.
+
+    Raises:
+        InputError: when the config file or an override is wrong.
+    """
+    if "config" not in flags.FLAGS:
+        config_flags.DEFINE_config_file(
+            "config", help_string="the training's config file, such as configs/quickstart.py"
+        )
+    try:
+        rest = flags.FLAGS(list(arguments))[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"the command line cannot be used: {error}") from error
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}; settings are given as --config.field=value")
+    if flags.FLAGS.config is None:
+        raise InputError("no config: python -m jaxface.train --config configs/quickstart.py")
+    return flags.FLAGS.config
+
+
+def main() -> None:
+    """Entry point."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    config = read_config(sys.argv)
+    if config.cache_dir and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir) / "compiled"))
+    parallel.initialize(config.multi_host)
+    train(config)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
