@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import re
 import types
@@ -120,7 +121,9 @@ def _search(photo: Image.Image, target: int, name: str) -> list[tuple[float, np.
 def _window_starts(length: int) -> list[int]:
     if length <= _WINDOW:
         return [(length - _WINDOW) // 2]  # centred: room on both sides
-    return [round(start) for start in np.linspace(0, length - _WINDOW, 1 + -(-2 * (length - _WINDOW) // _WINDOW))]
+    # A third of overlap: larger faces than that were seen at the scale before.
+    count = 1 + math.ceil((length - _WINDOW) / (_WINDOW * 2 / 3))
+    return [round(start) for start in np.linspace(0, length - _WINDOW, count)]
 
 
 def _mesh_points(photo: Image.Image, box: Float[np.ndarray, "4"]) -> Float[np.ndarray, "478 2"] | None:
