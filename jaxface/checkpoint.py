@@ -51,7 +51,7 @@ class Checkpoints:
     def __init__(self, directory: str | Path, config: ConfigDict):
         self._config = config_to_dict(config)
         self._folder = Path(directory).absolute() / FOLDER
-        self._manager = _open(self._folder)
+        self._manager = _open(self._folder, writing=True)
         if self.latest_step is not None:
             self._check_config(_restore(self._manager, self.latest_step, config=ocp.args.JsonRestore())["config"])
 
@@ -135,7 +135,7 @@ def load_encoder(path: str | Path, *, which: str = "best") -> tuple[Predict, Fac
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     if not folder.is_dir():
         raise InputError(f"{path}: no such folder; give the output folder of a training run")
-    manager = _open(folder, read_only=True)
+    manager = _open(folder, writing=False)
     try:
         step = manager.best_step() if which == "best" else manager.latest_step()
         step = manager.latest_step() if step is None else step
@@ -197,7 +197,7 @@ def _make_predict(encoder: Encoder, variables: Any, size: int) -> Predict:
     return predict
 
 
-def _open(folder: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
+def _open(folder: Path, *, writing: bool) -> ocp.CheckpointManager:
     def figure(metrics: Mapping[str, float]) -> float:
         return metrics.get(BEST, 0.0)
 
@@ -205,9 +205,8 @@ def _open(folder: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
         best_fn=figure,
         best_mode="max",
         preservation_policy=AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=figure, n=1)]),
-        cleanup_tmp_directories=not read_only,  # what a killed run left half written
-        read_only=read_only,
-        create=not read_only,
+        cleanup_tmp_directories=writing,  # what a killed run left half written
+        create=writing,
     )
     return ocp.CheckpointManager(folder, options=options)
 

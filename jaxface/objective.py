@@ -112,7 +112,8 @@ def total_loss(
     if wanted & {"vertex", "coefficient"}:
         terms |= _supervised_terms(model, vector, batch, wanted)
     means = {name: term.mean() for name, term in terms.items()}
-    return sum(weights[name] * mean for name, mean in means.items()), means
+    loss = sum((weights[name] * mean for name, mean in means.items()), start=jnp.zeros(()))
+    return loss, means
 
 
 def part_loss(model: FaceModel, face: Face, labels: Array | np.ndarray, *, anchor_stride: int = 1) -> Float[Array, "B"]:

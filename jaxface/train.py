@@ -13,6 +13,7 @@ The fields of a config are explained in configs/quickstart.py.
 
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -240,7 +241,7 @@ def main() -> None:
         print(__doc__)
         return
     config = read_config(sys.argv)
-    if config.cache_dir and not jax.config.jax_compilation_cache_dir:
+    if config.cache_dir and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir) / "compiled"))
     parallel.initialize(config.multi_host)
     train(config)

@@ -1,13 +1,35 @@
 """Batches of the toy face model, for tests of the objective and the training step."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxface import Camera, Coefficients, decode_face, parts
 from jaxface.coefficients import vector_size
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SMALL_ENCODER = {"name": "resnet18", "width_multiplier": 0.125}
+
+
+def read_config_file(name: str) -> ConfigDict:
+    """What get_config() of configs/<name>.py returns."""
+    specification = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.get_config()
+
+
+def toy_config(name: str = "quickstart", **changes) -> ConfigDict:
+    """A config shrunk to a tiny encoder, a few steps and a batch of 8; changes use "a.b" for nested fields."""
+    config = read_config_file(name)
+    small = {"batch_size": 8, "steps": 8, "log_every": 2, "checkpoint_every": 4, "cache_dir": "", "data.held_out": 8}
+    small |= {"encoder.width_multiplier": 0.125, "optimizer.warmup_steps": 2, "data.workers": 0}
+    config.update_from_flattened_dict(small | changes)
+    return config
 
 
 def toy_batch(model, batch: int, size: int, seed: int = 0) -> dict[str, np.ndarray]:
