@@ -47,7 +47,7 @@ def flip(sample: Sample) -> dict[str, np.ndarray]:
     A face model need not be symmetric, so there are no coefficients of the mirrored face in general.
     """
     size = sample["image"].shape[1]
-    mirrored = sample["landmarks"][parts.MIRRORED_68] * np.float32([-1, 1]) + np.float32([size, 0])
+    mirrored = sample["landmarks"][parts.MIRRORED_68] * np.array([-1, 1], np.float32) + np.array([size, 0], np.float32)
     return dict(sample) | {
         "image": sample["image"][:, ::-1],
         "labels": parts.MIRRORED_LABELS[sample["labels"][:, ::-1]],

@@ -57,14 +57,14 @@ def compress(image: Float[Array, "S S 3"], step: Float[Array, ""]) -> Float[Arra
     spectrum = jnp.einsum("ui,aibjc,vj->aubvc", transform, blocks, transform)
     frequency = np.arange(BLOCK, dtype=np.float32)
     detail = 1.0 + 0.35 * (frequency[:, None] + frequency[None])
-    steps = step * detail[None, :, None, :, None] * np.float32([1.0, 2.0, 2.0])[None, None, None, None]
+    steps = step * detail[None, :, None, :, None] * np.array([1.0, 2.0, 2.0], np.float32)[None, None, None, None]
     spectrum = jnp.round(spectrum / steps) * steps
     blocks = jnp.einsum("ui,aubvc,vj->aibjc", transform, spectrum, transform)
     restored = blocks.reshape(padded_size, padded_size, 3) @ jnp.asarray(np.linalg.inv(_LUMA).T.astype(np.float32))
     return restored[:size, :size]
 
 
-_LUMA = np.float32([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
+_LUMA = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 
 
 @functools.cache

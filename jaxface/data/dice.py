@@ -1,7 +1,7 @@
 """Random numbers for code that needs many small draws of many kinds under one jit."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,21 +21,23 @@ class Dice:
     def __init__(self, key: Key[Array, ""]):
         self._key = key
         self._draws = 0
-        self._rest: Float[Array, N] = jnp.zeros(0)
+        self._rest = {jax.random.uniform: jnp.zeros(0), jax.random.normal: jnp.zeros(0)}
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float[Array, "..."]:
         """Uniform numbers in [low, high)."""
-        count = math.prod(shape)
-        if count > self._rest.size:
-            self._draws += 1
-            self._rest = jax.random.uniform(jax.random.fold_in(self._key, self._draws), (max(count, CHUNK),))
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return low + (high - low) * taken.reshape(shape)
+        return low + (high - low) * self._take(jax.random.uniform, shape)
 
     def normal(self, *shape: int, limit: float = 5.0) -> Float[Array, "..."]:
-        """Standard normal numbers, cut at +- `limit`."""
-        reach = math.erf(limit / math.sqrt(2))
-        return math.sqrt(2) * jax.lax.erf_inv(self.uniform(*shape, low=-reach, high=reach))
+        """Standard normal numbers, clipped to +- `limit`."""
+        return jnp.clip(self._take(jax.random.normal, shape), -limit, limit)
+
+    def _take(self, draw: Callable, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        count = math.prod(shape)
+        if count > self._rest[draw].size:
+            self._draws += 1
+            self._rest[draw] = draw(jax.random.fold_in(self._key, self._draws), (max(count, CHUNK),))
+        taken, self._rest[draw] = self._rest[draw][:count], self._rest[draw][count:]
+        return taken.reshape(shape)
 
     def chance(self, probability: float) -> Float[Array, ""]:
         """1 with this probability, else 0."""

@@ -14,7 +14,7 @@ from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
 from jaxface.data.camera_effects import photograph
 from jaxface.data.dice import Dice
-from jaxface.data.drawing import HeadFrame, cover, head_frame, noise, octaves, polygon
+from jaxface.data.drawing import HeadFrame, cover, head_frame, noise, octaves, paint, polygon
 from jaxface.data.occluders import add_fringe, add_glasses, add_object
 from jaxface.data.random_faces import random_coefficients
 from jaxface.data.surroundings import paint_head, random_hair, random_scene
@@ -41,6 +41,7 @@ def draw_portraits(
         size: side S of the crops in pixels.
         expression_names: see `random_coefficients`.
     """
+    model, labels_of_triangles = jax.tree.map(jnp.asarray, (model, triangle_labels))
     keys = jax.vmap(jax.random.split)(keys)
     coefficients = random_coefficients(keys[:, 0], model, expression_names=expression_names)
     camera = Camera().resized(size)
@@ -49,10 +50,10 @@ def draw_portraits(
     landmarks = visible_landmarks(model, face, coefficients)
     attributes = jnp.concatenate([face.colors, jnp.broadcast_to(_canonical(model), face.colors.shape)], axis=-1)
     surface = interpolate(fragments, model.triangles, attributes)
-    cut = label_map(fragments, triangle_labels)
+    cut = label_map(fragments, labels_of_triangles)
     frame = _head_frames(face, model, coefficients, camera, size)
     image, labels = jax.vmap(_compose)(keys[:, 1], surface, cut, frame, landmarks)
-    labels = _uncut_without_brows(labels, fragments, triangle_labels)
+    labels = _uncut_without_brows(labels, fragments, labels_of_triangles)
     inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
     return {
         "image": jnp.round(255 * image).astype(jnp.uint8),
@@ -134,7 +135,7 @@ def _detail(
     colors = colors * (1 + 0.05 * octaves(dice, colors.shape[0], 3))
     density = dice.chance(0.2) * dice.uniform(low=0.15, high=0.95)
     patchy = jnp.clip(0.9 + 0.25 * noise(dice, colors.shape[0], (40, 40), 1)[..., 0], 0.0, 1.0)
-    return colors + (density * patchy * beard)[..., None] * (0.8 * hair - colors)
+    return paint(colors, density * patchy * beard, 0.8 * hair)
 
 
 def _paint_eyes(
@@ -155,10 +156,9 @@ def _paint_eyes(
         distance = jnp.linalg.norm(frame.position - center[None, None], axis=-1)
         inside = (labels == parts.LABELS[eye]).astype(jnp.float32)
         for radius, shade in ((0.06, 0.6 * color), (0.052, color), (0.024, jnp.full(3, 0.03))):
-            coverage = inside * cover(radius - distance, frame)
-            colors = colors + coverage[..., None] * (light * shade - colors)
+            colors = paint(colors, inside * cover(radius - distance, frame), light * shade)
         spark = jnp.linalg.norm(frame.position - (center + jnp.array([0.015, 0.02]))[None, None], axis=-1)
-        colors = colors + (glint * inside * cover(0.012 - spark, frame))[..., None] * (0.9 - colors)
+        colors = paint(colors, glint * inside * cover(0.012 - spark, frame), jnp.full(3, 0.9))
     return colors
 
 

@@ -102,9 +102,11 @@ def random_expression(dice: Dice, names: Sequence[str]) -> Float[Array, "Ke"]:
 
 def _expression_tables(names: Sequence[str]):
     """Index of each unit's name without its side [Ke]; lowest and highest value per kind [M, Ke]."""
-    sides = [re.fullmatch(r"(\w+?)(?:_?(L|R|Left|Right))?", name).groups() for name in names]
-    stems = np.unique([stem for stem, _ in sides], return_inverse=True)[1]
-    full = [stem + {"L": "Left", "R": "Right"}.get(side, side or "") for stem, side in sides]
+    sides = [re.sub(r"_?(L|R|Left|Right)$", r" \1", name).partition(" ")[::2] for name in names]
+    # jawLeft and mouthLeft move the middle of the face to the left: no twins of jawRight and mouthRight.
+    shared = [name if stem in ("jaw", "mouth") else stem for name, (stem, _) in zip(names, sides, strict=True)]
+    stems = np.unique(shared, return_inverse=True)[1]
+    full = [stem + {"L": "Left", "R": "Right"}.get(side, side) for stem, side in sides]
     ranges = np.array(
         [
             [units.get(name, units.get(stem, (0.0, 0.0))) for name, (stem, _) in zip(full, sides, strict=True)]
@@ -133,8 +135,8 @@ def random_light(dice: Dice) -> Float[Array, "3 9"]:
     direction = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
     basis = spherical_harmonics(direction)
     band = np.array([0] + [1] * 3 + [2] * 5)
-    norms = jnp.stack([jnp.sum(basis**2 * (band == b), axis=-1) for b in range(3)], axis=-1)
-    lamp = basis * np.float32([1 / 4, 1 / 2, 5 / 16])[band] / norms[:, band]
+    norms = jnp.stack([jnp.sum(jnp.where((band == b)[None], basis**2, 0.0), axis=-1) for b in range(3)], axis=-1)
+    lamp = basis * np.array([1 / 4, 1 / 2, 5 / 16], np.float32)[None, band] / norms[:, band]
     even = jnp.zeros(9).at[0].set(1.0 / spherical_harmonics(jnp.array([0.0, 0.0, 1.0]))[0])
     strength = dice.uniform(lamps) * jnp.array([1.0, 0.5])
     ambient = dice.uniform(low=0.35, high=1.0)

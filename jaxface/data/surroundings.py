@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from jaxface.data.dice import Dice
 from jaxface.data.drawing import HeadFrame, cover, ellipse, noise, octaves, paint
 
-HAIR_COLORS = np.float32(
+HAIR_COLORS = np.array(
     [
         [0.05, 0.04, 0.04],  # black
         [0.11, 0.08, 0.06],
@@ -16,7 +16,8 @@ HAIR_COLORS = np.float32(
         [0.62, 0.47, 0.27],  # blond
         [0.55, 0.54, 0.53],  # grey
         [0.42, 0.19, 0.09],  # red
-    ]
+    ],
+    np.float32,
 )
 HAIR_SHARES = (0.25, 0.25, 0.2, 0.1, 0.1, 0.06, 0.04)
 

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ class SyntheticSource:
         if count < 1 or size < 16:
             raise InputError(f"synthetic data needs count >= 1 and size >= 16, got {count} and {size}")
         self._folder: Path | None = None
-        settings = {"seed": seed, "count": count, "size": size, "expression_names": expression_names}
+        settings: dict[str, Any] = {"seed": seed, "count": count, "size": size, "expression_names": expression_names}
         if cache_dir is None:
             blocks = list(_with_progress(_blocks(model, start=0, **settings), count))
             self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
@@ -220,5 +221,5 @@ def _write_cache(
 def _read_cache(folder: Path) -> dict[str, np.ndarray]:
     try:
         return {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in samples.DTYPES}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"the cache {folder} is damaged ({error}); delete that folder and start again") from error
