@@ -175,6 +175,8 @@ def _model_and_encoder(config: ConfigDict, folder: Path) -> tuple[FaceModel, Enc
     try:
         model = load_face_model(config.face_model)
         return model, create_configured_encoder(config, model)
+    except InputError as error:
+        raise InputError(f"{folder}: what the checkpoint was trained with cannot be made again: {error}") from error
     except AttributeError as error:
         raise InputError(f"{folder}: the checkpoint's configuration is not a training run's: {error}") from error
 

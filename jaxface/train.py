@@ -220,19 +220,21 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
     Raises:
         InputError: when the config file or an override is wrong.
     """
-    if "config" not in flags.FLAGS:
-        config_flags.DEFINE_config_file(
-            "config", help_string="the training's config file, such as configs/quickstart.py"
-        )
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
     try:
-        rest = flags.FLAGS(list(arguments))[1:]
+        rest = values(list(arguments))[1:]
+        config = values.config
+        if config is not None:
+            config.to_dict()  # a file that could not be read is only reported at the first use
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"the command line cannot be used: {error}") from error
+        raise InputError(f"the command line cannot be used: {' '.join(str(error).split())}") from error
     if rest:
         raise InputError(f"unknown argument {rest[0]!r}; settings are given as --config.field=value")
-    if flags.FLAGS.config is None:
+    if config is None:
         raise InputError("no config: python -m jaxface.train --config configs/quickstart.py")
-    return flags.FLAGS.config
+    flags.FLAGS.mark_as_parsed()  # Grain's loading processes look at them
+    return config
 
 
 def main() -> None:
