@@ -14,10 +14,10 @@ BLOCK = 8
 
 def photograph(dice: Dice, image: Float[Array, "S S 3"]) -> Float[Array, "S S 3"]:
     """A clean picture as a camera of random quality would have taken it; values in [0, 1] in and out."""
-    softness = (0.35 + 0.5 * jnp.abs(dice.normal())) * image.shape[0] / 112
+    softness = (0.3 + 0.4 * jnp.abs(dice.normal())) * image.shape[0] / 112
     image = tone(dice, blur(jnp.clip(image, 0.0, 1.0), softness))
     # Photon noise grows with the square root of the light.
-    strength = 0.018 * jnp.abs(dice.normal())
+    strength = 0.014 * jnp.abs(dice.normal())
     image = image + strength * jnp.sqrt(0.3 + image) * dice.normal(*image.shape)
     return jnp.clip(compress(jnp.clip(image, 0.0, 1.0), 0.02 + 0.08 * dice.uniform() ** 3), 0.0, 1.0)
 

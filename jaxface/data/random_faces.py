@@ -35,7 +35,14 @@ EXPRESSIONS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
     ),
     "smile": (
         0.16,
-        {"mouthSmile": (0.4, 1.0), "cheekSquint": (0.0, 0.8), "mouthUpperUp": (0.0, 0.4), "jawOpen": (0.0, 0.25)},
+        {
+            "mouthSmile": (0.5, 1.0),
+            "cheekSquint": (0.0, 0.8),
+            "mouthStretch": (0.0, 0.5),
+            "mouthUpperUp": (0.0, 0.7),
+            "mouthLowerDown": (0.0, 0.6),
+            "jawOpen": (0.0, 0.3),
+        },
     ),
     "surprise": (
         0.07,
@@ -144,7 +151,7 @@ def random_light(dice: Dice) -> Float[Array, "3 9"]:
     light = (ambient * tint[0])[:, None] * even[None] + jnp.einsum("l,lc,lk->ck", strength, tint[1:], lamp)
     # Cameras expose for the picture: the whole is scaled to a usual brightness.
     brightness = jnp.mean(light @ spherical_harmonics(jnp.array([0.0, 0.0, 1.0])))
-    exposure = 0.85 * jnp.exp(0.2 * dice.normal())
+    exposure = 0.95 * jnp.exp(0.22 * dice.normal())
     return light * exposure / brightness - AMBIENT * (jnp.arange(9) == 0)[None]
 
 
