@@ -34,8 +34,8 @@ def workplace(tmp_path_factory):
 
 def _command(workplace, output):
     changes = {
-        "output_dir": output, "cache_dir": "cache", "face_model": workplace / "toy.npz", "image_size": SIZE, "batch_size": 8,
-        "steps": STEPS, "log_every": 2, "checkpoint_every": 4, "encoder.width_multiplier": 0.125,
+        "output_dir": output, "cache_dir": "cache", "face_model": workplace / "toy.npz", "image_size": SIZE,
+        "batch_size": 8, "steps": STEPS, "log_every": 2, "checkpoint_every": 4, "encoder.width_multiplier": 0.125,
         "data.source": "folder", "data.path": "dataset", "data.held_out": 8, "optimizer.warmup_steps": 2,
         "loss.prdl": 0.0,
     }  # fmt: skip
