@@ -62,7 +62,7 @@ def march_landmarks(
 
     Args:
         x: horizontal image coordinate of every vertex with the roll set to zero, see `unrolled_x`. Any unit and offset.
-        landmarks: vertex indices of the fixed landmarks, outline first (ibug's order: from the picture's left to right).
+        landmarks: vertex indices of the fixed landmarks, outline first (ibug's order: left to right in the picture).
         contours: vertex indices of the lines; short lines repeat a vertex.
 
     Returns:

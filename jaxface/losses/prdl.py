@@ -18,23 +18,19 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
+
+from jaxface.losses import _distances
 
 STATISTICS = ("min", "max", "mean")
 """The columns of a descriptor, in order."""
 
-# Points (or anchors, in the backward pass; or rows of a mask) per step of a loop whose body is one fused elementwise
-# kernel over all anchors (points). Larger blocks save traffic to the running minimum, maximum and sum, smaller ones
-# compile faster.
-_BLOCK = 8
-_ANCHOR_CHUNK = 4096  # bounds the kernel matrix [W, chunk] that a mask row is multiplied with
-
 
 def grid_anchors(height: int, width: int, stride: int = 1) -> Float[np.ndarray, "A 2"]:
-    """Centres (x, y) of every `stride`-th pixel, row by row; the first is in the middle of the first stride x stride block.
+    """Centres (x, y) of every `stride`-th pixel, row by row, beginning in the middle of the first block of pixels.
 
-    Stride 1 gives every pixel centre (0.5, 1.5, ...); stride 8 gives 4.5, 12.5, .... Rows and columns that do not fill a
-    block at the end get no anchor, unless they are all there is.
+    Stride 1 gives every pixel centre (0.5, 1.5, ...), stride 8 gives 4.5, 12.5, .... Rows and columns at the end that
+    do not fill a block get no anchor, unless they are all there is.
 
     Returns:
         [A, 2] numpy array in pixels, A = max(1, height // stride) * max(1, width // stride): a constant, which lets
@@ -42,9 +38,8 @@ def grid_anchors(height: int, width: int, stride: int = 1) -> Float[np.ndarray, 
     """
     if min(height, width, stride) < 1:
         raise ValueError(f"height, width and stride must be positive, got {height}, {width}, {stride}")
-    y, x = (np.arange(min(stride // 2, size - 1), size, stride, np.float32) + 0.5 for size in (height, width))
-    y, x = y[: max(1, height // stride)], x[: max(1, width // stride)]
-    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=-1)
+    y, x = (min(stride // 2, n - 1) + 0.5 + stride * np.arange(max(1, n // stride)) for n in (height, width))
+    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=-1).astype(np.float32)
 
 
 def point_descriptor(
@@ -75,23 +70,10 @@ def point_descriptor(
         raise ValueError(f"expected points [N, D] and anchors [A, D], got {np.shape(points)} and {np.shape(anchors)}")
     if mask is not None and np.shape(mask) != np.shape(points)[:1]:
         raise ValueError(f"expected a mask of shape {np.shape(points)[:1]}, one value per point, got {np.shape(mask)}")
-    points = jnp.asarray(points)
-    points = points.astype(jnp.promote_types(points.dtype, jnp.float32))
-    anchors = jnp.asarray(anchors, points.dtype)
-    if len(points) == 0:
-        return jnp.zeros((len(anchors), 3), points.dtype)
-    weights = jnp.ones(len(points), points.dtype) if mask is None else jnp.asarray(mask).astype(points.dtype)
-    weights = jax.lax.stop_gradient(weights)
-    valid = weights > 0
-    some = valid.any()
-    # Points left out take the place of the first that counts: nothing changes for f_min and f_max, and should one of
-    # these copies be matched, its gradient flows to the original.
-    first = jnp.where(some, points[jnp.argmax(valid)], 0.0)
-    points = jnp.where(valid[:, None], points, first[None])
-    _refuse_non_finite(points)
-    weights = jnp.where(valid, weights, 0.0)
-    weights = weights / jnp.where(some, weights.sum(), 1.0)
-    return jnp.where(some, _statistics(points, weights, jax.lax.stop_gradient(anchors)), 0.0)
+    _refuse_non_finite(points, mask)
+    members, weights, some = _members(points, mask)
+    anchors = jax.lax.stop_gradient(jnp.asarray(anchors, members.dtype))
+    return jnp.where(some, _distances.point_statistics(members, weights, anchors), 0.0)
 
 
 def mask_descriptor(
@@ -116,10 +98,10 @@ def mask_descriptor(
     """
     if np.ndim(mask) != 2 or np.ndim(anchors) != 2 or np.shape(anchors)[1] != 2:
         raise ValueError(f"expected a mask [H, W] and anchors [A, 2], got {np.shape(mask)} and {np.shape(anchors)}")
-    x, y, order = _anchor_columns(anchors)
+    x, y, order = _distances.anchor_columns(anchors)
     mask = jnp.asarray(mask).astype(bool)
-    near, far = _row_extremes(mask, x, y)
-    mean = _mean_distance(mask, jnp.asarray(anchors, x.dtype))
+    near, far = _distances.mask_extremes(mask, x, y)
+    mean = _distances.mask_mean(mask, jnp.asarray(anchors, x.dtype))
     descriptor = jnp.stack([near.reshape(-1)[order], far.reshape(-1)[order], mean], axis=-1)
     return jax.lax.stop_gradient(jnp.where(mask.any(), descriptor, 0.0))
 
@@ -135,9 +117,9 @@ def prdl_loss(
 ) -> Float[Array, "B"]:
     """Part Re-projection Distance Loss: sum_p w_p |G(points_p) - G(target_p)|^2, averaged over the anchors.
 
-    3DDFA-V3, section 3.3. The squared difference is summed over the statistics; the mean over the anchors is the paper's
-    normalisation by H x W. Every point and every pixel counts: there is no farthest-point sampling. The paper's weight
-    of the whole is 0.8e-3, for pixels of a 224 x 224 picture.
+    3DDFA-V3, section 3.3. The squared difference is summed over the statistics; the mean over the anchors is the
+    paper's normalisation by H x W. Every point and every pixel counts: there is no farthest-point sampling. The
+    paper's weight of the whole is 0.8e-3, for pixels of a 224 x 224 picture.
 
     Args:
         points: projected vertices of each part, in pixels, y down.
@@ -157,29 +139,51 @@ def prdl_loss(
         ValueError: when parts, names or shapes do not fit together; outside jit also when a coordinate is not finite.
     """
     weights, point_masks = weights or {}, point_masks or {}
-    _check_parts(points, targets, weights, point_masks, statistics)
+    _check_parts(points, targets, anchors, weights, point_masks, statistics)
     columns = np.array([STATISTICS.index(name) for name in statistics])
+    predicted = _describe_points(points, point_masks, anchors)
     described = _describe_targets({part: targets[part] for part in points}, anchors)
     losses = []
-    for part, part_points in points.items():
-        masks = point_masks.get(part)
-        predicted = _describe_points(part, part_points, anchors, masks)
-        target = jax.lax.stop_gradient(described[part].astype(predicted.dtype))
-        if predicted.shape != target.shape:
-            raise ValueError(f"{part}: the points give a descriptor {predicted.shape}, the target {target.shape}")
-        squared = jnp.square(predicted - target)[:, :, columns].sum(-1).mean(-1)
-        present = (target[:, :, 1] > 0).any(-1) & (predicted[:, :, 1] != 0).any(-1)  # NaN counts as present
-        weight = jnp.where(present, jnp.asarray(weights.get(part, 1.0), squared.dtype), 0.0)
-        losses.append(weight * squared)
+    for part, (descriptor, some) in predicted.items():
+        target = jax.lax.stop_gradient(described[part].astype(descriptor.dtype))
+        if descriptor.shape != target.shape:
+            raise ValueError(f"{part}: the points give a descriptor {descriptor.shape}, the target {target.shape}")
+        squared = jnp.square(descriptor - target)[:, :, columns].sum(-1).mean(-1)
+        present = some & (target[:, :, 1] != 0).any(-1)
+        weight = jnp.asarray(weights.get(part, 1.0), squared.dtype)
+        losses.append(jnp.where(present, weight, 0.0) * squared)
     return jnp.stack(losses).sum(0)
 
 
-def _refuse_non_finite(points: Float[Array, "*B N D"]) -> None:
-    if not isinstance(points, jax.core.Tracer) and not bool(jnp.isfinite(points).all()):
+def _members(points, mask) -> tuple[Float[Array, "N D"], Float[Array, "N"], Bool[Array, ""]]:
+    """The points that count, in float32 or better, their weights with sum one, and whether there are any at all."""
+    points = jnp.asarray(points)
+    points = points.astype(jnp.promote_types(points.dtype, jnp.float32))
+    if len(points) == 0:
+        return jnp.zeros((1, points.shape[1]), points.dtype), jnp.zeros(1, points.dtype), jnp.asarray(False)
+    if mask is None:
+        return points, jnp.full(len(points), 1.0 / len(points), points.dtype), jnp.asarray(True)
+    weights = jax.lax.stop_gradient(jnp.asarray(mask).astype(points.dtype))
+    valid = weights > 0
+    some = valid.any()
+    # Points left out take the place of the first that counts: nothing changes for f_min and f_max, and should one of
+    # these copies be matched, its gradient flows to the original.
+    first = jnp.where(some, points[jnp.argmax(valid)], 0.0)
+    weights = jnp.where(valid, weights, 0.0)
+    return jnp.where(valid[:, None], points, first[None]), weights / jnp.where(some, weights.sum(), 1.0), some
+
+
+def _refuse_non_finite(points, mask) -> None:
+    """Raises for NaN and infinity where values are known (outside jit); inside, they make the loss NaN."""
+    if isinstance(points, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+        return
+    counts = True if mask is None else np.asarray(mask)[..., None] > 0
+    if not np.isfinite(np.asarray(points, np.float32)).all(where=counts):
         raise ValueError("points must be finite; leave out those that are not with a mask")
 
 
-def _check_parts(points, targets, weights, point_masks, statistics) -> None:
+def _check_parts(points, targets, anchors, weights, point_masks, statistics) -> None:
+    """Names what does not fit, before shapes fail somewhere deep inside."""
     if not points:
         raise ValueError("points names no part")
     if missing := [part for part in points if part not in targets]:
@@ -188,19 +192,58 @@ def _check_parts(points, targets, weights, point_masks, statistics) -> None:
         raise ValueError(f"weights or point_masks name part(s) {unknown}; points has {list(points)}")
     if not statistics or not set(statistics) <= set(STATISTICS):
         raise ValueError(f"statistics must name some of {STATISTICS}, got {statistics!r}")
+    batch, dimensions = np.shape(next(iter(points.values())))[0], np.shape(anchors)[-1]
+    if np.ndim(anchors) != 2 or len(anchors) == 0:
+        raise ValueError(f"expected anchors [A, D], got {np.shape(anchors)}")
+    for part, array in points.items():
+        if np.ndim(array) != 3 or np.shape(array)[::2] != (batch, dimensions) or len(targets[part]) != batch:
+            shapes = f"points {np.shape(array)} and a target {np.shape(targets[part])}"
+            raise ValueError(
+                f"{part}: expected points [{batch}, N, {dimensions}] and a target [{batch}, ...], got {shapes}"
+            )
+        if part in point_masks and np.shape(point_masks[part]) != np.shape(array)[:2]:
+            raise ValueError(f"{part}: expected a mask {np.shape(array)[:2]}, got {np.shape(point_masks[part])}")
+        if np.shape(weights.get(part, 1.0)) not in ((), (batch,)):
+            raise ValueError(f"{part}: expected one weight or [{batch}], got shape {np.shape(weights[part])}")
 
 
-def _describe_points(part, points, anchors, mask) -> Float[Array, "B A 3"]:
-    if np.ndim(points) != 3 or (mask is not None and np.shape(mask) != np.shape(points)[:2]):
-        raise ValueError(f"{part}: expected points [B, N, D] and mask [B, N], got {np.shape(points)}, {np.shape(mask)}")
-    if mask is None:
-        _refuse_non_finite(jnp.asarray(points))
-        return jax.vmap(lambda p: point_descriptor(p, anchors))(points)
-    return jax.vmap(lambda p, m: point_descriptor(p, anchors, m))(points, mask)
+def _describe_points(points, point_masks, anchors) -> dict[str, tuple[Float[Array, "B A 3"], Bool[Array, "B"]]]:
+    """Descriptor of every part, and whether it has any points.
+
+    Parts of like size are padded to the same and share one loop, which compiles sooner.
+    """
+    groups: list[list[str]] = []
+    for part in sorted(points, key=lambda part: -np.shape(points[part])[1]):
+        if groups and 2 * np.shape(points[part])[1] >= np.shape(points[groups[-1][0]])[1]:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    described: dict[str, tuple[Array, Array]] = {}
+    for group in groups:
+        padded, size = [], max(1, np.shape(points[group[0]])[1])
+        for part in group:
+            mask = point_masks.get(part)
+            _refuse_non_finite(points[part], mask)
+            members, weights, some = jax.vmap(_members, in_axes=(0, None if mask is None else 0))(points[part], mask)
+            padded.append((_pad(members, members[:, :1], size), _pad(weights, weights[:, :1] * 0, size), some))
+        members, weights, some = (jnp.stack(arrays) for arrays in zip(*padded, strict=True))
+        describe = _distances.point_statistics
+        for _ in ("batch", "parts"):
+            describe = jax.vmap(describe, in_axes=(0, 0, None))
+        descriptors = describe(members, weights, jax.lax.stop_gradient(jnp.asarray(anchors, members.dtype)))
+        results = jnp.where(some[..., None, None], descriptors, 0.0)
+        described |= dict(zip(group, zip(results, some, strict=True), strict=True))
+    return {part: described[part] for part in points}
+
+
+def _pad(array: Float[Array, "B N ..."], fill: Float[Array, "B 1 ..."], size: int) -> Float[Array, "B size ..."]:
+    missing = (fill.shape[0], size - array.shape[1], *fill.shape[2:])
+    return jnp.concatenate([array, jnp.broadcast_to(fill, missing)], axis=1)
 
 
 def _describe_targets(targets, anchors) -> dict[str, Float[Array, "B A 3"]]:
-    described, masks = {}, {}
+    described: dict[str, Array] = {}
+    masks: dict[str, Array] = {}
     for part, target in targets.items():
         if np.ndim(target) != 3:
             raise ValueError(f"{part}: expected a mask [B, H, W] or a descriptor [B, A, 3], got {np.shape(target)}")
@@ -213,158 +256,3 @@ def _describe_targets(targets, anchors) -> dict[str, Float[Array, "B A 3"]]:
         results = jax.vmap(jax.vmap(lambda mask: mask_descriptor(mask, anchors)))(stacked)
         described |= dict(zip(masks, results, strict=True))
     return described
-
-
-def _blocks(array: Shaped[Array, "N ..."], fill: Array) -> Shaped[Array, "M block ..."]:
-    """Cuts the first axis into blocks of _BLOCK; the last one is filled up with `fill`."""
-    count = -(-len(array) // _BLOCK)
-    padding = jnp.broadcast_to(fill, (count * _BLOCK - len(array), *array.shape[1:]))
-    return jnp.concatenate([array, padding]).reshape(count, _BLOCK, *array.shape[1:])
-
-
-def _squared_distance(point: Float[Array, "D"], others: Float[Array, "N D"]) -> Float[Array, "N"]:
-    return sum(jnp.square(point[axis] - others[:, axis]) for axis in range(others.shape[1]))
-
-
-@jax.jit
-def _scan_points(points, weights, anchors):
-    """One visit to every pair: the statistics [A, 3] and the indices [A] of the nearest and the furthest point.
-
-    A loop over blocks of points whose body is elementwise over the anchors: XLA makes one vectorised kernel of it on
-    every device, where reductions along rows of an [A, N] array stay scalar on CPUs (measured: 12 times slower).
-    """
-
-    def visit(carry, block):
-        near, nearest, far, furthest, total = carry
-        block_points, block_weights, start = block
-        added = jnp.zeros_like(total)
-        for i in range(_BLOCK):
-            squared = _squared_distance(block_points[i], anchors)
-            closer, further = squared < near, squared > far
-            near, nearest = jnp.where(closer, squared, near), jnp.where(closer, start + i, nearest)
-            far, furthest = jnp.where(further, squared, far), jnp.where(further, start + i, furthest)
-            added += block_weights[i] * jnp.sqrt(squared)
-        return (near, nearest, far, furthest, total + added), None
-
-    zeros, index = jnp.zeros_like(anchors[:, 0]), jnp.zeros(len(anchors), jnp.int32)
-    blocks = _blocks(points, points[:1]), _blocks(weights, weights[:1] * 0)
-    starts = _BLOCK * jnp.arange(len(blocks[0]), dtype=jnp.int32)
-    start = (zeros + jnp.inf, index, zeros - 1.0, index, zeros)
-    (near, nearest, far, furthest, total), _ = jax.lax.scan(visit, start, (*blocks, starts))
-    statistics = jnp.stack([jnp.sqrt(near), jnp.sqrt(far), total], axis=-1)
-    # Comparisons skip NaN, the sum does not.
-    return jnp.where(jnp.isfinite(total)[:, None], statistics, jnp.nan), nearest, furthest
-
-
-@jax.custom_vjp
-def _statistics(points: Float[Array, "N D"], weights: Float[Array, "N"], anchors: Float[Array, "A D"]):
-    """[A, 3] nearest, furthest and weighted mean distance; the weights sum to one and the first point counts."""
-    return _scan_points(points, weights, anchors)[0]
-
-
-def _statistics_forward(points, weights, anchors):
-    statistics, nearest, furthest = _scan_points(points, weights, anchors)
-    return statistics, (points, weights, anchors, statistics, nearest, furthest)
-
-
-@jax.jit
-def _statistics_backward(saved, cotangent):
-    points, weights, anchors, statistics, nearest, furthest = saved
-    gradient = weights[:, None] * _scan_anchors(points, anchors, cotangent[:, 2])
-    for column, matched in ((0, nearest), (1, furthest)):
-        distance = statistics[:, column]
-        slope = jnp.where(distance == 0, 0.0, cotangent[:, column] / jnp.where(distance == 0, 1.0, distance))
-        gradient = gradient.at[matched].add(slope[:, None] * (points[matched] - anchors))
-    return gradient, jnp.zeros_like(weights), jnp.zeros_like(anchors)
-
-
-_statistics.defvjp(_statistics_forward, _statistics_backward)
-
-
-def _scan_anchors(points, anchors, cotangent) -> Float[Array, "N D"]:
-    """sum_a cotangent_a d|v - a| / dv for every point v: one visit to every pair, elementwise over the points."""
-
-    def visit(totals, block):
-        block_anchors, slopes = block
-        added = [jnp.zeros_like(total) for total in totals]
-        for i in range(_BLOCK):
-            squared = _squared_distance(block_anchors[i], points)
-            slope = slopes[i] * jax.lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
-            added = [a + slope * (points[:, axis] - block_anchors[i, axis]) for axis, a in enumerate(added)]
-        return [total + a for total, a in zip(totals, added, strict=True)], None
-
-    start = [jnp.zeros_like(points[:, 0])] * points.shape[1]
-    blocks = _blocks(anchors, anchors[:1]), _blocks(cotangent, cotangent[:1] * 0)
-    totals, _ = jax.lax.scan(visit, start, blocks)
-    return jnp.stack(totals, axis=-1)
-
-
-def _anchor_columns(anchors) -> tuple[Float[Array, "C"], Float[Array, "C Y"], Integer[np.ndarray, "A"]]:
-    """Anchors as columns of equal x: x per column, y within it, and where each anchor is found in the flattened y.
-
-    A constant grid has few columns; anything else is treated as A columns of one anchor each.
-    """
-    if not isinstance(anchors, jax.core.Tracer):
-        values = np.asarray(anchors)
-        x, column = np.unique(values[:, 0], return_inverse=True)
-        y, row = np.unique(values[:, 1], return_inverse=True)
-        if len(x) * len(y) <= 2 * len(values):
-            return jnp.asarray(x), jnp.tile(jnp.asarray(y)[None], (len(x), 1)), column * len(y) + row
-    anchors = jnp.asarray(anchors)
-    return anchors[:, 0], anchors[:, 1:], np.arange(len(anchors))
-
-
-@jax.jit
-def _row_extremes(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, "C Y"]]:
-    """Distance from each anchor to the nearest and the furthest pixel centre of the mask (inf and 0 if it is empty)."""
-    height, width = mask.shape
-    centers = jnp.broadcast_to(jnp.arange(width, dtype=x.dtype) + 0.5, (height, width))
-    # For every pixel: the last masked pixel up to it in its row, and the first from it on.
-    left = jax.lax.cummax(jnp.where(mask, centers, -jnp.inf), axis=1)
-    right = jax.lax.cummin(jnp.where(mask, centers, jnp.inf), axis=1, reverse=True)
-    pixel = jnp.clip(jnp.floor(x), 0, width - 1).astype(jnp.int32)
-
-    def visit(carry, block):
-        near, far = carry
-        for i in range(_BLOCK):
-            left, right, row_y = (values[i] for values in block)
-            first, last = right[0], left[-1]
-            across_near = jnp.minimum(jnp.square(x - left[pixel]), jnp.square(x - right[pixel]))
-            across_far = jnp.maximum(jnp.square(x - first), jnp.square(x - last))
-            across_far = jnp.where(first <= last, across_far, -jnp.inf)
-            down = jnp.square(y - row_y)
-            near, far = jnp.minimum(near, across_near[:, None] + down), jnp.maximum(far, across_far[:, None] + down)
-        return (near, far), None
-
-    rows = jnp.arange(height, dtype=x.dtype) + 0.5
-    blocks = (_blocks(left, -jnp.inf), _blocks(right, jnp.inf), _blocks(rows, 0.0))
-    (near, far), _ = jax.lax.scan(visit, (jnp.full_like(y, jnp.inf), jnp.zeros_like(y)), blocks)
-    return jnp.sqrt(near), jnp.sqrt(far)
-
-
-@jax.jit
-def _mean_distance(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[Array, "A"]:
-    """Mean distance from each anchor to the mask's pixel centres: row by row, mask @ distances.
-
-    The distances do not depend on the mask: under vmap they are computed once, and the product becomes one matrix
-    multiplication for all masks.
-    """
-    height, width = mask.shape
-    columns = jnp.arange(width, dtype=anchors.dtype) + 0.5
-    rows = jnp.arange(height, dtype=anchors.dtype) + 0.5
-    weights = mask.astype(anchors.dtype) / jnp.maximum(mask.sum(), 1).astype(anchors.dtype)
-
-    def chunk_mean(chunk):
-        across = jnp.square(columns[:, None] - chunk[:, 0][None])
-
-        def visit(total, row):
-            row_y, row_weights = row
-            distance = jnp.sqrt(across + jnp.square(row_y - chunk[:, 1])[None])
-            return total + jnp.matmul(row_weights, distance, precision=jax.lax.Precision.HIGHEST), None
-
-        return jax.lax.scan(visit, jnp.zeros_like(chunk[:, 0]), (rows, weights))[0]
-
-    count = -(-len(anchors) // _ANCHOR_CHUNK)
-    size = -(-len(anchors) // count)
-    padded = jnp.concatenate([anchors, jnp.broadcast_to(anchors[:1], (count * size - len(anchors), 2))])
-    return jax.lax.map(chunk_mean, padded.reshape(count, size, 2)).reshape(-1)[: len(anchors)]

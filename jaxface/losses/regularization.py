@@ -28,8 +28,8 @@ def coefficient_regularization(
     Returns:
         [B] loss.
     """
-    weighted = ((identity_weight, identity), (expression_weight, expression), (albedo_weight, albedo))
-    return sum(weight * jnp.square(jnp.asarray(values)).sum(-1) for weight, values in weighted)
+    identity, expression, albedo = (jnp.square(jnp.asarray(x)).sum(-1) for x in (identity, expression, albedo))
+    return identity_weight * identity + expression_weight * expression + albedo_weight * albedo
 
 
 def light_regularization(light: Float[Array, "B 3 K"]) -> Float[Array, "B"]:

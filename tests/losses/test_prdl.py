@@ -1,0 +1,399 @@
+"""PRDL against its definition, at the edges, and under every transformation that a training step uses."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec
+from jax.test_util import check_grads
+
+from jaxface.losses import prdl, prdl_loss
+
+_spec = importlib.util.spec_from_file_location("prdl_oracle", pathlib.Path(__file__).with_name("prdl_oracle.py"))
+oracle = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(oracle)
+
+GRID = prdl.grid_anchors(224, 224, 32)
+
+
+@jax.jit
+def loss_and_gradient(points, target, anchors):
+    def loss(points):
+        return prdl_loss({"part": points[None]}, {"part": target[None]}, anchors=anchors)[0]
+
+    return jax.value_and_grad(loss)(points)
+
+
+@jax.jit
+def describe(points, anchors, mask=None):
+    return prdl.point_descriptor(points, anchors, mask)
+
+
+@jax.jit
+def describe_gradient(points, anchors, mask):
+    return jax.grad(lambda points: prdl.point_descriptor(points, anchors, mask).sum())(points)
+
+
+def random_points(count, seed=0, low=20, high=200):
+    return np.random.default_rng(seed).uniform(low, high, (count, 2)).astype(np.float32)
+
+
+class TestAnchors:
+    def test_stride_one_is_every_pixel_centre(self):
+        expected = [[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [0.5, 1.5], [1.5, 1.5], [2.5, 1.5]]
+        np.testing.assert_array_equal(prdl.grid_anchors(2, 3), expected)
+
+    @pytest.mark.parametrize("stride", [2, 3, 8, 16])
+    def test_anchors_are_pixel_centres_inside_their_block(self, stride):
+        anchors = prdl.grid_anchors(50, 70, stride)
+        assert anchors.shape == ((50 // stride) * (70 // stride), 2) and anchors.dtype == np.float32
+        assert (np.floor(anchors) + 0.5 == anchors).all()
+        assert (np.floor(anchors[:, 0] / stride) == np.tile(np.arange(70 // stride), 50 // stride)).all()
+        assert (np.floor(anchors[:, 1] / stride) == np.repeat(np.arange(50 // stride), 70 // stride)).all()
+
+    def test_a_stride_beyond_the_image_leaves_one(self):
+        np.testing.assert_array_equal(prdl.grid_anchors(4, 3, 100), [[2.5, 3.5]])
+
+    def test_nonsense_is_refused(self):
+        with pytest.raises(ValueError, match="positive"):
+            prdl.grid_anchors(10, 10, 0)
+
+
+class TestAgainstTheDefinition:
+    @pytest.mark.parametrize("count", [1, 2, 300, 20_000])
+    def test_descriptor_loss_and_gradient(self, count):
+        points = random_points(count, seed=count)
+        points[0] = GRID[10]  # an anchor on top of a point
+        target = oracle.descriptor(random_points(50, seed=1), GRID).astype(np.float32)
+        every = np.ones(count, bool)
+        np.testing.assert_allclose(describe(points, GRID, every), oracle.descriptor(points, GRID), atol=1e-3)
+        loss, gradient = loss_and_gradient(points, target, GRID)
+        expected_loss, expected_gradient = oracle.loss_and_gradient(points, target, GRID)
+        assert abs(loss - expected_loss) <= 1e-4 * expected_loss
+        assert np.linalg.norm(gradient - expected_gradient) <= 1e-4 * np.linalg.norm(expected_gradient)
+
+    def test_anchors_almost_on_points_keep_their_gradient(self):
+        # Where |a|^2 + |v|^2 - 2 a.v fails: a thousandth of a pixel, two hundred pixels from the origin.
+        anchors = random_points(49, seed=2) + np.float32(1)
+        points = anchors[:20] + np.float32(1e-3) * random_points(20, seed=3, low=-1, high=1)
+        target = np.full((49, 3), 5.0, np.float32)
+        _, gradient = loss_and_gradient(points, target, anchors)
+        _, expected = oracle.loss_and_gradient(points, target, anchors)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+    def test_all_points_equal(self):
+        points = np.tile(np.float32([[100.25, 90.5]]), (300, 1))
+        target = np.full((49, 3), 30.0, np.float32)
+        np.testing.assert_allclose(describe(points, GRID), oracle.descriptor(points, GRID), atol=1e-3)
+        loss, gradient = loss_and_gradient(points, target, GRID)
+        expected_loss, expected_gradient = oracle.loss_and_gradient(points, target, GRID)
+        assert abs(loss - expected_loss) <= 1e-4 * expected_loss
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-5)
+
+    def test_a_point_on_its_only_anchor_has_no_gradient(self):
+        point = np.float32([[3.5, 4.5]])
+        loss, gradient = loss_and_gradient(point, np.full((1, 3), 2.0, np.float32), point)
+        assert loss == 12.0 and not np.any(gradient)
+
+    def test_ties_go_to_the_first_point(self):
+        points, anchor = np.float32([[8, 5], [2, 5], [5, 2]]), np.float32([[5, 5]])
+        gradient = jax.grad(lambda p: prdl.point_descriptor(p, anchor)[0, 0])(points)
+        np.testing.assert_array_equal(gradient, [[1, 0], [0, 0], [0, 0]])
+        gradient = jax.grad(lambda p: prdl.point_descriptor(p, anchor)[0, 1])(points)
+        np.testing.assert_array_equal(gradient, [[1, 0], [0, 0], [0, 0]])
+
+    def test_gradient_in_float64(self):
+        with jax.enable_x64(True):
+            points, target = random_points(7, seed=5).astype(np.float64), np.full((10, 3), 60.0)
+            anchors = GRID[::5].astype(np.float64)
+
+            def loss(points):
+                return prdl_loss({"part": points[None]}, {"part": target[None]}, anchors=anchors)
+
+            check_grads(jax.jit(loss), (points,), order=1, modes=["rev"])
+
+    def test_points_in_three_dimensions(self):
+        points, anchors = (np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32) for n in (30, 11))
+        np.testing.assert_allclose(describe(points, anchors), oracle.descriptor(points, anchors), atol=1e-5)
+
+    def test_bfloat16_is_computed_in_float32(self):
+        points = jnp.asarray(random_points(300), jnp.bfloat16)
+        result, gradient = describe(points, GRID), describe_gradient(points, GRID, np.ones(300, bool))
+        assert result.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
+        np.testing.assert_allclose(result, oracle.descriptor(points.astype(np.float32), GRID), atol=1e-3)
+        in_float32 = describe_gradient(points.astype(np.float32), GRID, np.ones(300, bool))
+        np.testing.assert_allclose(gradient.astype(np.float32), in_float32, rtol=1e-2)
+
+
+class TestPointMasks:
+    def test_masked_points_do_not_count_whatever_they_hold(self):
+        points, mask = random_points(300), np.random.default_rng(1).uniform(size=300) < 0.3
+        mask[0] = False  # so that the first point is a stand-in
+        dirty = np.where(mask[:, None], points, np.nan)
+        expected = oracle.descriptor(points[mask], GRID)
+        np.testing.assert_allclose(describe(dirty, GRID, mask), expected, atol=1e-3)
+        gradient = describe_gradient(dirty, GRID, mask)
+        alone = jax.jit(jax.grad(lambda p: prdl.point_descriptor(p, GRID).sum()))(points[mask])
+        np.testing.assert_allclose(gradient[mask], alone, rtol=1e-4, atol=1e-5)
+        assert not np.any(gradient[~mask])
+
+    def test_weights_shape_the_mean(self):
+        points, weights = random_points(300), np.random.default_rng(2).uniform(-0.2, 1, 300).clip(0).astype(np.float32)
+        np.testing.assert_allclose(describe(points, GRID, weights), oracle.descriptor(points, GRID, weights), atol=1e-3)
+
+    def test_a_set_without_points_is_all_zero_with_zero_gradient(self):
+        points = np.full((300, 2), np.nan, np.float32)
+        nobody = np.zeros(300, bool)
+        assert not np.any(describe(points, GRID, nobody))
+        assert not np.any(describe_gradient(points, GRID, nobody))
+        assert not np.any(describe(np.zeros((0, 2), np.float32), GRID))
+
+
+class TestMaskDescriptor:
+    ANYWHERE = np.random.default_rng(0).uniform(-20, 50, (37, 2)).astype(np.float32)
+
+    @pytest.mark.parametrize("anchors", [prdl.grid_anchors(23, 31), prdl.grid_anchors(23, 31, 4), ANYWHERE])
+    def test_equals_the_pixels_one_by_one(self, anchors):
+        run = jax.jit(lambda mask: prdl.mask_descriptor(mask, anchors))
+        generator = np.random.default_rng(3)
+        masks = [generator.uniform(size=(23, 31)) < density for density in (0.002, 0.02, 0.3, 1.0)]
+        one_pixel, blocks = np.zeros((23, 31), bool), np.zeros((23, 31), bool)
+        one_pixel[22, 30], blocks[3:5, 2:9], blocks[20:, 25:] = True, True, True
+        for mask in [*masks, one_pixel, blocks]:
+            np.testing.assert_allclose(run(mask), oracle.descriptor(oracle.pixel_centers(mask), anchors), atol=1e-3)
+
+    def test_full_resolution(self):
+        mask = np.random.default_rng(4).uniform(size=(224, 224)) < 0.3
+        mask[:60] = False
+        for anchors in (GRID, random_points(49)):
+            result = jax.jit(prdl.mask_descriptor)(mask.astype(np.float32), anchors)  # anchors unknown when traced
+            np.testing.assert_allclose(result, oracle.descriptor(oracle.pixel_centers(mask), anchors), atol=1e-3)
+
+    def test_an_empty_mask_is_all_zero(self):
+        assert not np.any(prdl.mask_descriptor(np.zeros((23, 31), np.uint8), self.ANYWHERE))
+
+    def test_other_number_types(self):
+        mask, anchors = np.eye(9, dtype=np.uint8), prdl.grid_anchors(9, 9).astype(np.float64)
+        expected = oracle.descriptor(oracle.pixel_centers(mask), anchors)
+        np.testing.assert_allclose(prdl.mask_descriptor(mask, anchors), expected, atol=1e-4)
+        np.testing.assert_allclose(prdl.mask_descriptor(mask, jnp.asarray(anchors, jnp.bfloat16)), expected, atol=1e-4)
+
+
+seeds = st.integers(0, 2**31)
+properties = settings(max_examples=15, deadline=None)
+
+
+class TestProperties:
+    ANCHORS = prdl.grid_anchors(16, 16, 4)
+
+    def describe(self, points, anchors=ANCHORS, mask=None):
+        mask = np.ones(len(points), bool) if mask is None else mask
+        return np.asarray(describe(np.asarray(points, np.float32), np.asarray(anchors, np.float32), mask))
+
+    @properties
+    @given(seeds)
+    def test_order_does_not_matter(self, seed):
+        points = random_points(12, seed, 0, 16)
+        shuffled = np.random.default_rng(seed).permutation(points)
+        np.testing.assert_allclose(self.describe(shuffled), self.describe(points), atol=1e-5)
+
+    @properties
+    @given(seeds)
+    def test_doubling_every_point_changes_nothing(self, seed):
+        points = random_points(12, seed, 0, 16)
+        doubled = np.concatenate([points, points])
+        np.testing.assert_allclose(self.describe(doubled), self.describe(points), atol=1e-5)
+        shared = describe_gradient(doubled, self.ANCHORS, np.ones(24, bool)).reshape(2, 12, 2).sum(0)
+        alone = describe_gradient(points, self.ANCHORS, np.ones(12, bool))
+        np.testing.assert_allclose(shared, alone, atol=1e-5)
+
+    @properties
+    @given(seeds, st.floats(-50, 50), st.floats(-50, 50))
+    def test_moving_points_and_anchors_together(self, seed, dx, dy):
+        points, shift = random_points(12, seed, 0, 16), np.float32([dx, dy])
+        moved = self.describe(points + shift, self.ANCHORS + shift)
+        np.testing.assert_allclose(moved, self.describe(points), atol=1e-4)
+
+    @properties
+    @given(seeds)
+    def test_turning_by_ninety_degrees(self, seed):
+        points, turn = random_points(12, seed, 0, 16), np.float32([[0, 1], [-1, 0]])
+        np.testing.assert_allclose(self.describe(points @ turn, self.ANCHORS @ turn), self.describe(points), atol=1e-5)
+
+    @properties
+    @given(seeds, st.floats(0.01, 100))
+    def test_scaling(self, seed, scale):
+        points = random_points(12, seed, 0, 16)
+        scaled = self.describe(points * scale, self.ANCHORS * np.float32(scale))
+        np.testing.assert_allclose(scaled, self.describe(points) * scale, rtol=1e-4, atol=1e-5 * scale)
+
+    @properties
+    @given(seeds)
+    def test_padding_with_masked_points(self, seed):
+        points = random_points(12, seed, 0, 16)
+        padded = np.concatenate([points, random_points(12, seed + 1, -1e6, 1e6)])
+        np.testing.assert_allclose(self.describe(padded, mask=np.arange(24) < 12), self.describe(points), atol=1e-5)
+
+
+def batch(seed=0, count=20):
+    generator = np.random.default_rng(seed)
+    points = {part: generator.uniform(2, 30, (8, n, 2)).astype(np.float32) for part, n in (("a", count), ("b", 15))}
+    masks = {part: generator.uniform(size=(8, 32, 32)) < 0.1 for part in points}
+    return points, masks
+
+
+BATCH_ANCHORS = prdl.grid_anchors(32, 32, 4)
+ONES = {part: np.ones(8, np.float32) for part in ("a", "b")}
+ALL = {part: np.ones((8, n), bool) for part, n in (("a", 20), ("b", 15))}
+
+
+@jax.jit
+def _batch_loss(points, targets, weights, point_masks):
+    def total(points):
+        loss = prdl_loss(points, targets, anchors=BATCH_ANCHORS, weights=weights, point_masks=point_masks)
+        return loss.sum(), loss
+
+    gradients, losses = jax.grad(total, has_aux=True)(points)
+    return losses, gradients
+
+
+def batch_loss(points, targets, weights=ONES, point_masks=ALL):
+    """[B] losses and the gradients of their sum; compiled once."""
+    return _batch_loss(points, targets, weights, point_masks)
+
+
+class TestLoss:
+    def expected(self, points, masks, columns=(0, 1, 2)):
+        """[B] per part."""
+        result = {}
+        for part in points:
+            differences = [
+                oracle.descriptor(p, BATCH_ANCHORS) - oracle.descriptor(oracle.pixel_centers(m), BATCH_ANCHORS)
+                for p, m in zip(points[part], masks[part], strict=True)
+            ]
+            result[part] = np.array([np.square(d[:, list(columns)]).sum(-1).mean() for d in differences])
+        return result
+
+    def test_sums_the_weighted_parts_of_each_sample(self):
+        points, masks = batch()
+        expected = self.expected(points, masks)
+        np.testing.assert_allclose(batch_loss(points, masks)[0], expected["a"] + expected["b"], rtol=1e-4)
+        weights = {"a": np.full(8, 0.5, np.float32), "b": np.arange(8, dtype=np.float32)}
+        losses, _ = batch_loss(points, masks, weights)
+        np.testing.assert_allclose(losses, 0.5 * expected["a"] + np.arange(8) * expected["b"], rtol=1e-4)
+
+    def test_options_left_out(self):
+        points, masks = batch()
+        loss = jax.jit(lambda points: prdl_loss(points, masks, anchors=BATCH_ANCHORS, weights={"a": 0.5}))(
+            {"a": points["a"]}
+        )
+        np.testing.assert_allclose(loss, 0.5 * self.expected(points, masks)["a"], rtol=1e-4)
+
+    @pytest.mark.parametrize("columns", [(0,), (2, 1)])
+    def test_some_of_the_statistics(self, columns):
+        points, masks = batch()
+        expected = self.expected(points, masks, columns)
+        names = [prdl.STATISTICS[column] for column in columns]
+        loss = jax.jit(lambda points: prdl_loss(points, masks, anchors=BATCH_ANCHORS, statistics=names))(points)
+        np.testing.assert_allclose(loss, expected["a"] + expected["b"], rtol=1e-4)
+
+    def test_descriptors_do_as_well_as_masks(self):
+        points, masks = batch()
+        describe_masks = jax.jit(jax.vmap(lambda mask: prdl.mask_descriptor(mask, BATCH_ANCHORS)))
+        losses, gradients = batch_loss(points, {part: describe_masks(masks[part]) for part in masks})
+        expected_losses, expected_gradients = batch_loss(points, masks)
+        np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+        np.testing.assert_allclose(gradients["a"], expected_gradients["a"], rtol=1e-3, atol=1e-5)
+
+    def test_empty_parts_weigh_nothing(self):
+        points, masks = batch()
+        masks["b"][0] = False
+        point_masks = ALL | {"a": ALL["a"] & (np.arange(8) != 1)[:, None]}
+        expected = self.expected(points, masks)
+        expected["b"][0] = expected["a"][1] = 0
+        losses, gradients = batch_loss(points, masks, ONES, point_masks)
+        np.testing.assert_allclose(losses, expected["a"] + expected["b"], rtol=1e-4)
+        assert not np.any(gradients["b"][0]) and not np.any(gradients["a"][1])
+        assert np.all(np.any(gradients["a"][2:], axis=(1, 2))) and np.isfinite(gradients["a"]).all()
+
+    def test_no_points_at_all(self):
+        _, masks = batch()
+        nobody = {"b": np.zeros((8, 0, 2), np.float32)}
+        loss = jax.jit(lambda points: prdl_loss(points, masks, anchors=BATCH_ANCHORS))(nobody)
+        np.testing.assert_array_equal(loss, np.zeros(8))
+
+    def test_pixels_compared_with_themselves_cost_nothing(self):
+        mask = np.random.default_rng(0).uniform(size=(32, 32)) < 0.2
+        points = oracle.pixel_centers(mask).astype(np.float32)
+        loss = prdl_loss({"part": points[None]}, {"part": mask[None]}, anchors=BATCH_ANCHORS)
+        np.testing.assert_allclose(loss, 0, atol=1e-8)
+
+    def test_nan_is_refused_or_comes_out(self):
+        points, masks = batch()
+        points["a"][2, 3, 0] = np.nan
+        with pytest.raises(ValueError, match="finite"):
+            prdl_loss(points, masks, anchors=BATCH_ANCHORS)
+        losses, _ = batch_loss(points, masks)
+        assert np.isnan(losses[2]) and np.isfinite(np.delete(losses, 2)).all()
+
+    def test_nan_comes_out_of_every_statistic(self):
+        points = random_points(300)
+        points[7] = np.nan
+        assert np.isnan(describe(points, GRID)).all()
+
+    def test_devices_and_batches_give_the_same(self):
+        points, masks = batch()
+
+        def gradient(points, masks):
+            return jax.grad(lambda p: prdl_loss(p, masks, anchors=BATCH_ANCHORS).sum())(points)
+
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+        spec = PartitionSpec("batch")
+        sharded = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=(spec, spec), out_specs=spec))
+        one_by_one = jax.tree.map(lambda array: array[:, None], (points, masks))
+        mapped = jax.tree.map(lambda array: array[:, 0], jax.pmap(gradient)(*one_by_one))
+        _, expected = batch_loss(points, masks)
+        for result in (sharded(points, masks), mapped):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), result, expected)
+
+    def test_memory_is_that_of_points_plus_anchors(self):
+        count, anchors = 8000, prdl.grid_anchors(64, 64)
+        arguments = jnp.zeros((count, 2)), jnp.ones((len(anchors), 3)), anchors
+        memory = loss_and_gradient.lower(*arguments).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < count * len(anchors) * 4 / 40
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda p, t, o: p.clear(), "no part"),
+            (lambda p, t, o: t.pop("b"), "no target"),
+            (lambda p, t, o: p.update(a=p["a"][0]), "a: expected points"),
+            (lambda p, t, o: t.update(a=t["a"][:3]), "a target \\(3, 32, 32\\)"),
+            (lambda p, t, o: t.update(a=t["a"][:, :9]), "differ in shape"),
+            (lambda p, t, o: t.update(a=t["a"][:, 0]), r"a: expected a mask \[B, H, W\]"),
+            (lambda p, t, o: o.update(weights={"c": 1.0}), "name part"),
+            (lambda p, t, o: o.update(weights={"a": np.ones(3)}), "one weight"),
+            (lambda p, t, o: o.update(point_masks={"a": np.ones((8, 3), bool)}), r"a: expected a mask \(8, 20\)"),
+            (lambda p, t, o: o.update(statistics=["median"]), "statistics"),
+            (lambda p, t, o: o.update(anchors=np.zeros((4, 3), np.float32)), r"a: expected points \[8, N, 3\]"),
+            (lambda p, t, o: o.update(anchors=np.zeros(3, np.float32)), "expected anchors"),
+        ],
+    )
+    def test_mistakes_are_named(self, change, message):
+        points, targets = batch()
+        options = {"anchors": BATCH_ANCHORS}
+        change(points, targets, options)
+        with pytest.raises(ValueError, match=message):
+            prdl_loss(points, targets, **options)
+
+    @pytest.mark.parametrize("arguments", [((5, 2), (3, 3)), ((5,), (3, 2)), ((5, 2), (3, 2), (4,))])
+    def test_mistakes_of_shape_in_a_descriptor(self, arguments):
+        with pytest.raises(ValueError, match="expected"):
+            prdl.point_descriptor(*(np.zeros(shape, np.float32) for shape in arguments))
+        with pytest.raises(ValueError, match="expected"):
+            prdl.mask_descriptor(np.zeros((5, 5, 1)), BATCH_ANCHORS)
