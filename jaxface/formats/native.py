@@ -125,16 +125,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"no face-model file at {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} holds a single array, not a face model in jaxface's .npz format")
-            arrays = dict(file)
-    except InputError:
-        raise
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged or not an .npz file ({error}); make or copy it again") from error
     if str(arrays.get("format", "")) != FORMAT:
-        raise InputError(f"{path} is an .npz file but not a jaxface face model (its entry 'format' is not {FORMAT!r})")
+        raise InputError(f"{path} is not a jaxface face model: it has no entry 'format' that says {FORMAT!r}")
     return arrays
 
 

@@ -1,6 +1,7 @@
 """The procedural albedo: a mean face and directions of change, painted by hand onto the mesh. Not learned from photos.
 
-Colours are those of photos (sRGB values in [0, 1], no gamma taken off). A direction is what one standard deviation adds.
+Colours are those of photos (sRGB values in [0, 1], no gamma taken off). A direction is what one standard deviation
+adds.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg
 
-SKIN = (0.76, 0.575, 0.48)
+SKIN = (0.75, 0.57, 0.475)
 LIPS = (0.66, 0.385, 0.36)
 BROW = (0.25, 0.17, 0.13)
 SCLERA = (0.86, 0.83, 0.80)
@@ -74,7 +75,7 @@ def paint(regions: Regions, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     mean = _mix(mean, LIPS, 0.85 * r.lips)
     mean = _mix(mean, BROW, 0.75 * r.brow)
     mean = _mix(mean, MOUTH, r.cavity)
-    mean = _mix(mean, TEETH, r.teeth)
+    mean = _mix(mean, np.outer(1 - 0.75 * smooth_step(np.abs(r.points[:, 0]), 0.06, 0.22), TEETH), r.teeth)
     mean = _mix(mean, SCLERA, np.clip(r.eye, 0, 1))
     mean = _mix(mean, IRIS, iris)
     mean = _mix(mean, PUPIL, pupil)
@@ -84,19 +85,19 @@ def paint(regions: Regions, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     waves = _waves(r, 8)
     soft_brow = np.clip(r.brow_wide - r.brow, 0, 1)
     directions = {
-        "melanin": _on(skin * (1 - 0.55 * r.brow), (0.125, 0.13, 0.125)) + _on(r.lips, (-0.02, -0.05, -0.045)),
-        "redness": _on(skin - 0.5 * r.brow, (0.022, -0.016, -0.010)),
-        "yellowness": _on(skin - 0.5 * r.brow, (0.008, 0.006, -0.034)),
-        "lip redness": _on(r.lips, (0.045, -0.05, -0.035)),
-        "lip lightness": _on(r.lips, (0.055, 0.05, 0.05)),
-        "brow darkness": _on(-r.brow, (0.10, 0.085, 0.075)),
-        "brow colour": _on(r.brow, (0.07, 0.03, -0.01)),
+        "melanin": _on(skin * (1 - 0.55 * r.brow), (0.125, 0.112, 0.102)) + _on(r.lips, (-0.04, -0.045, -0.04)),
+        "redness": _on(skin - 0.5 * r.brow, (0.014, -0.010, -0.007)),
+        "yellowness": _on(skin - 0.5 * r.brow, (0.004, 0.003, -0.020)),
+        "lip redness": _on(r.lips, (0.028, -0.030, -0.020)),
+        "lip lightness": _on(r.lips, (0.045, 0.038, 0.038)),
+        "brow darkness": _on(-r.brow, (0.055, 0.042, 0.035)),
+        "brow colour": _on(r.brow, (0.05, 0.025, 0.0)),
         "brow thickness": _on(soft_brow, (-0.15, -0.13, -0.11)) + _on(r.brow * (1 - r.brow), (-0.2, -0.17, -0.15)),
         "brow inner end": _on(spots["glabella"] * (1 - r.brow), (-0.05, -0.045, -0.04)),
-        "beard": _on(beard, (-0.10, -0.075, -0.055)),
-        "mustache": _on(mustache, (-0.10, -0.08, -0.065)),
-        "cheek blush": _on(spots["cheek"] * bare, (0.035, -0.03, -0.02)),
-        "nose redness": _on(spots["nose"] * bare, (0.03, -0.025, -0.018)),
+        "beard": _on(beard, (-0.075, -0.06, -0.05)),
+        "mustache": _on(mustache, (-0.08, -0.065, -0.055)),
+        "cheek blush": _on(spots["cheek"] * bare, (0.022, -0.018, -0.012)),
+        "nose redness": _on(spots["nose"] * bare, (0.02, -0.016, -0.012)),
         "under the eyes": _on(spots["under_eye"] * bare, (-0.055, -0.055, -0.04)),
         "lid shadow": _on(r.lids * skin, (-0.07, -0.075, -0.06)),
         "lashes": _on(r.lash, (-0.10, -0.09, -0.085)) + _on(r.lids * skin * spots["lid_line"], (-0.06, -0.06, -0.05)),
@@ -107,10 +108,10 @@ def paint(regions: Regions, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
         "side shade": _on(spots["side"] * bare, (-0.045, -0.05, -0.05)),
         "nose shine": _on(spots["bridge"] * bare, (0.04, 0.04, 0.04)),
         "mouth lightness": _on(r.cavity, (0.07, 0.03, 0.03)) + _on(r.teeth, (0.05, 0.055, 0.06)),
-        "freckles": _on(spots["freckled"] * bare * _speckles(r, rng), (-0.035, -0.04, -0.035)),
+        "freckles": _on(spots["freckled"] * bare * _speckles(r, rng), (-0.02, -0.024, -0.021)),
     }
     for i, wave in enumerate(waves):
-        directions[f"wave {i + 1}"] = _on(wave * bare, np.array([0.020, 0.020, 0.020]) + 0.008 * _tint(i))
+        directions[f"wave {i + 1}"] = _on(wave * bare, np.array([0.017, 0.017, 0.017]) + 0.003 * _tint(i))
     return mean, np.stack(list(directions.values()), -1), tuple(directions)
 
 

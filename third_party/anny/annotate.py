@@ -59,7 +59,10 @@ def detect(pictures: np.ndarray) -> list[np.ndarray | None]:
 
 
 def part_votes(model: FaceModel, coefficients: Coefficients) -> dict[str, np.ndarray]:
-    """Per part of `face_mesh.part_loops`: the share [V] of the pictures that show a vertex in which it lies inside."""
+    """Per part of `face_mesh.part_loops`: the share [V] of the pictures that show a vertex in which it lies inside.
+
+    "seen" is the share of all pictures that show a vertex.
+    """
     pictures, points, seen = draw(model, coefficients)
     inside, shown = {}, np.zeros(points.shape[1])
     for found, xy, visible in zip(detect(pictures), points, seen, strict=True):
@@ -70,6 +73,7 @@ def part_votes(model: FaceModel, coefficients: Coefficients) -> dict[str, np.nda
             hit = Polygon(loop).contains_points(xy) & visible
             inside[part] = inside.get(part, 0) + hit
     votes = {part: count / np.maximum(shown, 1) for part, count in inside.items()}
+    votes["seen"] = shown / shown.max()
     flip = {part: part.replace("left", "#").replace("right", "left").replace("#", "right") for part in votes}
     return {part: (votes[part] + votes[flip[part]][model.mirror]) / 2 for part in votes}
 

@@ -31,6 +31,7 @@ CROP = np.array(
 )
 
 EYE_RING = 2  # the ring around the source's eye opening that lies on the lid margin
+LID_RINGS = 4  # rings above the margin that the lid is made of
 EYE_ROWS = 3  # rows of the eye's surface between the lids
 BULGE = 0.12  # forward bulge of the eye, as a part of its opening: a 24 mm eyeball seen through a 10 mm slit
 
@@ -43,6 +44,7 @@ class Control:
         quads: [F, 4] indices of control vertices.
         kept: [C0] source indices of the vertices that are taken over; the eyes' own vertices follow.
         lids: per side (left, right), the pairs (upper, lower) of control indices across the opening [13, 2].
+        lid_rings: per side, rings of control vertices [R, 13] above the upper lid's margin.
         corners: per side, control indices of the outer and inner corner.
         eyes: per side, control indices of the eye's surface [13, EYE_ROWS].
         mirror: [C] mirror table.
@@ -54,6 +56,7 @@ class Control:
     quads: np.ndarray
     kept: np.ndarray
     lids: list[np.ndarray]
+    lid_rings: list[np.ndarray]
     corners: list[np.ndarray]
     eyes: list[np.ndarray]
     mirror: np.ndarray
@@ -83,7 +86,7 @@ def eye_rows(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
 def segment(source: Source) -> dict[str, np.ndarray]:
     """The body's quads by the colour of the segmentation texture under them: "head", "mouth"."""
     _, uvs, groups = source.base()
-    quads, texture = groups["body"]
+    _, texture = groups["body"]
     image = source.image("segmentation/body_parts_segmentation.png").astype(int)
     centre = uvs[texture].mean(1)
     size = image.shape[0]
@@ -155,7 +158,7 @@ def build_control(source: Source, points: np.ndarray) -> Control:
     eye_loops = [loop for loop in boundary_loops(head) if len(loop) == 28]
     left = next(loop for loop in eye_loops if points[loop, 0].mean() > 0)
     left = np.roll(left, -int(np.argmax(points[left, 0])))
-    spokes = rings(head, left, EYE_RING)
+    spokes = rings(head, left, EYE_RING + LID_RINGS)
     dropped = np.concatenate(spokes[:EYE_RING])
     dropped = np.concatenate([dropped, table[dropped]])
     head = head[~np.isin(head, dropped).any(1)]
@@ -166,19 +169,20 @@ def build_control(source: Source, points: np.ndarray) -> Control:
     position = np.full(len(points), -1)
     position[kept] = np.arange(len(kept))
     rim = even_rim(position[face], points[kept])
-    return _close_eyes(points, position, quads, kept, spokes[EYE_RING], table, mouth, teeth, rim)
+    return _close_eyes(points, position, quads, kept, spokes[EYE_RING:], table, mouth, teeth, rim)
 
 
-def _close_eyes(points, position, quads, kept, margin, table, mouth, teeth, rim) -> Control:
+def _close_eyes(points, position, quads, kept, spokes, table, mouth, teeth, rim) -> Control:
     mirror = position[table[kept]]
     start = len(kept)
-    lids, corners, eyes, new_quads, creases = [], [], [], [], set()
+    lids, lid_rings, corners, eyes, new_quads, creases = [], [], [], [], [], set()
     # The margin runs from the outer corner along the lower lid to the inner corner (entry 14) and back above.
-    y = points[margin, 1]
+    spokes = np.stack(spokes)
+    y = points[spokes[0], 1]
     if y[1:14].mean() > y[15:].mean():
-        margin = np.concatenate([margin[:1], margin[:0:-1]])
-    for side, loop in enumerate((margin, table[margin])):
-        loop = position[loop]
+        spokes = np.concatenate([spokes[:, :1], spokes[:, :0:-1]], 1)
+    for side, source_rings in enumerate((spokes, table[spokes])):
+        loop = position[source_rings[0]]
         outer, lower, inner, upper = loop[0], loop[1:14], loop[14], loop[:14:-1]
         surface = start + np.arange(13 * EYE_ROWS).reshape(13, EYE_ROWS)
         start += surface.size
@@ -194,6 +198,7 @@ def _close_eyes(points, position, quads, kept, margin, table, mouth, teeth, rim)
         )
         new_quads.append(cells[:, ::-1] if side else cells)
         lids.append(np.stack([upper, lower], 1))
+        lid_rings.append(position[source_rings[1:, :14:-1]])
         corners.append(np.array([outer, inner]))
         eyes.append(surface)
         around = np.concatenate([loop, loop[:1]])
@@ -204,37 +209,45 @@ def _close_eyes(points, position, quads, kept, margin, table, mouth, teeth, rim)
         regions[name] = np.zeros(start, bool)
         regions[name][position[np.unique(group)]] = True
     all_quads = np.concatenate([position[quads], *new_quads])
-    return Control(all_quads, kept, lids, corners, eyes, mirror, regions, creases, rim)
+    return Control(all_quads, kept, lids, lid_rings, corners, eyes, mirror, regions, creases, rim)
 
 
 def rest_offset(control: Control, points: np.ndarray) -> np.ndarray:
-    """Constant offset [C, 3] of the neutral face: the throat is pushed forward so that it stays behind the face."""
+    """Constant offset [C, 3] of the neutral face that keeps the throat and the teeth inside the face."""
     offset = np.zeros_like(points)
     deep = control.regions["cavity"] & (points[:, 2] < 1.15)
     offset[deep, 2] = (1.15 - points[deep, 2]) * 0.7
+    teeth = control.regions["teeth"]
+    offset[teeth] = points[teeth] * [-0.3, 0, 0] - [0, 0, 0.06]
     return offset
 
 
-def fit_blink(control: Control, neutral_points: np.ndarray, blink: np.ndarray, side: int) -> np.ndarray:
-    """The blink unit [C, 3] of one side, changed so that at 1 the lids meet exactly.
+def close_eye(control: Control, points: np.ndarray, blink: np.ndarray, side: int) -> np.ndarray:
+    """The blink unit [C, 3] of one side, remade so that at 1 the upper lid's margin lies exactly on the lower one's.
 
-    The source's upper lid comes down far over the lower one, as if before an eyeball. The surplus is taken from the lid
-    margin and, in proportion to how far each vertex moves, from the lid above it.
+    The source's upper lid comes down far over the lower one, as if before an eyeball, and pulls the corners along. Kept
+    of it is how far each vertex above the margin goes along with the margin.
     """
     upper, lower = control.lids[side].T
-    surplus = neutral_points[upper] + blink[upper] - neutral_points[lower] - blink[lower]
-    surplus -= [0.0, -0.002, 0.004]  # the upper lid comes to rest a little before and below the lower one's edge
-    order = np.argsort(neutral_points[upper, 0])
-    x, moves = neutral_points[upper, 0][order], np.linalg.norm(blink[upper], axis=1)[order]
-    share = np.linalg.norm(blink, axis=1) / np.interp(neutral_points[:, 0], x, moves)
-    share = np.clip(share, 0, 1)
-    share[lower] = 0
-    edge = np.interp(neutral_points[:, 0], x, neutral_points[lower, 1][order])
-    share[neutral_points[:, 1] < edge - 0.01] = 0
-    share[control.corners[side]] = 0
-    correction = np.stack([np.interp(neutral_points[:, 0], x, surplus[order, i]) for i in range(3)], -1)
-    result = blink - share[:, None] * correction
-    result[upper] = neutral_points[lower] + result[lower] - neutral_points[upper] + [0.0, -0.002, 0.004]
+    down = points[lower] - points[upper] + [0.0, -0.002, 0.003]
+    source = blink[upper]
+    order = np.argsort(points[upper, 0])
+    x = points[upper, 0][order]
+
+    def along(values):  # of the margin's vertices, interpolated to every vertex by x
+        return np.stack([np.interp(points[:, 0], x, values[order, i]) for i in range(3)], -1)
+
+    reference = along(source)
+    share = np.clip((blink * reference).sum(-1) / (reference**2).sum(-1), 0, 1)
+    above = points[:, 1] > np.interp(points[:, 0], x, points[upper, 1][order]) - 0.012
+    wide = np.clip(1 - np.maximum(x[0] - points[:, 0], points[:, 0] - x[-1]) / 0.06, 0, 1)
+    result = (share * above * wide**2)[:, None] * along(down)
+    for ring in control.lid_rings[side]:
+        ratio = (blink[ring] * source).sum(-1) / (source**2).sum(-1)
+        result[ring] = np.clip(ratio, 0, 1)[:, None] * down
+    result[upper] = down
+    result[lower] = 0
+    result[control.corners[side]] = 0
     return follow_lids(control, result, side)
 
 
@@ -244,3 +257,31 @@ def follow_lids(control: Control, offsets: np.ndarray, side: int) -> np.ndarray:
     result = offsets.copy()
     result[control.eyes[side]] = eye_rows(upper, lower)
     return result
+
+
+def look(control: Control, points: np.ndarray, side: int, across: float, up: float) -> np.ndarray:
+    """Offsets [C, 3] that slide the eye's surface under the still lids, so that the painted iris looks aside.
+
+    Args:
+        control: the control mesh.
+        points: neutral control vertices [C, 3].
+        side: 0 for the subject's left eye, 1 for the right.
+        across: shift of the iris to the image's right, in the units of `points`.
+        up: shift of the iris towards the upper lid, as a part of the opening.
+    """
+    surface = control.eyes[side]
+    upper, lower = (points[control.lids[side][:, i]] for i in (0, 1))
+    outer, inner = points[control.corners[side]]
+    offsets = np.zeros_like(points)
+    lanes = np.concatenate([upper[:, None], points[surface], lower[:, None]], 1)
+    for row in range(EYE_ROWS):
+        lane = np.concatenate([[outer], points[surface[:, row]], [inner]])
+        order = np.argsort(lane[:, 0])
+        x = points[surface[:, row], 0]
+        reach = np.clip(np.minimum(abs(x - outer[0]), abs(x - inner[0])) / 0.11, 0, 1)
+        goal = x + across * reach
+        moved = np.stack([np.interp(goal, lane[order, 0], lane[order, i]) for i in range(3)], -1)
+        offsets[surface[:, row]] += moved - points[surface[:, row]]
+        step = np.gradient(lanes, axis=1)[:, row + 1]  # one row down
+        offsets[surface[:, row]] -= up * (EYE_ROWS + 1) * step * np.clip(reach, 0, 1)[:, None]
+    return offsets

