@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from jaxface.render.tiles import bounding_boxes, has_area, loop_over_tiles, tile_pixels
+from jaxface.render.tiles import bounding_boxes, corners_of_all, has_area, loop_over_tiles, tile_pixels
 
-TILE = 3
-CHUNK = 8192
+TILE = 2
+CHUNK = 32768
 
 
 @jax.tree_util.register_dataclass
@@ -81,52 +81,39 @@ def _visible_triangles(
     batch, pixels, count = vertices.shape[0], image_size[0] * image_size[1], triangles.shape[0]
     if vertices.size == 0 or count == 0:
         return jnp.full((batch, *image_size), -1, jnp.int32)
-    if count >= 2**31 // max(batch, 1) or batch * pixels >= 2**31:
-        raise ValueError(
-            f"{batch} x {count} triangles on {pixels} pixels do not fit 32-bit indices; draw fewer at once"
-        )
-    corners = vertices[:, triangles].reshape(batch * count, 3, 3)
-    x, y, z = (corners[..., i] for i in range(3))
-    keep = has_area(x, y) & jnp.isfinite(z).all(1) & (z > 0).all(1)
+    if batch * count >= 2**31 or batch * pixels >= 2**31:
+        raise ValueError(f"{batch} x {count} triangles, {batch} x {pixels} pixels: too many for 32-bit indices")
+    corners = corners_of_all(vertices, triangles)
+    x, y, z = corners
+    nearest, farthest = jnp.minimum(jnp.minimum(z[0], z[1]), z[2]), jnp.maximum(jnp.maximum(z[0], z[1]), z[2])
+    keep = has_area(x, y) & (nearest > 0) & (farthest < jnp.inf)
     boxes = bounding_boxes(x, y, keep, image_size=image_size, tile=TILE)
 
-    def candidates(item, corners, column, row, valid):
-        """Where the triangles `item` cover their tiles: index into the flat z-buffer, and 1 / depth there."""
-        columns, rows = tile_pixels(column, row, TILE)
-        inside, nearness = _cover(corners, columns, rows)
-        inside &= valid[None, :] & (columns < image_size[1]) & (rows < image_size[0])
-        target = (item // count * pixels)[None, :] + rows * image_size[1] + columns
-        return jnp.where(inside, target, batch * pixels), nearness
-
-    def draw_nearness(buffer, target, nearness, item):
-        return buffer.at[target].max(nearness, mode="drop")
-
-    # A few units in the last place: that is how far apart two triangles can come out on their common edge, and it also
-    # keeps the second pass right should the compiler round the same expression in another way than in the first.
+    nothing = batch * pixels  # out of range, so dropped
     slack = 1 - 4 * jnp.finfo(vertices.dtype).eps
 
-    def draw_index(buffer, target, nearness, item):
+    def draw(buffers, item, column, row, valid):
+        """Draws one tile of each triangle `item` into the buffers of 1 / depth and of triangle indices."""
+        columns, rows = tile_pixels(column, row, TILE)
+        inside, nearness = _cover(corners[..., item], columns, rows)
+        inside &= valid[None, :] & (columns < image_size[1]) & (rows < image_size[0])
+        target = jnp.where(inside, (item // count * pixels)[None, :] + rows * image_size[1] + columns, nothing)
+        # Computed once, used twice: computed again, it might be rounded in another way and not be found below.
+        target, nearness = jax.lax.optimization_barrier((target, nearness))
+        before, index = buffers
+        nearest = before.at[target].max(nearness, mode="drop")
         seen = nearness >= slack * nearest.at[target].get(mode="fill", fill_value=jnp.inf)
-        index = jnp.broadcast_to((item % count)[None, :], target.shape)
-        return buffer.at[jnp.where(seen, target, batch * pixels)].min(index, mode="drop")
+        index = jnp.where(before >= slack * nearest, index, count)
+        number = jnp.broadcast_to((item % count)[None, :], target.shape)
+        return nearest, index.at[jnp.where(seen, target, nothing)].min(number, mode="drop")
 
-    everything = jnp.arange(batch * count, dtype=jnp.int32)
-    first = candidates(everything, corners, boxes.column, boxes.row, boxes.across > 0)
-
-    def draw(buffer, write):
-        def visit(buffer, item, column, row, valid):
-            return write(buffer, *candidates(item, corners[item], column, row, valid), item)
-
-        buffer = write(buffer, *first, everything)
-        return loop_over_tiles(boxes, visit, buffer, chunk=CHUNK, skip=1)
-
-    nearest = draw(jnp.zeros(batch * pixels, vertices.dtype), draw_nearness)
-    index = draw(jnp.full(batch * pixels, count, jnp.int32), draw_index)
+    buffers = jnp.zeros(nothing, vertices.dtype), jnp.full(nothing, count, jnp.int32)
+    _, index = loop_over_tiles(boxes, draw, buffers, chunk=min(CHUNK, max(1024, 2 * batch * count)))
     return jnp.where(index == count, -1, index).reshape(batch, *image_size)
 
 
 def _cover(
-    corners: Float[Array, "N 3 3"], columns: Int[Array, "M N"], rows: Int[Array, "M N"]
+    corners: Float[Array, "3 3 N"], columns: Int[Array, "M N"], rows: Int[Array, "M N"]
 ) -> tuple[Bool[Array, "M N"], Float[Array, "M N"]]:
     """Whether pixel centres lie in triangles, and 1 / depth there, which is linear in the image.
 
@@ -134,16 +121,16 @@ def _cover(
     is left of rounding in an edge function is allowed for, so that a centre on the edge belongs to both.
     """
     dtype = corners.dtype
-    x = [corners[None, :, i, 0] - (columns.astype(dtype) + 0.5) for i in range(3)]
-    y = [corners[None, :, i, 1] - (rows.astype(dtype) + 0.5) for i in range(3)]
+    x = [corners[0, i][None] - (columns.astype(dtype) + 0.5) for i in range(3)]
+    y = [corners[1, i][None] - (rows.astype(dtype) + 0.5) for i in range(3)]
     products = [(x[i] * y[j], y[i] * x[j]) for i, j in ((1, 2), (2, 0), (0, 1))]
     edges = [left - right for left, right in products]
     slack = [4 * jnp.finfo(dtype).eps * (jnp.abs(left) + jnp.abs(right)) for left, right in products]
     forwards = (edges[0] >= -slack[0]) & (edges[1] >= -slack[1]) & (edges[2] >= -slack[2])
     backwards = (edges[0] <= slack[0]) & (edges[1] <= slack[1]) & (edges[2] <= slack[2])
-    nearness = 1 / corners[None, :, :, 2]
+    nearness = 1 / corners[2]
     total = edges[0] + edges[1] + edges[2]
-    return forwards | backwards, sum(edges[i] * nearness[..., i] for i in range(3)) / total
+    return forwards | backwards, sum(edges[i] * nearness[i][None] for i in range(3)) / total
 
 
 def _weights_and_depth(

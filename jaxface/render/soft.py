@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from jaxface.render.tiles import Boxes, bounding_boxes, has_area, loop_over_tiles, tile_pixels
+from jaxface.render.tiles import Boxes, bounding_boxes, corners_of_all, has_area, loop_over_tiles, tile_pixels
 
 NEGLECTED = 5e-5
 """Bound on what all neglected triangles together could add to a pixel of the silhouette."""
@@ -67,7 +67,7 @@ def _total_softplus(
 
     def visit(total, item, column, row, valid):
         columns, rows, target = _pixels(item // triangles.shape[0], column, row, valid, boxes.tile, image_size)
-        return total.at[target].add(_softplus(corners[item], columns, rows, softness), mode="drop")
+        return total.at[target].add(_softplus(corners[..., item], columns, rows, softness), mode="drop")
 
     total = jnp.zeros(points.shape[0] * math.prod(image_size), points.dtype)
     return loop_over_tiles(boxes, visit, total, chunk=chunk).reshape(points.shape[0], *image_size)
@@ -86,10 +86,10 @@ def _backward(image_size, softness, saved, cotangent):
 
     def visit(gradient, item, column, row, valid):
         columns, rows, target = _pixels(item // count, column, row, valid, boxes.tile, image_size)
-        _, pull_back = jax.vjp(lambda corners: _softplus(corners, columns, rows, softness), corners[item])
+        _, pull_back = jax.vjp(lambda corners: _softplus(corners, columns, rows, softness), corners[..., item])
         (change,) = pull_back(cotangent.at[target].get(mode="fill", fill_value=0))
         vertex = triangles[item % count] + (item // count * points.shape[1])[:, None]
-        return gradient.at[vertex].add(change)
+        return gradient.at[vertex].add(change.transpose(2, 1, 0))
 
     gradient = jnp.zeros((points.shape[0] * points.shape[1], 2), points.dtype)
     return loop_over_tiles(boxes, visit, gradient, chunk=chunk).reshape(points.shape), None
@@ -100,17 +100,17 @@ _total_softplus.defvjp(_forward, _backward)
 
 def _prepare(
     points: Float[Array, "B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], softness: float
-) -> tuple[Float[Array, "N 3 2"], Boxes, int]:
+) -> tuple[Float[Array, "2 3 N"], Boxes, int]:
     """The corners of all triangles of the batch, their boxes, and how many tiles to visit at once."""
-    batch, count = points.shape[0], triangles.shape[0]
-    corners = points[:, triangles].reshape(batch * count, 3, 2)
-    keep = has_area(corners[..., 0], corners[..., 1])
-    corners = jnp.where(keep[:, None, None], corners, 0.0)  # a NaN would survive a zero cotangent
+    count = triangles.shape[0]
+    corners = corners_of_all(points, triangles)
+    keep = has_area(*corners)
+    corners = jnp.where(keep[None, None], corners, 0.0)  # a NaN would survive a zero cotangent
     # softplus(-r^2 / s) < exp(-r^2 / s), so `count` triangles farther than r add less than NEGLECTED.
-    margin = math.sqrt(softness * math.log(max(count, 1) / NEGLECTED))
+    margin = math.sqrt(softness * math.log(count / NEGLECTED))
     tile = min(max(math.ceil(2 * margin) + 2, 4), 16)
-    boxes = bounding_boxes(corners[..., 0], corners[..., 1], keep, image_size=image_size, tile=tile, margin=margin)
-    return corners, boxes, max(min(PIXELS_AT_ONCE // tile**2, 2 * corners.shape[0]), 64)
+    boxes = bounding_boxes(*corners, keep, image_size=image_size, tile=tile, margin=margin)
+    return corners, boxes, max(min(PIXELS_AT_ONCE // tile**2, 2 * keep.size), 64)
 
 
 def _pixels(sample, column, row, valid, tile, image_size):
@@ -122,11 +122,11 @@ def _pixels(sample, column, row, valid, tile, image_size):
 
 
 def _softplus(
-    corners: Float[Array, "C 3 2"], columns: Int[Array, "M C"], rows: Int[Array, "M C"], softness: float
+    corners: Float[Array, "2 3 C"], columns: Int[Array, "M C"], rows: Int[Array, "M C"], softness: float
 ) -> Float[Array, "M C"]:
     """softplus(sign d^2 / sigma) of triangles at the pixels of their tiles."""
-    x = [corners[None, :, i, 0] - (columns.astype(corners.dtype) + 0.5) for i in range(3)]
-    y = [corners[None, :, i, 1] - (rows.astype(corners.dtype) + 0.5) for i in range(3)]
+    x = [corners[0, i][None] - (columns.astype(corners.dtype) + 0.5) for i in range(3)]
+    y = [corners[1, i][None] - (rows.astype(corners.dtype) + 0.5) for i in range(3)]
     sides, distances = [], []
     for i, j in ((0, 1), (1, 2), (2, 0)):
         edge_x, edge_y = x[j] - x[i], y[j] - y[i]

@@ -36,17 +36,24 @@ class Boxes:
     tile: int = dataclasses.field(metadata={"static": True})
 
 
-def has_area(x: Float[Array, "N 3"], y: Float[Array, "N 3"]) -> Bool[Array, "N"]:
-    """Which triangles with corners (x, y) have finite corners and an area beyond what rounding alone would make."""
-    left = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0])
-    right = (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
-    rounding = 4 * jnp.finfo(x.dtype).eps * (jnp.abs(left) + jnp.abs(right))
-    return (jnp.abs(left - right) > rounding) & jnp.isfinite(x).all(1) & jnp.isfinite(y).all(1)
+def corners_of_all(vertices: Float[Array, "B V C"], triangles: Int[Array, "T 3"]) -> Float[Array, "C 3 N"]:
+    """The three corners of all N = B * T triangles of a batch; triangles last, since the processor works along them."""
+    corners = vertices[:, triangles]
+    return corners.transpose(3, 2, 0, 1).reshape(vertices.shape[2], 3, vertices.shape[0] * triangles.shape[0])
+
+
+def has_area(x: Float[Array, "3 N"], y: Float[Array, "3 N"]) -> Bool[Array, "N"]:
+    """Which triangles with corners (x, y) have an area beyond what rounding alone would make.
+
+    Corners that are not finite make it infinite or NaN on both sides of the comparison, which is then false.
+    """
+    left, right = (x[1] - x[0]) * (y[2] - y[0]), (y[1] - y[0]) * (x[2] - x[0])
+    return jnp.abs(left - right) > 4 * jnp.finfo(x.dtype).eps * (jnp.abs(left) + jnp.abs(right))
 
 
 def bounding_boxes(
-    x: Float[Array, "N 3"],
-    y: Float[Array, "N 3"],
+    x: Float[Array, "3 N"],
+    y: Float[Array, "3 N"],
     keep: Bool[Array, "N"],
     *,
     image_size: tuple[int, int],
@@ -64,8 +71,9 @@ def bounding_boxes(
         margin: in pixels.
     """
 
-    def interval(values: Float[Array, "N 3"], size: int) -> tuple[Int[Array, "N"], Int[Array, "N"]]:
-        low, high = values.min(-1) - margin, values.max(-1) + margin
+    def interval(values: Float[Array, "3 N"], size: int) -> tuple[Int[Array, "N"], Int[Array, "N"]]:
+        low = jnp.minimum(jnp.minimum(values[0], values[1]), values[2]) - margin
+        high = jnp.maximum(jnp.maximum(values[0], values[1]), values[2]) + margin
         # Clipped before the conversion: integers cannot hold what lies far outside.
         first = jnp.ceil(jnp.clip(jnp.where(keep, low, 0.0), 0.0, size + 1.0) - 0.5)
         last = jnp.floor(jnp.clip(jnp.where(keep, high, -1.0), -1.0, float(size)) - 0.5)
@@ -93,7 +101,6 @@ def loop_over_tiles(
     state: State,
     *,
     chunk: int,
-    skip: int = 0,
 ) -> State:
     """Calls `visit(state, triangle, column, row, valid)` on chunks of the list of all tiles, until it is done.
 
@@ -103,9 +110,8 @@ def loop_over_tiles(
             `valid` pad the last chunk and must be ignored.
         state: where to start.
         chunk: how many tiles to visit at once.
-        skip: the first tiles of each triangle that are left out.
     """
-    ends = jnp.cumsum(jnp.maximum(boxes.across * boxes.down - skip, 0))
+    ends = jnp.cumsum(boxes.across * boxes.down)
     total = ends[-1]
 
     def step(carry: tuple[Int[Array, ""], State]) -> tuple[Int[Array, ""], State]:
