@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.loss.regularization = 3e-4
     config.loss.light = 10.0
     config.loss.reflectance = 5.0
-    config.loss.vertex = 0.0
-    config.loss.coefficient = 0.0
+    config.loss.reprojection = 0.0
+    config.loss.shape = 0.0
     config.loss.anchor_stride = 1
     return config

@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.loss.regularization = 3e-4
     config.loss.light = 0.0
     config.loss.reflectance = 0.0
-    config.loss.vertex = 0.3  # synthetic faces have true vertices to learn from
-    config.loss.coefficient = 0.2
+    config.loss.reprojection = 1.0  # synthetic faces have true vertices to learn from
+    config.loss.shape = 1.0
     config.loss.anchor_stride = 4  # PRDL's anchors: every 4th pixel
     return config

@@ -23,8 +23,8 @@ OFF = dict.fromkeys(
         "regularization",
         "light",
         "reflectance",
-        "vertex",
-        "coefficient",
+        "reprojection",
+        "shape",
     ],
     0.0,
 )
@@ -52,7 +52,7 @@ def _losses(model, vector, batch, **weights):
 
 def test_the_loss_is_the_weighted_sum_of_the_terms(model, vector, batch):
     weights = {"landmark": 0.5, "photometric": 2.0, "regularization": 0.1, "light": 3.0, "reflectance": 4.0}
-    weights |= {"vertex": 0.7, "coefficient": 0.3}
+    weights |= {"reprojection": 0.7, "shape": 0.3}
     loss, terms = _losses(model, vector, batch, **weights)
     assert terms.keys() == weights.keys()
     np.testing.assert_allclose(loss, sum(weights[name] * value for name, value in terms.items()), rtol=1e-6)
@@ -73,13 +73,22 @@ def test_terms_of_weight_zero_are_not_computed(model, vector, batch, monkeypatch
 
 def test_supervised_terms_know_the_truth_and_where_there_is_none(model, batch):
     truth = jnp.asarray(batch["coefficients"])
-    _, terms = _losses(model, truth, batch, vertex=1.0, coefficient=1.0)
-    assert terms["vertex"] < 2e-3  # mm: the smoothing at zero
-    assert terms["coefficient"] == 0
-    moved = truth.at[:, -3].add(0.01)  # 1 mm to the right, for the three of four samples that have coefficients
-    _, terms = _losses(model, moved, batch, vertex=1.0, coefficient=1.0)
-    np.testing.assert_allclose(terms["vertex"], 3 / 4, rtol=1e-3)
-    np.testing.assert_allclose(terms["coefficient"], 3 / 4 * 1e-4 / truth.shape[1], rtol=1e-3)
+    _, terms = _losses(model, truth, batch, reprojection=1.0, shape=1.0)
+    assert terms["reprojection"] < 2e-3 and terms["shape"] < 2e-3  # the smoothing at zero
+    moved = truth.at[:, -3].add(0.01)  # 1 mm to the right: another image, the same shape
+    _, terms = _losses(model, moved, batch, reprojection=1.0, shape=1.0)
+    offsets = _decoded(model, moved).points - _decoded(model, truth).points
+    expected = 224 / SIZE * np.linalg.norm(offsets, axis=-1).mean(-1)
+    np.testing.assert_allclose(terms["reprojection"], (expected * batch["has_coefficients"]).mean(), rtol=1e-3)
+    assert terms["shape"] < 2e-3
+    grown = truth.at[:, 0].add(0.1)
+    _, terms = _losses(model, grown, batch, shape=1.0)
+    expected = 100 * 0.1 * np.linalg.norm(model.identity_basis[:, :, 0], axis=-1).mean()
+    np.testing.assert_allclose(terms["shape"], expected * batch["has_coefficients"].mean(), rtol=1e-3)
+
+
+def _decoded(model, vector):
+    return decode_face(model, Coefficients.from_vector(vector, model), CAMERA)
 
 
 def test_pixel_units_are_those_of_224(model, batch):
@@ -148,14 +157,14 @@ def test_gradient(model, batch):
         wide = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, model)
         vector = jnp.asarray(0.5 * batch["coefficients"] + 0.01, jnp.float64)
         weights = {"landmark": 1e-3, "photometric": 1.0, "regularization": 0.1, "light": 1.0, "reflectance": 1.0}
-        weights |= {"prdl": 1e-3, "vertex": 0.01, "coefficient": 1.0}
+        weights |= {"prdl": 1e-3, "reprojection": 0.01, "shape": 0.01}
         function = jax.jit(lambda v: total_loss(wide, v, batch, CAMERA, **OFF | weights, anchor_stride=8)[0])
         check_grads(function, (vector,), order=1, modes=["rev"], eps=1e-6, rtol=1e-3)
 
 
 def test_a_sample_without_anything_to_compare_is_finite(model, batch):
     empty = {name: np.zeros_like(value) for name, value in batch.items()}
-    weights = OFF | {"prdl": 1.0, "landmark": 1.0, "photometric": 1.0, "vertex": 1.0, "coefficient": 1.0}
+    weights = OFF | {"prdl": 1.0, "landmark": 1.0, "photometric": 1.0, "reprojection": 1.0, "shape": 1.0}
     loss_of = jax.value_and_grad(lambda v: total_loss(model, v, empty, CAMERA, **weights, anchor_stride=8)[0])
     loss, gradient = jax.jit(loss_of)(jnp.zeros(batch["coefficients"].shape))
     assert loss == 0 and np.isfinite(gradient).all()

@@ -29,7 +29,7 @@ def _step_and_state(model, axis_name):
     camera = Camera().resized(SIZE)
 
     def objective(model, vector, batch):
-        return total_loss(model, vector, batch, camera, perceptual=0.0, vertex=0.1, coefficient=0.1, anchor_stride=4)
+        return total_loss(model, vector, batch, camera, perceptual=0.0, reprojection=0.1, shape=0.1, anchor_stride=4)
 
     state = create_state(encoder, optimizer, image_size=SIZE, seed=0)
     # Heads start at zero, which would hide the gradient of everything before them in the first step.
