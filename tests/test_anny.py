@@ -201,7 +201,7 @@ def test_colours(anny):
     people = np.asarray(face_model.albedo(anny, drawn))
     assert np.mean((people < 0) | (people > 1)) < 0.02
     skin = people[:, anny.parts["skin"]].mean((1, 2))
-    assert skin.min() < 0.42 and skin.max() > 0.72  # dark and light people
+    assert skin.min() < 0.42 and skin.max() > 0.70  # dark and light people
     mean = {part: anny.mean_albedo[anny.parts[part]].mean(0) for part in PARTS}
     assert mean["left_brow"].mean() < mean["skin"].mean() - 0.1
     assert mean["upper_lip"][0] - mean["upper_lip"][1] > mean["skin"][0] - mean["skin"][1]

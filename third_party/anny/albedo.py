@@ -92,7 +92,7 @@ def paint(regions: Regions, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
         "lip lightness": _on(r.lips, (0.045, 0.038, 0.038)),
         "brow darkness": _on(-r.brow, (0.055, 0.042, 0.035)),
         "brow colour": _on(r.brow, (0.05, 0.025, 0.0)),
-        "brow thickness": _on(soft_brow, (-0.15, -0.13, -0.11)) + _on(r.brow * (1 - r.brow), (-0.2, -0.17, -0.15)),
+        "brow thickness": _on(soft_brow, (-0.09, -0.08, -0.07)) + _on(r.brow * (1 - r.brow), (-0.12, -0.10, -0.09)),
         "brow inner end": _on(spots["glabella"] * (1 - r.brow), (-0.05, -0.045, -0.04)),
         "beard": _on(beard, (-0.075, -0.06, -0.05)),
         "mustache": _on(mustache, (-0.08, -0.065, -0.055)),

@@ -88,9 +88,7 @@ def main() -> None:
     rows = [faces[:8], faces[8:16], faces[16:], expressions, np.concatenate([views, labelled])]
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(
-        arguments.output, optimize=True
-    )
+    Image.fromarray(sheet).save(arguments.output, optimize=True)
     print(arguments.output)
 
 
