@@ -107,7 +107,7 @@ class MorphableModel(nn.Module):
         """Returns shape [B, V, 3] in model units and albedo [B, V, 3] of `coefficients`."""
         names = ("mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis")
         arrays = {name: self._array(name, getattr(self.initial, name)) for name in names}
-        model = dataclasses.replace(self.initial, **arrays)
+        model = dataclasses.replace(self.initial, **arrays)  # type: ignore[arg-type]
         return shape(model, coefficients.identity, coefficients.expression), albedo(model, coefficients.albedo)
 
     def _array(self, name: str, value: Array | np.ndarray) -> Array:

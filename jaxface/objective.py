@@ -71,7 +71,8 @@ def total_loss(
         regularization: weight of the squared coefficients (identity 1, expression 0.8, albedo 0.017).
         light: weight of the light's departure from white; Deep3D's, as the next.
         reflectance: weight of the variance of the skin's albedo.
-        reprojection: weight of the mean distance of image points to the true ones, px at 224 x 224, for synthetic samples.
+        reprojection: weight of the mean distance of image points to the true ones, px at 224 x 224, for
+            synthetic samples.
         shape: weight of the mean distance of vertices before the pose to the true ones in mm, for synthetic samples.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
         features: face-recognition network from images in [0, 1] to feature vectors; needed for `perceptual`.

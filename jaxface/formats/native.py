@@ -21,6 +21,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -43,23 +44,22 @@ def read_face_model(path: str | os.PathLike) -> FaceModel:
     """
     path = Path(path)
     arrays = _read_arrays(path)
-    values = {name: _values(arrays, name, path) for name in _ARRAYS}
+    values: dict[str, Any] = {name: _values(arrays, name, path) for name in _ARRAYS}
     if "subdivision/data" in arrays:
         matrix = _subdivision(arrays, values, path)
         for name in _SHAPE_ARRAYS:
             array = values[name]
             expanded = matrix @ array.reshape(len(array), -1)
             values[name] = expanded.reshape(matrix.shape[0], *array.shape[1:])
-    model = FaceModel(
-        **values,
-        triangles=_get(arrays, "triangles", path).astype(np.int32),
-        parts={part: _get(arrays, f"part/{part}", path).astype(np.int32) for part in PARTS},
-        landmarks=_group(arrays, "landmarks/"),
-        contours=_group(arrays, "contours/"),
-        uv=arrays["uv"].astype(np.float32) if "uv" in arrays else None,
-        mirror=arrays["mirror"].astype(np.int32) if "mirror" in arrays else None,
-        name=str(_get(arrays, "name", path)),
-    )
+    values |= {
+        "triangles": _get(arrays, "triangles", path).astype(np.int32),
+        "parts": {part: _get(arrays, f"part/{part}", path).astype(np.int32) for part in PARTS},
+        "landmarks": _group(arrays, "landmarks/"),
+        "contours": _group(arrays, "contours/"),
+        "uv": arrays["uv"].astype(np.float32) if "uv" in arrays else None,
+        "mirror": arrays["mirror"].astype(np.int32) if "mirror" in arrays else None,
+    }
+    model = FaceModel(**values, name=str(_get(arrays, "name", path)))
     _validate(model, path)
     return model
 
@@ -113,7 +113,7 @@ def write_face_model(
         arrays["subdivision/indices"] = _smallest(matrix.indices)
         arrays["subdivision/indptr"] = _smallest(matrix.indptr)
     with atomic_write(path) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _smallest(indices) -> np.ndarray:
@@ -145,7 +145,7 @@ def _values(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
     array = _get(arrays, name, path)
     if array.dtype.kind not in "fiu" or array.ndim != (3 if name.endswith("basis") else 2) or array.shape[1] != 3:
         raise InputError(f"{path}: {name} is {array.dtype} {array.shape}, expected numbers [V, 3] or [V, 3, K]")
-    return array.astype(np.float32) * np.float32(arrays.get(f"step/{name}", 1.0))
+    return array.astype(np.float32) * arrays.get(f"step/{name}", np.float32(1.0))
 
 
 def _subdivision(arrays: dict[str, np.ndarray], values: dict[str, np.ndarray], path: Path) -> sp.csr_matrix:
