@@ -35,12 +35,12 @@ def _public_functions():
                 yield pytest.param(value, id=f"{module_name}.{name}")
 
 
-@pytest.mark.parametrize("value", _public_functions())
+@pytest.mark.parametrize("value", list(_public_functions()))
 def test_public_things_are_documented(value):
     assert inspect.getdoc(value) and len(inspect.getdoc(value)) > 20
 
 
-@pytest.mark.parametrize("value", _public_functions())
+@pytest.mark.parametrize("value", list(_public_functions()))
 def test_options_are_keyword_only_after_the_arrays(value):
     if not inspect.isfunction(value):
         return
