@@ -8,7 +8,7 @@ from jaxface.render.rasterizer import rasterize
 
 _rasterize = jax.jit(rasterize, static_argnames="image_size")
 
-GRAZING, FACING = 0.15, 0.5
+GRAZING, FACING = 0.3, 0.7
 """Cosines between the normal and the line of sight at which the photo begins to count, and at which it counts fully."""
 
 
@@ -49,6 +49,7 @@ def uv_texture(
     uv: Float[np.ndarray, "V 2"],
     triangles: Integer[np.ndarray, "T 3"],
     *,
+    mask: Float[np.ndarray, "H W"] | None = None,
     mirror: Integer[np.ndarray, "V"] | None = None,
     texture_size: int = 1024,
 ) -> Float[np.ndarray, "S S 3"]:
@@ -67,6 +68,7 @@ def uv_texture(
         colors: the model's colours at the vertices, in [0, 1]: the fallback.
         uv: texture coordinates, u right, v up.
         triangles: vertex indices.
+        mask: where the photo shows the face and not hair or background, 0..1; everywhere by default.
         mirror: index of each vertex's mirror image.
         texture_size: S, in pixels.
 
@@ -84,7 +86,10 @@ def uv_texture(
         # Barycentrics run along the surface, projection does not: x z and y z are what is linear on a triangle.
         lifted = to_texture(np.concatenate([points * depth[:, None], depth[:, None]], axis=-1).astype(np.float32))
         position = lifted[..., :2] / np.where(covered, lifted[..., 2], 1)[..., None]
-        return _bilinear(photo, position), to_texture(weights) * _inside(photo, position)
+        sampled = _bilinear(trusted_photo, position)
+        return sampled[..., :3], to_texture(weights) * sampled[..., 3] * _inside(photo, position)
+
+    trusted_photo = np.dstack([photo, np.ones(photo.shape[:2], np.float32) if mask is None else mask])
 
     photo_colors, trust = seen_from(points, depth, weights)
     result = to_texture(np.asarray(colors, np.float32))
@@ -95,6 +100,12 @@ def uv_texture(
         result = result + mirror_trust[..., None] * (mirrored - result)
     result = result + trust[..., None] * (photo_colors - result)
     return np.clip(spread(result, covered.astype(np.float32)), 0, 1)
+
+
+def sample_texture(texture: Float[np.ndarray, "H W 3"], uv: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S 3"]:
+    """Colours of a texture (row 0 at v = 1) at texture coordinates, bilinear."""
+    height, width = texture.shape[:2]
+    return _bilinear(texture, np.stack([uv[..., 0] * width, (1 - uv[..., 1]) * height], axis=-1))
 
 
 def spread(image: Float[np.ndarray, "H W C"], weights: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
@@ -138,7 +149,7 @@ def _inside(photo: np.ndarray, position: np.ndarray) -> np.ndarray:
     return ((position >= 0) & (position <= [width, height])).all(-1).astype(np.float32)
 
 
-def _bilinear(photo: Float[np.ndarray, "H W 3"], position: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S 3"]:
+def _bilinear(photo: Float[np.ndarray, "H W C"], position: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S C"]:
     """Colours at image points; beyond the border, those of the border."""
     height, width = photo.shape[:2]
     x = np.clip(position[..., 0] - 0.5, 0, width - 1)

@@ -1,0 +1,175 @@
+"""fit_faces: coefficients of aligned crops by optimisation, from the mean face or from an encoder's answer."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Integer
+
+from jaxface import parts
+from jaxface.camera import Camera
+from jaxface.coefficients import Coefficients, vector_size, vector_sizes
+from jaxface.face import Face, decode_face
+from jaxface.face_model import FaceModel
+from jaxface.fitting.appearance import fit_appearance
+from jaxface.fitting.landmarks import fit_landmarks
+from jaxface.fitting.priors import Prior
+from jaxface.losses import prdl
+from jaxface.losses.landmark import landmark_loss, march_landmarks, unrolled_x
+from jaxface.losses.photometric import photometric_loss
+from jaxface.render import interpolate, rasterize
+
+PUBLISHED_SIZE = 224
+"""Side of the paper's pictures: losses in pixels are measured at this size, so that the weights hold at any other."""
+
+RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
+"""Adam's step for each kind of coefficient."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FitWeights:
+    """Weights of the loss terms. Only their ratios matter.
+
+    Against training (3DDFA-V3: 0.8e-3, 1.6e-3, 1.9), parts and landmarks count more: the prior alone keeps the head
+    human.
+
+    Attributes:
+        prdl: part re-projection distance, px^2 at 224 x 224.
+        landmark: landmarks, px^2 at 224 x 224.
+        photometric: colour difference.
+        prior: squared coefficients, in standard deviations.
+    """
+
+    prdl: float = 8e-3
+    landmark: float = 5e-2
+    photometric: float = 1.9
+    prior: float = 1e-3
+
+
+def fit_faces(
+    model: FaceModel,
+    batch: Mapping[str, np.ndarray],
+    camera: Camera,
+    prior: Prior,
+    *,
+    initial: Float[Array | np.ndarray, "B K"] | None = None,
+    weights: FitWeights | None = None,
+    steps: int = 80,
+    anchor_stride: int = 8,
+) -> Float[Array, "B K"]:
+    """Fits the face model to aligned crops (analysis by synthesis with the losses of 3DDFA-V3).
+
+    Landmarks place and shape the face (Levenberg-Marquardt), least squares light and colour it, then gradient descent
+    on PRDL, landmarks, colours and the prior moves all coefficients together. Compiled once per size of batch and
+    picture.
+
+    Args:
+        model: the face model; needs the landmarks "68" with contours.
+        batch: samples stacked as in data/sample.py: image, labels, landmarks, landmark_weights.
+        camera: of the S x S crops.
+        prior: of the model's coefficients, see `coefficient_prior`.
+        initial: vectors to start from, such as an encoder's; the mean face by default.
+        weights: of the loss terms.
+        steps: of Adam; its rate falls to zero along a cosine.
+        anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
+
+    Returns:
+        [B, K] coefficient vectors.
+    """
+    start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
+    arrays = {name: jnp.asarray(batch[name]) for name in ("image", "labels", "landmarks", "landmark_weights")}
+    vector = _place(model, start, arrays, camera, prior)
+    vector = _paint(model, vector, arrays, camera)
+    vector = _descend(
+        model, vector, arrays, camera, prior, weights or FitWeights(), steps=steps, anchor_stride=anchor_stride
+    )
+    return _paint(model, vector, arrays, camera)  # the shape has moved under the colours
+
+
+@jax.jit
+def _place(model, vector, batch, camera, prior):
+    return fit_landmarks(model, vector, batch["landmarks"], batch["landmark_weights"], camera, prior)
+
+
+@jax.jit
+def _paint(model, vector, batch, camera):
+    return fit_appearance(model, vector, _image(batch), parts.face_mask(batch["labels"]), camera)
+
+
+@jax.jit(static_argnames=("steps", "anchor_stride"))
+def _descend(model, vector, batch, camera, prior, weights, *, steps, anchor_stride):
+    height, width = camera.image_size
+    anchors = prdl.grid_anchors(height, width, anchor_stride)
+    masks = parts.part_masks(batch["labels"])
+    describe = jax.vmap(lambda mask: prdl.mask_descriptor(mask, anchors))
+    targets = {part: describe(mask) for part, mask in masks.items()}  # once, not in every step
+    forehead_cut = masks["left_brow"].any((-2, -1)) & masks["right_brow"].any((-2, -1))
+    rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
+
+    def loss_of(vector):
+        coefficients = Coefficients.from_vector(vector, model)
+        face = decode_face(model, coefficients, camera)
+        squared_pixel = (PUBLISHED_SIZE / width) ** 2
+        loss = weights.prior * jnp.square(vector / prior.deviation[None]).sum(-1)
+        loss += weights.prdl * squared_pixel * _part_loss(model, face, targets, anchors, forehead_cut)
+        loss += weights.landmark * squared_pixel * _landmark_loss(model, face, coefficients, batch)
+        loss += weights.photometric * _color_loss(model, face, batch, camera)
+        return loss.sum()  # samples share nothing: each gets the gradient of its own loss
+
+    def step(state, _):
+        vector, optimizer_state = state
+        updates, optimizer_state = optimizer.update(jax.grad(loss_of)(vector), optimizer_state)
+        vector = jnp.clip(vector + rates[None] * updates, prior.lower[None], prior.upper[None])
+        return (vector, optimizer_state), None
+
+    return jax.lax.scan(step, (vector, optimizer.init(vector)), length=steps)[0][0]
+
+
+def _part_loss(model: FaceModel, face: Face, targets, anchors, forehead_cut) -> Float[Array, "B"]:
+    points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
+    areas = visible_areas(face.points, model.triangles)
+    masks = {part: areas[:, model.parts[part]] for part in parts.PARTS}
+    brows = (parts.visible_centroid(points[part]) for part in ("left_brow", "right_brow"))
+    below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
+    masks["skin"] = masks["skin"] * (below | ~forehead_cut[:, None])
+    return prdl.prdl_loss(points, targets, anchors=anchors, point_masks=masks)
+
+
+def visible_areas(points: Float[Array, "B V 2"], triangles: Integer[Array | np.ndarray, "T 3"]) -> Float[Array, "B V"]:
+    """The area in pixels that each vertex stands for: a third of its triangles, as far as they face the camera.
+
+    A mask's pixels are spread evenly and are all seen; a part's vertices are dense here, sparse there, and some face
+    away. With these weights the mean distance to the vertices is that to the part's surface in the picture, and PRDL is
+    smallest where part and mask coincide. (Measured on two portraits: Part IoU 0.75 and 0.80 without, 0.83 and 0.87
+    with them.) Held fixed for gradients.
+    """
+    a, b, c = (jax.lax.stop_gradient(points)[:, triangles[:, corner]] for corner in range(3))
+    u, v = b - a, c - a
+    # With y down, a triangle seen from outside runs clockwise and has a negative cross product.
+    area = jnp.maximum(u[..., 1] * v[..., 0] - u[..., 0] * v[..., 1], 0.0) / 6
+    total = jnp.zeros(points.shape[:2])
+    for corner in range(3):
+        total = total.at[:, triangles[:, corner]].add(area)
+    return total
+
+
+def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch) -> Float[Array, "B"]:
+    x = unrolled_x(face.points, coefficients.angles[:, 2])
+    indices = march_landmarks(x, model.landmarks["68"], model.contours["68"])
+    points = jnp.take_along_axis(face.points, indices[..., None], axis=1)
+    return landmark_loss(points, batch["landmarks"], weights=batch["landmark_weights"])
+
+
+def _color_loss(model: FaceModel, face: Face, batch, camera: Camera) -> Float[Array, "B"]:
+    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    rendered = interpolate(fragments, model.triangles, face.colors)
+    return photometric_loss(rendered, _image(batch), parts.face_mask(batch["labels"]) & (fragments.triangle >= 0))
+
+
+def _image(batch) -> Float[Array, "B H W 3"]:
+    return batch["image"].astype(jnp.float32) / 255.0

@@ -1,0 +1,111 @@
+"""Pose and shape from landmarks alone, by Levenberg and Marquardt's method: a start that takes milliseconds."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxface import camera as cameras
+from jaxface import face_model as face_models
+from jaxface.camera import Camera
+from jaxface.coefficients import Coefficients, vector_sizes
+from jaxface.face_model import FaceModel
+from jaxface.fitting.priors import Prior
+from jaxface.losses.landmark import march_landmarks, unrolled_x
+
+POSE_STEPS, SHAPE_STEPS = 12, 20
+NOISE = 1.0
+"""Standard deviation of a detector's landmark in pixels of the 224 picture: weighs the photo against the prior."""
+
+
+def fit_landmarks(
+    model: FaceModel,
+    vector: Float[Array, "B K"],
+    landmarks: Float[Array, "B 68 2"],
+    weights: Float[Array, "B 68"],
+    camera: Camera,
+    prior: Prior,
+) -> Float[Array, "B K"]:
+    """The most probable pose, identity and expression given the 68 landmarks (Levenberg 1944, Marquardt 1963).
+
+    First the pose alone, then all of it. Albedo and light stay as they are. Landmarks of the outline march.
+
+    Args:
+        model: the face model.
+        vector: where to start, such as zeros.
+        landmarks: ibug-68 points in pixels of the camera's picture.
+        weights: 0 leaves a landmark out.
+        camera: of the crops.
+        prior: of the coefficients.
+    """
+    small = _landmark_model(model)
+    sizes = vector_sizes(model)
+    shape_columns = np.arange(sum(sizes[:2]))
+    pose_columns = np.r_[sum(sizes[:3]) : sum(sizes[:3]) + 3, sum(sizes[:5]) : sum(sizes)]
+    noise = NOISE * camera.image_size[0] / 224
+
+    def fit_one(vector, target, weight):
+        def residuals(vector):
+            difference = (_landmark_points(small, vector, camera) - target) / noise
+            return (jnp.sqrt(weight)[:, None] * jnp.where((weight > 0)[:, None], difference, 0.0)).reshape(-1)
+
+        vector = _levenberg_marquardt(residuals, vector, prior, columns=pose_columns, steps=POSE_STEPS)
+        columns = np.concatenate([shape_columns, pose_columns])
+        return _levenberg_marquardt(residuals, vector, prior, columns=columns, steps=SHAPE_STEPS)
+
+    return jax.vmap(fit_one)(vector, jnp.asarray(landmarks), jnp.asarray(weights))
+
+
+def _levenberg_marquardt(residuals, vector: Float[Array, "K"], prior: Prior, *, columns: np.ndarray, steps: int):
+    """Minimises |residuals|^2 + |vector / deviation|^2 over some columns, within the prior's bounds."""
+    precision = jnp.asarray(1.0 / prior.deviation**2)[columns]
+    lower, upper = (jnp.asarray(bound)[columns] for bound in (prior.lower, prior.upper))
+
+    def with_columns(values):
+        return vector.at[columns].set(values)
+
+    def cost(values):
+        return jnp.square(residuals(with_columns(values))).sum() + (precision * jnp.square(values)).sum()
+
+    def step(state, _):
+        values, damping = state
+        residual = residuals(with_columns(values))
+        jacobian = jax.jacfwd(lambda v: residuals(with_columns(v)))(values)
+        normal = jnp.matmul(jacobian.T, jacobian, precision=jax.lax.Precision.HIGHEST) + jnp.diag(precision)
+        gradient = jnp.matmul(jacobian.T, residual, precision=jax.lax.Precision.HIGHEST) + precision * values
+        damped = normal + damping * jnp.diag(jnp.diag(normal) + 1e-6)
+        # What rests against a bound and is pushed on stays out of the step: else clipping would spoil the others' part.
+        held = ((values <= lower) & (gradient > 0)) | ((values >= upper) & (gradient < 0))
+        damped = jnp.where(held[:, None] | held[None], 0.0, damped) + jnp.diag(held.astype(values.dtype))
+        moved = jnp.clip(values - jnp.linalg.solve(damped, jnp.where(held, 0.0, gradient)), lower, upper)
+        better = cost(moved) < cost(values)
+        return (jnp.where(better, moved, values), jnp.where(better, damping / 4, damping * 4)), None
+
+    (values, _), _ = jax.lax.scan(step, (vector[columns], jnp.asarray(1e-2, vector.dtype)), length=steps)
+    return with_columns(values)
+
+
+def _landmark_model(model: FaceModel) -> FaceModel:
+    """The face model cut down to the vertices that may be landmarks: a few hundred instead of all."""
+    landmarks, contours = jnp.asarray(model.landmarks["68"]), jnp.asarray(model.contours["68"])
+    lines = contours.shape[0]
+    vertices = jnp.concatenate([landmarks, contours.reshape(-1)])
+    names = ("mean_shape", "identity_basis", "expression_basis")
+    return dataclasses.replace(
+        model,
+        **{name: jnp.asarray(getattr(model, name))[vertices] for name in names},
+        landmarks={"68": np.arange(68)},
+        contours={"68": 68 + np.arange(contours.size).reshape(lines, -1)},
+    )
+
+
+def _landmark_points(small: FaceModel, vector: Float[Array, "K"], camera: Camera) -> Float[Array, "68 2"]:
+    coefficients = Coefficients.from_vector(vector, small)
+    shape = face_models.shape(small, coefficients.identity, coefficients.expression)
+    posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
+    points = cameras.project(cameras.to_camera_space(posed, camera), camera)
+    x = unrolled_x(points, coefficients.angles[:, 2])
+    indices = march_landmarks(x, small.landmarks["68"], small.contours["68"])
+    return points[0, indices[0]]
