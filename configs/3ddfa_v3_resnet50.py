@@ -54,5 +54,6 @@ def get_config() -> ConfigDict:
     config.loss.reflectance = 5.0
     config.loss.reprojection = 0.0
     config.loss.shape = 0.0
+    config.loss.color = 0.0
     config.loss.anchor_stride = 1
     return config

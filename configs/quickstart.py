@@ -52,5 +52,6 @@ def get_config() -> ConfigDict:
     config.loss.reflectance = 0.0
     config.loss.reprojection = 1.0  # synthetic faces have true vertices to learn from
     config.loss.shape = 1.0
+    config.loss.color = 2.0  # and true colours
     config.loss.anchor_stride = 4  # PRDL's anchors: every 4th pixel
     return config

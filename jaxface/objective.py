@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxface import parts
+from jaxface import camera as cameras
+from jaxface import face_model as face_models
+from jaxface import lighting, parts
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
 from jaxface.face import Face, decode_face
@@ -51,6 +53,7 @@ def total_loss(
     reflectance: float = 5.0,
     reprojection: float = 0.0,
     shape: float = 0.0,
+    color: float = 0.0,
     anchor_stride: int = 1,
     features: Callable[[Float[Array, "B H W 3"]], Float[Array, "B F"]] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
@@ -71,9 +74,10 @@ def total_loss(
         regularization: weight of the squared coefficients (identity 1, expression 0.8, albedo 0.017).
         light: weight of the light's departure from white; Deep3D's, as the next.
         reflectance: weight of the variance of the skin's albedo.
-        reprojection: weight of the mean distance of image points to the true ones, px at 224 x 224, for
-            synthetic samples.
-        shape: weight of the mean distance of vertices before the pose to the true ones in mm, for synthetic samples.
+        reprojection: weight of the mean distance of image points to the true ones, px at 224 x 224, averaged over each
+            part and then over the parts; for synthetic samples, as the next two.
+        shape: weight of the mean distance of vertices before the pose to the true ones in mm.
+        color: weight of the mean distance of the vertices' shaded colours to the true ones.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
         features: face-recognition network from images in [0, 1] to feature vectors; needed for `perceptual`.
 
@@ -86,7 +90,7 @@ def total_loss(
     weights = {
         "prdl": prdl, "landmark": landmark, "photometric": photometric, "perceptual": perceptual,
         "regularization": regularization, "light": light, "reflectance": reflectance, "reprojection": reprojection,
-        "shape": shape,
+        "shape": shape, "color": color,
     }  # fmt: skip
     wanted = {name for name, weight in weights.items() if weight != 0}
     coefficients = Coefficients.from_vector(vector, model)
@@ -108,8 +112,8 @@ def total_loss(
         terms["light"] = light_regularization(coefficients.light)
     if "reflectance" in wanted:
         terms["reflectance"] = reflectance_loss(face.albedo[:, model.parts["skin"]])
-    if wanted & {"reprojection", "shape"}:
-        terms |= _supervised_terms(model, face, batch, camera, wanted)
+    if wanted & {"reprojection", "shape", "color"}:
+        terms |= _supervised_terms(model, coefficients, face, batch, camera, wanted)
     means = {name: term.mean() for name, term in terms.items()}
     loss = sum((weights[name] * mean for name, mean in means.items()), start=jnp.zeros(()))
     return loss, means
@@ -194,18 +198,28 @@ def _appearance_terms(
 
 
 def _supervised_terms(
-    model: FaceModel, face: Face, batch: Batch, camera: Camera, wanted: set[str]
+    model: FaceModel, coefficients: Coefficients, face: Face, batch: Batch, camera: Camera, wanted: set[str]
 ) -> dict[str, Float[Array, "B"]]:
     # Image points and the shape before the pose, rather than posed vertices: in an aligned crop the distance from the
     # camera hardly shows, and its errors (tens of mm) would drown all others.
-    truth = decode_face(model, Coefficients.from_vector(jnp.asarray(batch["coefficients"]), model), camera)
+    true_coefficients = Coefficients.from_vector(jnp.asarray(batch["coefficients"]), model)
+    truth = decode_face(model, true_coefficients, camera)
     known = jnp.asarray(batch["has_coefficients"])
     terms = {}
     if "reprojection" in wanted:
-        pixels = PUBLISHED_SIZE / camera.image_size[1]
-        terms["reprojection"] = known * _mean_distance(pixels * (face.points - truth.points))
+        offsets = (face.points - truth.points) * (PUBLISHED_SIZE / camera.image_size[1])
+        # Part by part, since a brow has a fiftieth of the skin's vertices.
+        means = [_mean_distance(offsets[:, model.parts[part]]) for part in parts.PARTS]
+        terms["reprojection"] = known * jnp.stack(means).mean(0)
     if "shape" in wanted:
         terms["shape"] = known * _mean_distance(MM_PER_UNIT * (face.shape - truth.shape))
+    if "color" in wanted:
+        # Both on the mean face in the true pose: its normals are the same for all, and no gradient goes through them.
+        normals = face_models.vertex_normals(model.mean_shape, model.triangles)
+        turned = jnp.einsum("bij,vj->bvi", cameras.rotation_matrix(true_coefficients.angles), normals)
+        predicted = lighting.shade(face.albedo, turned, coefficients.light)
+        target = lighting.shade(truth.albedo, turned, true_coefficients.light)
+        terms["color"] = known * _mean_distance(predicted - target)
     return terms
 
 

@@ -25,6 +25,7 @@ OFF = dict.fromkeys(
         "reflectance",
         "reprojection",
         "shape",
+        "color",
     ],
     0.0,
 )
@@ -52,7 +53,7 @@ def _losses(model, vector, batch, **weights):
 
 def test_the_loss_is_the_weighted_sum_of_the_terms(model, vector, batch):
     weights = {"landmark": 0.5, "photometric": 2.0, "regularization": 0.1, "light": 3.0, "reflectance": 4.0}
-    weights |= {"reprojection": 0.7, "shape": 0.3}
+    weights |= {"reprojection": 0.7, "shape": 0.3, "color": 0.2}
     loss, terms = _losses(model, vector, batch, **weights)
     assert terms.keys() == weights.keys()
     np.testing.assert_allclose(loss, sum(weights[name] * value for name, value in terms.items()), rtol=1e-6)
@@ -73,13 +74,20 @@ def test_terms_of_weight_zero_are_not_computed(model, vector, batch, monkeypatch
 
 def test_supervised_terms_know_the_truth_and_where_there_is_none(model, batch):
     truth = jnp.asarray(batch["coefficients"])
-    _, terms = _losses(model, truth, batch, reprojection=1.0, shape=1.0)
-    assert terms["reprojection"] < 2e-3 and terms["shape"] < 2e-3  # the smoothing at zero
+    _, terms = _losses(model, truth, batch, reprojection=1.0, shape=1.0, color=1.0)
+    assert max(terms.values()) < 2e-3  # the smoothing at zero
     moved = truth.at[:, -3].add(0.01)  # 1 mm to the right: another image, the same shape
     _, terms = _losses(model, moved, batch, reprojection=1.0, shape=1.0)
     offsets = _decoded(model, moved).points - _decoded(model, truth).points
-    expected = 224 / SIZE * np.linalg.norm(offsets, axis=-1).mean(-1)
+    distance = 224 / SIZE * np.linalg.norm(offsets, axis=-1)
+    expected = np.mean([distance[:, vertices].mean(-1) for vertices in model.parts.values()], axis=0)
     np.testing.assert_allclose(terms["reprojection"], (expected * batch["has_coefficients"]).mean(), rtol=1e-3)
+    assert terms["shape"] < 2e-3
+    brighter = truth.at[:, [-30, -21, -12]].add(0.1)  # band 0 of the light, per channel
+    _, terms = _losses(model, brighter, batch, shape=1.0, color=1.0)
+    albedo = np.asarray(_decoded(model, truth).albedo)
+    expected = 0.1 * np.pi / np.sqrt(4 * np.pi) * np.linalg.norm(albedo, axis=-1).mean(-1)
+    np.testing.assert_allclose(terms["color"], (expected * batch["has_coefficients"]).mean(), rtol=1e-3)
     assert terms["shape"] < 2e-3
     grown = truth.at[:, 0].add(0.1)
     _, terms = _losses(model, grown, batch, shape=1.0)
