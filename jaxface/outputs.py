@@ -134,7 +134,7 @@ def draw_face(
 
 
 def _soft_mask(mask: Bool[np.ndarray, "S S"]) -> Float[np.ndarray, "P P"]:
-    """The face's mask at PICTURE_SIZE, drawn in and with a soft edge, since hair and background shine in at the outline.
+    """The face's mask at PICTURE_SIZE, a little smaller and with a soft edge: hair and background show at the outline.
 
     What lies above the face counts as well: a fringe or a hat looks better whole than cut at the detector's outline.
     """
