@@ -24,9 +24,8 @@ from jaxface.checkpoint import load_encoder
 from jaxface.coefficients import Coefficients, vector_size
 from jaxface.data.folder import FolderSource
 from jaxface.data.sample import Sample, stack_samples
-from jaxface.face import Face, decode_face
+from jaxface.face import decode_face, landmark_points
 from jaxface.face_model import FaceModel
-from jaxface.losses import march_landmarks, unrolled_x
 from jaxface.objective import PUBLISHED_SIZE
 from jaxface.parts import PARTS, SEVEN_PARTS
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
@@ -119,7 +118,7 @@ def _measure_batch(
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
     iou = metrics.part_iou(label_map(fragments, triangle_labels), batch["labels"])
     error = metrics.landmark_error(
-        landmark_points(model, coefficients, face), batch["landmarks"], batch["landmark_weights"]
+        landmark_points(model, face.points, coefficients.angles[:, 2]), batch["landmarks"], batch["landmark_weights"]
     )
     interocular = metrics.interocular_distance(batch["landmarks"], batch["landmark_weights"])
     true_shape = face_models.shape(model, truth.identity, truth.expression)
@@ -144,17 +143,8 @@ def _draw_batch(
         "colors": interpolate(fragments, model.triangles, face.colors),
         "normals": interpolate(fragments, model.triangles, face.normals),
         "labels": label_map(fragments, triangle_labels),
-        "landmarks": landmark_points(model, coefficients, face),
+        "landmarks": landmark_points(model, face.points, coefficients.angles[:, 2]),
     }
-
-
-def landmark_points(model: FaceModel, coefficients: Coefficients, face: Face) -> Float[Array, "B 68 2"]:
-    """The 68 landmarks of a decoded face in pixels; those of the cheeks march to the outline that is seen."""
-    indices = jnp.asarray(model.landmarks["68"])[None]
-    if "68" in model.contours:
-        x = unrolled_x(face.points, coefficients.angles[:, 2])
-        indices = march_landmarks(x, model.landmarks["68"], model.contours["68"])
-    return jnp.take_along_axis(face.points, indices[..., None], axis=1)
 
 
 def _pad(array: np.ndarray) -> np.ndarray:

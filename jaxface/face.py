@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxface import camera as cameras
@@ -11,6 +12,7 @@ from jaxface import lighting
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
 from jaxface.face_model import FaceModel
+from jaxface.losses.landmark import march_landmarks, unrolled_x
 
 
 @jax.tree_util.register_dataclass
@@ -56,3 +58,20 @@ def decode_face(model: FaceModel, coefficients: Coefficients, camera: Camera) ->
         albedo=albedo,
         colors=lighting.shade(albedo, normals, coefficients.light),
     )
+
+
+def landmark_points(model: FaceModel, points: Float[Array, "B V 2"], roll: Float[Array, "B"]) -> Float[Array, "B 68 2"]:
+    """The 68 landmarks in the picture as a detector gives them: those of the cheeks march to the outline that is seen.
+
+    Args:
+        model: a face model with landmarks "68"; without contours "68" nothing marches.
+        points: image points of its vertices, see `Face.points`.
+        roll: of the face, in radians.
+
+    Returns:
+        [B, 68, 2] in the unit of `points`.
+    """
+    if "68" not in model.contours:
+        return points[:, model.landmarks["68"]]
+    indices = march_landmarks(unrolled_x(points, roll), model.landmarks["68"], model.contours["68"])
+    return jnp.take_along_axis(points, indices[..., None], axis=1)

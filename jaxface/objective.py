@@ -12,7 +12,7 @@ from jaxface import face_model as face_models
 from jaxface import lighting, parts
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
-from jaxface.face import Face, decode_face
+from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel
 from jaxface.losses import (
     LANDMARK_WEIGHTS_68,
@@ -21,11 +21,9 @@ from jaxface.losses import (
     grid_anchors,
     landmark_loss,
     light_regularization,
-    march_landmarks,
     photometric_loss,
     prdl_loss,
     reflectance_loss,
-    unrolled_x,
 )
 from jaxface.render import interpolate, rasterize
 from jaxface.step import to_float
@@ -170,10 +168,7 @@ def marched_landmark_loss(
     Returns:
         Per sample, in px^2 of the 224 x 224 picture.
     """
-    indices = model.landmarks["68"][None]
-    if "68" in model.contours:
-        indices = march_landmarks(unrolled_x(face.points, roll), model.landmarks["68"], model.contours["68"])
-    points = jnp.take_along_axis(face.points, indices[..., None], axis=1)
+    points = landmark_points(model, face.points, roll)
     weights = LANDMARK_WEIGHTS_68[None] * visible
     return landmark_loss(points, landmarks, weights=weights) * (PUBLISHED_SIZE / camera.image_size[1]) ** 2
 

@@ -28,12 +28,11 @@ from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
 from jaxface.data.alignment import Alignment
 from jaxface.data.sample import Sample
-from jaxface.evaluate import landmark_points
-from jaxface.face import Face, decode_face
+from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes, viewer
 from jaxface.parts import BACKGROUND, PARTS
-from jaxface.render import interpolate, label_map, label_triangles, rasterize, vertex_visibility
+from jaxface.render import interpolate, label_map, label_triangles, rasterize
 from jaxface.render.textures import sample_texture, uv_texture, view_weights
 
 SCHEMA = "jaxface face 1"
@@ -105,9 +104,8 @@ def draw_face(
     face = drawn["face"]
     picture = larger.crop_image(photo)
     posed = np.asarray(cameras.to_camera_space(face.vertices, camera))[0]
-    weights = view_weights(
-        face.normals[0], np.array([0, 0, camera.distance]) - posed, drawn["visible"][0], np.asarray(model.triangles)
-    )
+    weights = view_weights(face.normals[0], np.array([0, 0, camera.distance]) - posed)
+    weights[_inner_mouth(model)] = 1  # rugged, and worth having at any angle
     texture = uv_texture(
         picture.astype(np.float32) / 255,
         face.points[0],
@@ -116,6 +114,7 @@ def draw_face(
         np.clip(face.colors[0], 0, 1),
         np.asarray(model.uv),
         np.asarray(model.triangles),
+        surface_depth=drawn["depth"][0],
         mask=_soft_mask(reconstruction.sample["labels"] != BACKGROUND),
         mirror=None if model.mirror is None else np.asarray(model.mirror),
         texture_size=TEXTURE_SIZE,
@@ -131,6 +130,14 @@ def draw_face(
         landmarks=drawn["landmarks"][0],
         texture=meshes.to_bytes(texture),
     )
+
+
+def _inner_mouth(model: FaceModel) -> Bool[np.ndarray, "V"]:
+    """The vertices that belong to no part: teeth and cavity."""
+    inside = np.ones(len(model.mean_shape), bool)
+    for vertices in model.parts.values():
+        inside[np.asarray(vertices)] = False
+    return inside
 
 
 def _soft_mask(mask: Bool[np.ndarray, "S S"]) -> Float[np.ndarray, "P P"]:
@@ -152,11 +159,11 @@ def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangl
     return {
         "coefficients": coefficients,
         "face": face,
-        "visible": vertex_visibility(fragments, face.points, face.depth),
+        "depth": fragments.depth,
         "colors": interpolate(fragments, model.triangles, face.colors),
         "normals": interpolate(fragments, model.triangles, face.normals),
         "labels": label_map(fragments, triangle_labels),
-        "landmarks": landmark_points(model, coefficients, face),
+        "landmarks": landmark_points(model, face.points, coefficients.angles[:, 2]),
     }
 
 
@@ -269,7 +276,7 @@ def _measured(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, tri
     coefficients = Coefficients.from_vector(vector, model)
     face = decode_face(model, coefficients, camera)
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    return label_map(fragments, triangle_labels), landmark_points(model, coefficients, face)
+    return label_map(fragments, triangle_labels), landmark_points(model, face.points, coefficients.angles[:, 2])
 
 
 def projection_matrix(coefficients: Coefficients, camera: Camera) -> Float[np.ndarray, "3 4"]:

@@ -9,6 +9,7 @@ from PIL import Image
 import jaxface
 from jaxface import evaluate, metrics
 from jaxface.coefficients import vector_size
+from jaxface.face import landmark_points
 from jaxface.parts import LABELS, PARTS
 from jaxface.render import label_triangles, render_labels
 from toy import toy_model
@@ -44,7 +45,7 @@ def truth(model):
 def decode(model, vectors, camera):
     coefficients = jaxface.Coefficients.from_vector(vectors, model)
     face = jaxface.decode_face(model, coefficients, camera)
-    return face, evaluate.landmark_points(model, coefficients, face)
+    return face, landmark_points(model, face.points, coefficients.angles[:, 2])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from jaxface import Camera, Coefficients, decode_face, outputs
 from jaxface.coefficients import vector_size
 from jaxface.data.alignment import Alignment
 from jaxface.data.sample import empty_coefficients
-from jaxface.evaluate import landmark_points
+from jaxface.face import landmark_points
 from jaxface.parts import LABELS, PARTS
 from jaxface.render import label_triangles, render_labels
 from toy import toy_model
@@ -48,7 +48,7 @@ def solved(model):
     photo = np.full((180, 220, 3), 30, np.uint8)
     photo[labels > 0] = (200, 120, 60)
     crop_face = decode_face(model, coefficients, Camera())
-    points = np.asarray(landmark_points(model, coefficients, crop_face))[0]
+    points = np.asarray(landmark_points(model, crop_face.points, coefficients.angles[:, 2]))[0]
     sample = {
         "image": alignment.crop_image(photo),
         "labels": alignment.crop_labels(labels),

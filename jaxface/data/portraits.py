@@ -18,9 +18,8 @@ from jaxface.data.drawing import HeadFrame, cover, head_frame, noise, octaves, p
 from jaxface.data.occluders import add_fringe, add_glasses, add_object
 from jaxface.data.random_faces import random_coefficients
 from jaxface.data.surroundings import paint_head, random_hair, random_scene
-from jaxface.face import Face, decode_face
+from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel
-from jaxface.losses.landmark import march_landmarks, unrolled_x
 from jaxface.render import Fragments, interpolate, label_map, rasterize
 
 
@@ -47,7 +46,7 @@ def draw_portraits(
     camera = Camera().resized(size)
     face = decode_face(model, coefficients, camera)
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=size)
-    landmarks = visible_landmarks(model, face, coefficients)
+    landmarks = landmark_points(model, face.points, coefficients.angles[:, 2])
     attributes = jnp.concatenate([face.colors, jnp.broadcast_to(_canonical(model), face.colors.shape)], axis=-1)
     surface = interpolate(fragments, model.triangles, attributes)
     cut = label_map(fragments, labels_of_triangles)
@@ -63,16 +62,6 @@ def draw_portraits(
         "coefficients": coefficients.to_vector(),
         "has_coefficients": jnp.ones(len(labels)),
     }
-
-
-def visible_landmarks(model: FaceModel, face: Face, coefficients: Coefficients) -> Float[Array, "B 68 2"]:
-    """The 68 landmarks as a detector gives them, in pixels: those of the outline lie on the outline that is seen."""
-    contours = model.contours.get("68")
-    if contours is None:
-        return face.points[:, model.landmarks["68"]]
-    x = unrolled_x(face.points, coefficients.angles[:, 2])
-    chosen = march_landmarks(x, model.landmarks["68"], contours)
-    return jnp.take_along_axis(face.points, chosen[..., None], axis=1)
 
 
 def _canonical(model: FaceModel) -> Float[Array, "V 3"]:

@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, Integer
 from jaxface import parts
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients, vector_size, vector_sizes
-from jaxface.face import Face, decode_face
+from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.landmarks import fit_landmarks
 from jaxface.fitting.priors import Prior
 from jaxface.losses import prdl
-from jaxface.losses.landmark import landmark_loss, march_landmarks, unrolled_x
+from jaxface.losses.landmark import landmark_loss
 from jaxface.losses.photometric import photometric_loss
 from jaxface.render import interpolate, rasterize
 
@@ -159,9 +159,7 @@ def visible_areas(points: Float[Array, "B V 2"], triangles: Integer[Array | np.n
 
 
 def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch) -> Float[Array, "B"]:
-    x = unrolled_x(face.points, coefficients.angles[:, 2])
-    indices = march_landmarks(x, model.landmarks["68"], model.contours["68"])
-    points = jnp.take_along_axis(face.points, indices[..., None], axis=1)
+    points = landmark_points(model, face.points, coefficients.angles[:, 2])
     return landmark_loss(points, batch["landmarks"], weights=batch["landmark_weights"])
 
 

@@ -11,9 +11,9 @@ from jaxface import camera as cameras
 from jaxface import face_model as face_models
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients, vector_sizes
+from jaxface.face import landmark_points
 from jaxface.face_model import FaceModel
 from jaxface.fitting.priors import Prior
-from jaxface.losses.landmark import march_landmarks, unrolled_x
 
 POSE_STEPS, SHAPE_STEPS = 12, 20
 NOISE = 1.0
@@ -106,6 +106,4 @@ def _landmark_points(small: FaceModel, vector: Float[Array, "K"], camera: Camera
     shape = face_models.shape(small, coefficients.identity, coefficients.expression)
     posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
     points = cameras.project(cameras.to_camera_space(posed, camera), camera)
-    x = unrolled_x(points, coefficients.angles[:, 2])
-    indices = march_landmarks(x, small.landmarks["68"], small.contours["68"])
-    return points[0, indices[0]]
+    return landmark_points(small, points, coefficients.angles[:, 2])[0]

@@ -11,10 +11,11 @@ from jaxface.coefficients import Coefficients, vector_size
 from jaxface.data import camera_effects, drawing, random_faces
 from jaxface.data.alignment import fit_alignment, five_points
 from jaxface.data.dice import Dice
-from jaxface.data.portraits import draw_portraits, visible_landmarks
+from jaxface.data.portraits import draw_portraits
 from jaxface.data.sample import DTYPES, field_shapes, validate_sample
 from jaxface.data.synthetic import SyntheticSource, generate_samples
 from jaxface.errors import InputError
+from jaxface.face import landmark_points
 from jaxface.face_model import FaceModel
 from jaxface.formats import BUILT_IN
 from jaxface.formats.native import expression_names
@@ -57,7 +58,7 @@ def test_a_sample_depends_on_seed_and_index_alone(anny, batch):
 def test_coefficients_landmarks_and_labels_agree(anny, batch):
     coefficients = Coefficients.from_vector(jnp.asarray(batch["coefficients"]), anny)
     face = jax.jit(decode_face)(anny, coefficients, Camera().resized(SIZE))
-    landmarks = np.asarray(visible_landmarks(anny, face, coefficients))
+    landmarks = np.asarray(landmark_points(anny, face.points, coefficients.angles[:, 2]))
     np.testing.assert_allclose(batch["landmarks"], landmarks, atol=1e-3)
     inside = ((landmarks >= 0) & (landmarks <= SIZE)).all(-1)
     np.testing.assert_array_equal(batch["landmark_weights"], inside)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxface import Camera, Coefficients, decode_face
 from jaxface.coefficients import vector_size
-from jaxface.evaluate import landmark_points
+from jaxface.face import landmark_points
 from jaxface.fitting import FitWeights, coefficient_prior, fit, fit_faces
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.fit import visible_areas
@@ -45,7 +45,7 @@ def drawn(model):
     return vector, {
         "image": np.round(image * 255).astype(np.uint8),
         "labels": np.asarray(label_map(fragments, label_triangles(model.parts, model.triangles))),
-        "landmarks": np.asarray(landmark_points(model, coefficients, face)),
+        "landmarks": np.asarray(landmark_points(model, face.points, coefficients.angles[:, 2])),
         "landmark_weights": np.ones((2, 68), np.float32),
     }
 
@@ -58,7 +58,8 @@ def fitted(model, prior, drawn):
 
 def landmark_distance(model, vector, batch):
     coefficients = Coefficients.from_vector(jnp.asarray(vector), model)
-    points = landmark_points(model, coefficients, decode_face(model, coefficients, CAMERA))
+    face = decode_face(model, coefficients, CAMERA)
+    points = landmark_points(model, face.points, coefficients.angles[:, 2])
     return np.linalg.norm(np.asarray(points) - batch["landmarks"], axis=-1).mean(-1)
 
 
