@@ -140,28 +140,28 @@ def _weights_and_depth(
     if triangles.shape[0] == 0 or vertices.shape[0] == 0:
         return jnp.zeros((*triangle.shape, 3), vertices.dtype), jnp.zeros(triangle.shape, vertices.dtype)
     seen = triangle >= 0
-    corners = gather_corners(vertices, triangles, triangle)
+    corners = [jnp.split(jnp.moveaxis(c, -1, 0), 3) for c in gather_corners(vertices, triangles, triangle)]
     row, column = (jnp.arange(size, dtype=vertices.dtype) + 0.5 for size in triangle.shape)
-    x = [corners[..., i, 0] - column[None, :] for i in range(3)]
-    y = [corners[..., i, 1] - row[:, None] for i in range(3)]
+    x = [corner[0][0] - column[None, :] for corner in corners]
+    y = [corner[1][0] - row[:, None] for corner in corners]
+    z = [jnp.where(seen, corner[2][0], 1.0) for corner in corners]
     # Screen-space weights (areas) divided by depth are the weights in space, up to a common factor.
     edges = [x[i] * y[j] - y[i] * x[j] for i, j in ((1, 2), (2, 0), (0, 1))]
     area = edges[0] + edges[1] + edges[2]
     area = jnp.where(seen & (area != 0), area, 1.0)
-    weights = [edges[i] / (area * jnp.where(seen, corners[..., i, 2], 1.0)) for i in range(3)]
-    nearness = weights[0] + weights[1] + weights[2]
-    depth = 1 / jnp.where(seen, nearness, 1.0)
-    barycentric = jnp.stack([weight * depth for weight in weights], axis=-1)
-    return jnp.where(seen[..., None], barycentric, 0.0), jnp.where(seen, depth, 0.0)
+    weights = [edge / (area * depth) for edge, depth in zip(edges, z, strict=True)]
+    depth = 1 / jnp.where(seen, weights[0] + weights[1] + weights[2], 1.0)
+    barycentric = jnp.stack([jnp.where(seen, weight * depth, 0.0) for weight in weights], axis=-1)
+    return barycentric, jnp.where(seen, depth, 0.0)
 
 
 def gather_corners(
     attributes: Float[Array, "V C"], triangles: Int[Array, "T 3"], triangle: Int[Array, "H W"]
-) -> Float[Array, "H W 3 C"]:
+) -> list[Float[Array, "H W C"]]:
     """The attributes of the three corners of each pixel's triangle; zeros, with no gradient, where it is -1."""
     # Out-of-range rather than "some vertex, times zero": the backward pass would add all the background's zeros to it.
-    vertex = jnp.where(triangle[..., None] >= 0, triangles[triangle], attributes.shape[0])
-    return attributes.at[vertex].get(mode="fill", fill_value=0)
+    vertices = [jnp.where(triangle >= 0, triangles[triangle, i], attributes.shape[0]) for i in range(3)]
+    return [attributes.at[vertex].get(mode="fill", fill_value=0) for vertex in vertices]
 
 
 @jax.jit
@@ -187,7 +187,8 @@ def interpolate(
 
     def one(triangle, barycentric, attributes):
         corners = gather_corners(attributes, triangles, triangle)
-        return jnp.sum(corners * barycentric[..., None].astype(corners.dtype), axis=-2)
+        weights = jnp.split(barycentric.astype(attributes.dtype), 3, axis=-1)
+        return weights[0] * corners[0] + weights[1] * corners[1] + weights[2] * corners[2]
 
     attributes = jnp.broadcast_to(attributes, (*lead, *attributes.shape[-2:]))
     flat = math.prod(lead)
