@@ -18,6 +18,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 from jaxtyping import Array, Bool, Float, UInt8
 from PIL import Image, ImageFilter
 
@@ -133,11 +135,18 @@ def draw_face(
 
 
 def _inner_mouth(model: FaceModel) -> Bool[np.ndarray, "V"]:
-    """The vertices that belong to no part: teeth and cavity."""
-    inside = np.ones(len(model.mean_shape), bool)
-    for vertices in model.parts.values():
-        inside[np.asarray(vertices)] = False
-    return inside
+    """Cavity and teeth: pieces of surface in no part that touch the lips, or nothing (the neck touches the skin)."""
+    triangles, count = np.asarray(model.triangles), len(model.mean_shape)
+    lips, outside = np.zeros(count, bool), np.zeros(count, bool)
+    for part, vertices in model.parts.items():
+        outside[np.asarray(vertices)] = True
+        lips[np.asarray(vertices)] |= part in ("upper_lip", "lower_lip")
+    edges = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    inner_edges = edges[~outside[edges].any(1)]
+    graph = scipy.sparse.coo_array((np.ones(len(inner_edges)), tuple(inner_edges.T)), shape=(count, count))
+    _, piece = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    beside_parts, beside_lips = (piece[triangles[of_part[triangles].any(1)]] for of_part in (outside, lips))
+    return ~outside & (np.isin(piece, beside_lips) | ~np.isin(piece, beside_parts))
 
 
 def _soft_mask(mask: Bool[np.ndarray, "S S"]) -> Float[np.ndarray, "P P"]:

@@ -68,7 +68,7 @@ def fit_faces(
     picture.
 
     Args:
-        model: the face model; needs the landmarks "68" with contours.
+        model: the face model; needs the landmarks "68".
         batch: samples stacked as in data/sample.py: image, labels, landmarks, landmark_weights.
         camera: of the S x S crops.
         prior: of the model's coefficients, see `coefficient_prior`.

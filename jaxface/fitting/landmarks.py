@@ -89,15 +89,18 @@ def _levenberg_marquardt(residuals, vector: Float[Array, "K"], prior: Prior, *, 
 
 def _landmark_model(model: FaceModel) -> FaceModel:
     """The face model cut down to the vertices that may be landmarks: a few hundred instead of all."""
-    landmarks, contours = jnp.asarray(model.landmarks["68"]), jnp.asarray(model.contours["68"])
-    lines = contours.shape[0]
-    vertices = jnp.concatenate([landmarks, contours.reshape(-1)])
+    vertices = jnp.asarray(model.landmarks["68"])
+    contours = {}
+    if "68" in model.contours:
+        lines = jnp.asarray(model.contours["68"])
+        vertices = jnp.concatenate([vertices, lines.reshape(-1)])
+        contours["68"] = 68 + np.arange(lines.size).reshape(lines.shape)
     names = ("mean_shape", "identity_basis", "expression_basis")
     return dataclasses.replace(
         model,
         **{name: jnp.asarray(getattr(model, name))[vertices] for name in names},
         landmarks={"68": np.arange(68)},
-        contours={"68": 68 + np.arange(contours.size).reshape(lines, -1)},
+        contours=contours,
     )
 
 

@@ -11,33 +11,20 @@ _rasterize = jax.jit(rasterize, static_argnames="image_size")
 GRAZING, FACING = 0.3, 0.7
 """Cosines between the normal and the line of sight at which the photo begins to count, and at which it counts fully."""
 
+TOLERANCE = 0.02
+"""How far behind the z-buffer surface still counts as seen, in the unit of the depths (model units: 2 mm)."""
 
-def view_weights(
-    normals: Float[np.ndarray, "V 3"],
-    to_camera: Float[np.ndarray, "V 3"],
-    visible: Bool[np.ndarray, "V"],
-    triangles: Integer[np.ndarray, "T 3"],
-) -> Float[np.ndarray, "V"]:
-    """How much each vertex trusts the photo, 0..1: 0 where it is hidden or seen at a grazing angle.
+
+def view_weights(normals: Float[np.ndarray, "V 3"], to_camera: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V"]:
+    """What the photo is worth at each vertex, 0..1: nothing at a grazing angle, all where the vertex faces the camera.
 
     Args:
         normals: unit vectors in posed model space.
         to_camera: vectors from the vertices to the camera in posed model space, of any length.
-        visible: from `render.vertex_visibility`.
-        triangles: vertex indices; the weights fade towards hidden neighbours along their edges.
     """
     cosine = (normals * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=-1)
     ramp = np.clip((cosine - GRAZING) / (FACING - GRAZING), 0, 1)
-    trusted = visible * ramp * ramp * (3 - 2 * ramp)
-    faded = trusted
-    for _ in range(3):
-        mean = faded[triangles].mean(1)
-        total, count = np.zeros(len(faded)), np.zeros(len(faded))
-        for corner in triangles.T:
-            np.add.at(total, corner, mean)
-            np.add.at(count, corner, 1)
-        faded = np.minimum(trusted, total / np.maximum(count, 1))
-    return faded.astype(np.float32)
+    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
 
 def uv_texture(
@@ -49,6 +36,7 @@ def uv_texture(
     uv: Float[np.ndarray, "V 2"],
     triangles: Integer[np.ndarray, "T 3"],
     *,
+    surface_depth: Float[np.ndarray, "H W"],
     mask: Float[np.ndarray, "H W"] | None = None,
     mirror: Integer[np.ndarray, "V"] | None = None,
     texture_size: int = 1024,
@@ -64,10 +52,11 @@ def uv_texture(
         photo: in [0, 1]. Make it about as fine as the texture beforehand: sampling is bilinear.
         points: image points of the vertices in this photo, in pixels.
         depth: distance along the camera's axis, in any unit.
-        weights: trust in the photo at each vertex, 0..1, from `view_weights`.
+        weights: trust in the photo at each vertex, 0..1, from `view_weights`; what is hidden is found here.
         colors: the model's colours at the vertices, in [0, 1]: the fallback.
         uv: texture coordinates, u right, v up.
         triangles: vertex indices.
+        surface_depth: z-buffer of the mesh in the photo, in the unit of `depth`; 0 where there is none.
         mask: where the photo shows the face and not hair or background, 0..1; everywhere by default.
         mirror: index of each vertex's mirror image.
         texture_size: S, in pixels.
@@ -87,7 +76,8 @@ def uv_texture(
         lifted = to_texture(np.concatenate([points * depth[:, None], depth[:, None]], axis=-1).astype(np.float32))
         position = lifted[..., :2] / np.where(covered, lifted[..., 2], 1)[..., None]
         sampled = _bilinear(trusted_photo, position)
-        return sampled[..., :3], to_texture(weights) * sampled[..., 3] * _inside(photo, position)
+        trust = to_texture(weights) * sampled[..., 3] * _seen(surface_depth, position, lifted[..., 2])
+        return sampled[..., :3], _softened(trust)
 
     trusted_photo = np.dstack([photo, np.ones(photo.shape[:2], np.float32) if mask is None else mask])
 
@@ -144,9 +134,31 @@ def _texels(
     return np.asarray(triangles)[triangle[covered]], barycentric[covered], covered
 
 
-def _inside(photo: np.ndarray, position: np.ndarray) -> np.ndarray:
-    height, width = photo.shape[:2]
-    return ((position >= 0) & (position <= [width, height])).all(-1).astype(np.float32)
+def _seen(
+    surface_depth: Float[np.ndarray, "H W"], position: Float[np.ndarray, "*S 2"], depth: Float[np.ndarray, "*S"]
+) -> Bool[np.ndarray, "*S"]:
+    """Whether surface at an image point and depth is inside the picture and not behind the z-buffer.
+
+    It is compared with the farthest of the four pixels around: between their centres a steep surface covers much depth.
+    """
+    height, width = surface_depth.shape
+    inside = ((position >= 0) & (position <= [width, height])).all(-1)
+    column, row = np.moveaxis(np.floor(position - 0.5).astype(int), -1, 0)
+    farthest = np.zeros(depth.shape, np.float32)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        pixel = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
+        farthest = np.maximum(farthest, surface_depth[pixel])
+    return inside & ((depth <= farthest + TOLERANCE) | (farthest == 0))
+
+
+def _softened(trust: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S S"]:
+    """Lets trust fade in over a few texels, so that no hard line separates photo and filling."""
+    soft = trust
+    for _ in range(3):
+        rows = np.pad(soft, ((1, 1), (0, 0)), mode="edge")
+        columns = np.pad((rows[:-2] + rows[1:-1] + rows[2:]) / 3, ((0, 0), (1, 1)), mode="edge")
+        soft = np.minimum(trust, (columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]) / 3)
+    return soft
 
 
 def _bilinear(photo: Float[np.ndarray, "H W C"], position: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S C"]:

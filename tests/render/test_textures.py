@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxface.render import rasterize, textures, vertex_visibility
+from jaxface.render import rasterize, textures
 
 SIZE = 96
 FOCAL, DISTANCE = 200.0, 5.0
@@ -33,6 +33,10 @@ def project(posed):
     return points.astype(np.float32), depth.astype(np.float32)
 
 
+NOTHING = np.zeros((SIZE, SIZE), np.float32)  # a z-buffer that hides nothing
+SMALL = {"surface_depth": NOTHING, "texture_size": 64}
+
+
 def smooth_photo():
     y, x = (np.mgrid[0:SIZE, 0:SIZE] + 0.5) / SIZE
     return np.stack([x, y, 0.5 + 0.3 * np.sin(3 * x)], -1).astype(np.float32)
@@ -44,7 +48,15 @@ def test_texels_are_the_photo_at_their_projection():
     colors = np.zeros((len(vertices), 3), np.float32)
     photo = smooth_photo()
     texture = textures.uv_texture(
-        photo, points, depth, np.ones(len(points), np.float32), colors, uv, triangles, texture_size=64
+        photo,
+        points,
+        depth,
+        np.ones(len(points), np.float32),
+        colors,
+        uv,
+        triangles,
+        surface_depth=NOTHING,
+        texture_size=64,
     )
     # Oracle: the point of each triangle's middle, projected directly, against the texel that holds it.
     middle, _ = project(turned(vertices, 0.3)[triangles].mean(1))
@@ -59,10 +71,10 @@ def test_hidden_half_comes_from_its_mirror_image():
     photo = np.abs(smooth_photo() - np.float32([0.5, 0, 0]))  # symmetric up to the blue channel
     weights = (vertices[:, 0] > -0.2).astype(np.float32)
     gray = np.full((len(vertices), 3), 0.5, np.float32)
-    full = textures.uv_texture(photo, points, depth, np.ones_like(weights), gray, uv, triangles, texture_size=64)
-    half = textures.uv_texture(photo, points, depth, weights, gray, uv, triangles, mirror=mirror, texture_size=64)
-    np.testing.assert_allclose(half[:, 28:], full[:, 28:], atol=1e-5)
-    np.testing.assert_allclose(half[..., :2], full[..., :2], atol=0.03)
+    full = textures.uv_texture(photo, points, depth, np.ones_like(weights), gray, uv, triangles, **SMALL)
+    half = textures.uv_texture(photo, points, depth, weights, gray, uv, triangles, mirror=mirror, **SMALL)
+    np.testing.assert_allclose(half[:, 34:], full[:, 34:], atol=1e-3)
+    assert np.abs(half - full)[..., :2].mean() < 0.01
 
 
 def test_hidden_surface_without_mirror_continues_the_colours():
@@ -71,7 +83,7 @@ def test_hidden_surface_without_mirror_continues_the_colours():
     photo = np.full((SIZE, SIZE, 3), (0.7, 0.5, 0.4), np.float32)
     weights = (vertices[:, 0] > 0).astype(np.float32)
     model = np.tile(np.float32([0.3, 0.3, 0.3]), (len(vertices), 1))
-    texture = textures.uv_texture(photo, points, depth, weights, model, uv, triangles, texture_size=64)
+    texture = textures.uv_texture(photo, points, depth, weights, model, uv, triangles, **SMALL)
     np.testing.assert_allclose(texture, np.broadcast_to(photo[:1, :1], texture.shape), atol=1e-3)
 
 
@@ -81,24 +93,41 @@ def test_photo_beyond_the_border_is_not_used():
     points = points - np.float32([SIZE * 10, 0])
     model = np.random.default_rng(0).uniform(0, 1, (len(vertices), 3)).astype(np.float32)
     texture = textures.uv_texture(
-        smooth_photo(), points, depth, np.ones(len(points), np.float32), model, uv, triangles, texture_size=64
+        smooth_photo(),
+        points,
+        depth,
+        np.ones(len(points), np.float32),
+        model,
+        uv,
+        triangles,
+        surface_depth=NOTHING,
+        texture_size=64,
     )
     texel = np.clip(np.floor(uv * [64, -64] + [0, 64]).astype(int), 0, 63)
     assert np.corrcoef(texture[texel[:, 1], texel[:, 0]].ravel(), model.ravel())[0, 1] > 0.8
 
 
-def test_visibility_and_weights_follow_the_turn():
-    vertices, triangles, _, _, normals = dome()
+def test_weights_follow_the_turn():
+    vertices, _, _, _, normals = dome()
     posed = turned(vertices, 0.9)
-    points, depth = project(posed)
-    fragments = rasterize(points, depth, triangles, image_size=SIZE)
-    visible = np.asarray(vertex_visibility(fragments, points, depth))
     to_camera = np.array([0, 0, DISTANCE]) - posed
     facing = (turned(normals, 0.9) * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=1)
-    assert (visible == (facing > 0))[np.abs(facing) > 0.3].mean() > 0.98  # at the outline, a pixel decides
-    weights = textures.view_weights(turned(normals, 0.9), to_camera, visible, triangles)
-    assert (weights[facing < 0.1] == 0).all() and weights[facing > 0.7].mean() > 0.9
-    assert weights.min() >= 0 and weights.max() <= 1
+    weights = textures.view_weights(turned(normals, 0.9), to_camera)
+    assert (weights[facing < textures.GRAZING] == 0).all() and (weights[facing > textures.FACING] == 1).all()
+    assert (np.diff(weights[np.argsort(facing)]) >= -1e-6).all()
+
+
+def test_hidden_surface_is_found():
+    vertices, triangles, _, _, normals = dome()
+    posed = turned(vertices, 1.2)
+    points, depth = project(posed)
+    surface = np.asarray(rasterize(points, depth, triangles, image_size=SIZE).depth)
+    to_camera = np.array([0, 0, DISTANCE]) - posed
+    facing = (turned(normals, 1.2) * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=1)
+    seen = textures._seen(surface, points, depth)
+    assert (seen == (facing > 0))[np.abs(facing) > 0.3].mean() > 0.97  # at the outline, a pixel decides
+    assert textures._seen(NOTHING, points, depth).all()
+    assert not textures._seen(NOTHING, points + np.float32([SIZE, 0]), depth).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 64)])
