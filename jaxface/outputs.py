@@ -371,8 +371,8 @@ def write_photo(
     photo_name: str,
     subtitle: str,
     settings: Mapping[str, str],
-) -> list[dict]:
-    """Writes everything about one photo into an existing, empty folder; returns the faces' measures."""
+) -> tuple[list[DrawnFace], list[dict]]:
+    """Writes everything about one photo into an existing, empty folder; returns the faces as drawn and measured."""
     drawn = [draw_face(model, one, photo) for one in reconstructions]
     all_measures = [measure(model, one) for one in reconstructions]
     page_faces = []
@@ -412,7 +412,7 @@ def write_photo(
         settings=settings,
     )
     (folder / "index.html").write_text(html, encoding="utf-8")
-    return all_measures
+    return drawn, all_measures
 
 
 def _write_face(folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapping, record: dict) -> None:

@@ -64,7 +64,7 @@ def written(model, solved, tmp_path_factory):
     photo, reconstruction = solved
     folder = tmp_path_factory.mktemp("photo")
     settings = {"method": "test"}
-    measures = outputs.write_photo(
+    _, measures = outputs.write_photo(
         folder, model, photo, [reconstruction] * 2, photo_name="x.png", subtitle="two", settings=settings
     )
     return folder, measures
