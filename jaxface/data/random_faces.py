@@ -126,7 +126,7 @@ def _expression_tables(names: Sequence[str]):
 
 def random_angles(dice: Dice) -> Float[Array, "3"]:
     """Pitch, yaw and roll in radians: mostly near frontal, up to 65 degrees of yaw."""
-    yaw = jnp.where(dice.chance(0.35) > 0, dice.uniform(low=-65.0, high=65.0), 16.0 * dice.normal(limit=3.0))
+    yaw = jnp.where(dice.chance(0.15) > 0, dice.uniform(low=-65.0, high=65.0), 16.0 * dice.normal(limit=3.0))
     pitch, roll = jnp.array([9.0, 7.0]) * dice.normal(2, limit=3.0)
     return jnp.deg2rad(jnp.stack([pitch, yaw, roll]))
 
