@@ -35,7 +35,7 @@ def label_triangles(
         member[row, np.asarray(parts[part])] = True
     votes = member[:, triangles].sum(-1)
     labels = np.array([face_parts.LABELS[part] for part in names], np.uint8)[votes.argmax(0)]
-    in_some_part = member.any(0)[triangles].sum(-1)
+    in_some_part = np.any(member, axis=0, keepdims=True)[0, triangles].sum(-1)
     return np.where(in_some_part >= 2, labels, face_parts.FOREHEAD).astype(np.uint8)
 
 

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from jaxface.render.tiles import bounding_boxes, corners_of_all, has_area, loop_over_tiles, tile_pixels
+from jaxface.render.tiles import (
+    bounding_boxes,
+    corners_of_all,
+    has_area,
+    height_and_width,
+    loop_over_tiles,
+    tile_pixels,
+)
 
 TILE = 2
 CHUNK = 32768
@@ -62,12 +69,12 @@ def rasterize(
     """
     points, depth = jnp.asarray(points), jnp.asarray(depth)
     triangles = jnp.asarray(triangles, jnp.int32)
-    image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = height_and_width(image_size)
     vertices = jnp.concatenate([points, depth[..., None]], axis=-1)
     flat = vertices.reshape(math.prod(vertices.shape[:-2]), *vertices.shape[-2:])
-    triangle = _visible_triangles(jax.lax.stop_gradient(flat), triangles, image_size)
+    triangle = _visible_triangles(jax.lax.stop_gradient(flat), triangles, size)
     barycentric, seen_depth = jax.vmap(_weights_and_depth, (0, None, 0))(flat, triangles, triangle)
-    shape = (*points.shape[:-2], *image_size)
+    shape = (*points.shape[:-2], *size)
     return Fragments(
         triangle=triangle.reshape(shape),
         barycentric=barycentric.reshape(*shape, 3),
@@ -128,9 +135,12 @@ def _cover(
     slack = [4 * jnp.finfo(dtype).eps * (jnp.abs(left) + jnp.abs(right)) for left, right in products]
     forwards = (edges[0] >= -slack[0]) & (edges[1] >= -slack[1]) & (edges[2] >= -slack[2])
     backwards = (edges[0] <= slack[0]) & (edges[1] <= slack[1]) & (edges[2] <= slack[2])
-    nearness = 1 / corners[2]
-    total = edges[0] + edges[1] + edges[2]
-    return forwards | backwards, sum(edges[i] * nearness[i][None] for i in range(3)) / total
+    # Clipped at zero: in a thin triangle rounding may leave an edge function on the wrong side by more than the area.
+    flip = jnp.where(forwards, 1.0, -1.0)
+    weights = [jnp.maximum(flip * edge, 0.0) for edge in edges]
+    total = weights[0] + weights[1] + weights[2]
+    nearness = sum(weight / depth[None] for weight, depth in zip(weights, corners[2], strict=True))
+    return (forwards | backwards) & (total > 0), nearness / jnp.where(total > 0, total, 1.0)
 
 
 def _weights_and_depth(
@@ -147,9 +157,11 @@ def _weights_and_depth(
     z = [jnp.where(seen, corner[2][0], 1.0) for corner in corners]
     # Screen-space weights (areas) divided by depth are the weights in space, up to a common factor.
     edges = [x[i] * y[j] - y[i] * x[j] for i, j in ((1, 2), (2, 0), (0, 1))]
-    area = edges[0] + edges[1] + edges[2]
-    area = jnp.where(seen & (area != 0), area, 1.0)
-    weights = [edge / (area * depth) for edge, depth in zip(edges, z, strict=True)]
+    flip = jnp.where(edges[0] + edges[1] + edges[2] < 0, -1.0, 1.0)
+    areas = [jnp.where(flip * edge >= 0, flip * edge, 0.0) for edge in edges]  # a maximum would halve gradients at 0
+    area = areas[0] + areas[1] + areas[2]
+    seen &= area > 0
+    weights = [part / (jnp.where(seen, area, 1.0) * depth) for part, depth in zip(areas, z, strict=True)]
     depth = 1 / jnp.where(seen, weights[0] + weights[1] + weights[2], 1.0)
     barycentric = jnp.stack([jnp.where(seen, weight * depth, 0.0) for weight in weights], axis=-1)
     return barycentric, jnp.where(seen, depth, 0.0)

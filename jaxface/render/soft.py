@@ -14,12 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from jaxface.render.tiles import Boxes, bounding_boxes, corners_of_all, has_area, loop_over_tiles, tile_pixels
+from jaxface.render.tiles import (
+    Boxes,
+    bounding_boxes,
+    corners_of_all,
+    has_area,
+    height_and_width,
+    loop_over_tiles,
+    tile_pixels,
+)
 
 NEGLECTED = 5e-5
 """Bound on what all neglected triangles together could add to a pixel of the silhouette."""
 
-EDGES = ((0, 1), (1, 2), (2, 0))
+EDGES = ((0, 1), (1, 2), (2, 0))  # edge i starts at corner i
 
 PIXELS_AT_ONCE = 500_000
 """Pairs of pixel and triangle in one step of the loop: bounds the memory, whatever the mesh.
@@ -54,13 +62,13 @@ def soft_silhouette(
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, not {sigma}")
     points, triangles = jnp.asarray(points), jnp.asarray(triangles, jnp.int32)
-    image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    shape = (*points.shape[:-2], *image_size)
+    size = height_and_width(image_size)
+    shape = (*points.shape[:-2], *size)
     if points.size == 0 or triangles.shape[0] == 0:
         return jnp.zeros(shape, points.dtype)
     flat = points.reshape(math.prod(points.shape[:-2]), *points.shape[-2:])
-    softness = sigma * image_size[0] ** 2 / 4  # sigma in squared pixels
-    return -jnp.expm1(-_total_softplus(flat, triangles, image_size, softness)).reshape(shape)
+    softness = sigma * size[0] ** 2 / 4  # sigma in squared pixels
+    return -jnp.expm1(-_total_softplus(flat, triangles, size, softness)).reshape(shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -109,12 +117,12 @@ def _prepare(
     """The corners of all triangles of the batch, their boxes, and how many tiles to visit at once."""
     count = triangles.shape[0]
     corners = corners_of_all(points, triangles)
-    keep = has_area(*corners)
+    keep = has_area(corners[0], corners[1])
     corners = jnp.where(keep[None, None], corners, 0.0)  # a NaN would survive a zero cotangent
     # softplus(-r^2 / s) < exp(-r^2 / s), so `count` triangles farther than r add less than NEGLECTED.
     margin = math.sqrt(softness * math.log(count / NEGLECTED))
     tile = min(max(math.ceil(2 * margin) + 2, 4), 16)
-    boxes = bounding_boxes(*corners, keep, image_size=image_size, tile=tile, margin=margin)
+    boxes = bounding_boxes(corners[0], corners[1], keep, image_size=image_size, tile=tile, margin=margin)
     return corners, boxes, max(min(PIXELS_AT_ONCE // tile**2, 2 * keep.size), 64)
 
 
@@ -179,9 +187,10 @@ def _softplus_gradient(
     # The compiler would compute all of this again for each of the six sums below.
     pulls, along, first, second = jax.lax.optimization_barrier((pulls, choose(along), first, second))
     chosen = (first, second, ~first & ~second)
-    total = [[0.0] * 3 for _ in range(2)]
-    for axis in range(2):
-        for edge, (i, j) in zip(chosen, EDGES, strict=True):
-            total[axis][i] += jnp.sum(jnp.where(edge, pulls[axis] * (1 - along), 0.0), axis=0)
-            total[axis][j] += jnp.sum(jnp.where(edge, pulls[axis] * along, 0.0), axis=0)
-    return jnp.stack([jnp.stack(row) for row in total])
+    rows_of_gradient = []
+    for pull in pulls:
+        starts = [jnp.sum(jnp.where(edge, pull * (1 - along), 0.0), axis=0) for edge in chosen]
+        ends = [jnp.sum(jnp.where(edge, pull * along, 0.0), axis=0) for edge in chosen]
+        # Corner i is where edge i starts and edge i - 1 ends.
+        rows_of_gradient.append(jnp.stack([starts[i] + ends[i - 1] for i in range(3)]))
+    return jnp.stack(rows_of_gradient)

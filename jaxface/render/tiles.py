@@ -36,6 +36,11 @@ class Boxes:
     tile: int = dataclasses.field(metadata={"static": True})
 
 
+def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image given so, or by one number if it is square."""
+    return (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+
+
 def corners_of_all(vertices: Float[Array, "B V C"], triangles: Int[Array, "T 3"]) -> Float[Array, "C 3 N"]:
     """The three corners of all N = B * T triangles of a batch; triangles last, since the processor works along them."""
     corners = vertices[:, triangles]

@@ -7,8 +7,9 @@ def rasterize_slowly(points, depth, triangles, image_size):
     """Every pixel against every triangle.
 
     Returns triangle [H, W], barycentric [H, W, 3], depth [H, W] and `tie` [H, W]: pixels that float32 may rightly see
-    differently, because the centre lies within 1e-5 (barycentric) of an edge of a triangle that is not hidden, or
-    because two triangles there are within 1e-6 (relative) of the same depth.
+    differently, because the centre lies within 1e-5 (barycentric) of an edge of a triangle that is not hidden, because
+    two triangles there are within 1e-6 (relative) of the same depth, or because one is so thin that rounding in its
+    edge functions moves its barycentrics by more than 2e-5.
     """
     points, depth = np.asarray(points, np.float64), np.asarray(depth, np.float64)
     height, width = image_size
@@ -30,15 +31,19 @@ def rasterize_slowly(points, depth, triangles, image_size):
         with np.errstate(divide="ignore"):
             z = 1 / (a / za + b / zb + c / zc)
         inside = (a >= 0) & (b >= 0) & (c >= 0)
-        drawn.append((np.minimum(np.minimum(a, b), c), np.where(z > 0, z, np.inf)))
+        extent = np.abs(points[corners][:, None, None] - np.stack([x, y], -1)).max((0, -1))
+        rounding = 4 * np.finfo(np.float32).eps * extent**2 / abs(area)
+        thin = rounding > 2e-5
+        nearest_possible = np.where(thin, min(za, zb, zc), np.where(z > 0, z, np.inf))
+        drawn.append((np.minimum(np.minimum(a, b), c), nearest_possible, rounding, thin))
         better = inside & (z < nearest)
         nearest[better], triangle[better] = z[better], index
         barycentric[better] = (np.stack([a / za, b / zb, c / zc], -1) * z[..., None])[better]
     tie = np.zeros(image_size, bool)
     close = np.zeros(image_size, int)
-    for margin, z in drawn:
+    for margin, z, rounding, thin in drawn:
         in_front = z <= nearest * (1 + 1e-6)
-        tie |= (np.abs(margin) < 1e-5) & in_front
+        tie |= in_front & ((np.abs(margin) < 1e-5 + rounding) | (thin & (margin >= 0)))
         close += (margin >= 0) & in_front
     return triangle, barycentric, np.where(triangle >= 0, nearest, 0), tie | (close > 1)
 
