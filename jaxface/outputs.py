@@ -14,6 +14,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -257,7 +258,7 @@ def _antialiased(render: Image.Image, box: tuple[int, int], matrix: tuple[float,
     return premultiplied.transform(box, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR).convert("RGBA")
 
 
-def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, float | dict[str, float]]:
+def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
     """Part IoU and landmark error against the detector's masks and landmarks, at the sample's size.
 
     Returns:
@@ -385,7 +386,7 @@ def write_photo(
         page_faces.append(
             viewer.ViewerFace(
                 label=one.label,
-                vertices=face.face.shape[0],
+                vertices=np.asarray(face.face.shape[0]),
                 texture=face.texture,
                 pictures=pictures,
                 part_iou=measures["part_iou_of"],
@@ -419,8 +420,8 @@ def _write_face(folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapp
     names = {"Photo": "crop", "Overlay": "overlay", "Shape": "shape", "Parts": "parts"}
     for title, name in names.items():
         visualize.save_png(folder / f"{name}.png", pictures[title])
-    triangles, uv, vertices = np.asarray(model.triangles), np.asarray(model.uv), drawn.face.shape[0]
-    normals = np.asarray(vertex_normals(vertices, triangles))
+    triangles, uv, vertices = np.asarray(model.triangles), np.asarray(model.uv), np.asarray(drawn.face.shape[0])
+    normals = np.asarray(vertex_normals(drawn.face.shape[0], triangles))
     meshes.write_obj(folder / "mesh.obj", vertices, triangles, uv=uv, texture=drawn.texture)
     meshes.write_glb(folder / "mesh.glb", vertices, triangles, normals=normals, uv=uv, texture=drawn.texture)
     (folder / "coefficients.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxface.command_line import BatchReport, atomic_folder, collect_files, progress, unique_names
+from jaxface.data.alignment import Alignment
 from jaxface.data.images import read_image
 from jaxface.data.sample import Sample
 from jaxface.errors import InputError
@@ -79,7 +80,7 @@ def process_photos(
 
 
 def reconstructions_of(
-    vectors: Float[np.ndarray, "N K"], found: Sequence[tuple[Sample, object, object]], *, label: str = "Face"
+    vectors: Float[np.ndarray, "N K"], found: Sequence[tuple[Sample, Alignment, object]], *, label: str = "Face"
 ) -> list[Reconstruction]:
     """Joins vectors with the samples that they belong to; labels count from 1."""
     pairs = enumerate(zip(np.asarray(vectors), found, strict=True), start=1)

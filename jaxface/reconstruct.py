@@ -47,7 +47,7 @@ def predict_faces(checkpoint: str | os.PathLike) -> tuple[Callable, FaceModel]:
 
     `found` is what `preprocess_photo` found in the photo; the crops are cut anew at the encoder's own size.
     """
-    predict, model, config = load_encoder(checkpoint)
+    predict, model, config = load_encoder(Path(checkpoint))
     size = int(config.image_size)
 
     def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:

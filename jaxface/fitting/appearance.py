@@ -89,7 +89,7 @@ def _solve_light(missing: Float[Array, "V 3"], albedo: Float[Array, "V 3"], basi
 
 def _bilinear(image: Float[Array, "H W C"], points: Float[Array, "V 2"]) -> Float[Array, "V C"]:
     """Values at image points; those of the border beyond it."""
-    rows_columns = (points[:, ::-1] - 0.5).T
+    rows_columns = list((points[:, ::-1] - 0.5).T)
     sample = jax.vmap(
         lambda channel: jax.scipy.ndimage.map_coordinates(channel, rows_columns, order=1, mode="nearest"),
         in_axes=-1,

@@ -90,16 +90,17 @@ def _levenberg_marquardt(residuals, vector: Float[Array, "K"], prior: Prior, *, 
 def _landmark_model(model: FaceModel) -> FaceModel:
     """The face model cut down to the vertices that may be landmarks: a few hundred instead of all."""
     vertices = jnp.asarray(model.landmarks["68"])
-    contours = {}
+    contours: dict[str, Array] = {}
     if "68" in model.contours:
         lines = jnp.asarray(model.contours["68"])
         vertices = jnp.concatenate([vertices, lines.reshape(-1)])
-        contours["68"] = 68 + np.arange(lines.size).reshape(lines.shape)
-    names = ("mean_shape", "identity_basis", "expression_basis")
+        contours["68"] = 68 + jnp.arange(lines.size).reshape(lines.shape)
     return dataclasses.replace(
         model,
-        **{name: jnp.asarray(getattr(model, name))[vertices] for name in names},
-        landmarks={"68": np.arange(68)},
+        mean_shape=jnp.asarray(model.mean_shape)[vertices],
+        identity_basis=jnp.asarray(model.identity_basis)[vertices],
+        expression_basis=jnp.asarray(model.expression_basis)[vertices],
+        landmarks={"68": jnp.arange(68)},
         contours=contours,
     )
 

@@ -44,4 +44,4 @@ def coefficient_prior(model: FaceModel, *, expression_units: bool) -> Prior:
     }
     sizes = vector_sizes(model)
     columns = zip(*ranges.values(), strict=True)
-    return Prior(*(np.repeat(np.float32(column), sizes) for column in columns))
+    return Prior(*(np.repeat(np.array(column, np.float32), sizes) for column in columns))

@@ -75,7 +75,7 @@ def write_glb(
         texture: its row 0 is v = 1.
     """
     positions = np.asarray(vertices, np.float32) * np.float32(METRES_PER_UNIT)
-    uv = np.asarray(uv, np.float32) * np.float32([1, -1]) + np.float32([0, 1])
+    uv = np.asarray(uv, np.float32) * np.array([1, -1], np.float32) + np.array([0, 1], np.float32)
     chunks = [
         np.asarray(triangles, np.uint32).tobytes(),
         positions.tobytes(),

@@ -96,7 +96,7 @@ def write_face_model(
             value = counts.astype(np.int8 if np.abs(counts).max(initial=0) < 128 else np.int16)
             if not np.array_equal(value, counts):
                 raise ValueError(f"step {steps[name]} is too small for {name}: it does not fit 16 bits")
-            arrays[f"step/{name}"] = np.float32(steps[name])
+            arrays[f"step/{name}"] = np.array(steps[name], np.float32)
         arrays[name] = value
     arrays["triangles"] = _smallest(model.triangles)
     for prefix, group in (("part", model.parts), ("landmarks", model.landmarks), ("contours", model.contours)):
