@@ -20,10 +20,11 @@ from jaxtyping import UInt8
 from jaxface import visualize
 from jaxface.command_line import atomic_folder, atomic_write, progress, run
 from jaxface.data.images import read_image
+from jaxface.drawing import DrawnFace, face_pictures, turned_views
 from jaxface.errors import MissingDependencyError
 from jaxface.face_model import FaceModel
 from jaxface.fit import fit_solver
-from jaxface.outputs import DrawnFace, face_pictures, turned_views, write_photo
+from jaxface.outputs import write_photo
 from jaxface.photos import PAGE, reconstructions_of
 from jaxface.preprocess import preprocess_photo
 from jaxface.reconstruct import predict_faces

@@ -12,9 +12,10 @@ from jaxface.command_line import BatchReport, atomic_folder, collect_files, prog
 from jaxface.data.alignment import Alignment
 from jaxface.data.images import read_image
 from jaxface.data.sample import Sample
+from jaxface.drawing import Reconstruction
 from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
-from jaxface.outputs import Reconstruction, write_photo
+from jaxface.outputs import write_photo
 from jaxface.preprocess import preprocess_photo
 
 PAGE = "index.html"

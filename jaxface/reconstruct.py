@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 
 from jaxface.checkpoint import load_encoder
 from jaxface.command_line import BatchReport, run
+from jaxface.drawing import scaled_alignment
 from jaxface.face_model import FaceModel
-from jaxface.outputs import scaled_alignment
 from jaxface.photos import add_photo_arguments, close, process_photos
 
 

@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image
 
 import jaxface
-from jaxface import demo, fit, outputs, photos, reconstruct
+from jaxface import demo, drawing, fit, photos, reconstruct
 from jaxface.coefficients import vector_size
 from jaxface.command_line import _exit_code
 from jaxface.data.alignment import Alignment
@@ -27,8 +27,8 @@ def model():
 @pytest.fixture
 def toy_photos(tmp_path, monkeypatch, model):
     """Photos in which every bright pixel row is a face, found without MediaPipe; pictures are small."""
-    monkeypatch.setattr(outputs, "PICTURE_SIZE", 64)
-    monkeypatch.setattr(outputs, "TEXTURE_SIZE", 32)
+    monkeypatch.setattr(drawing, "PICTURE_SIZE", 64)
+    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
     batch = toy_batch(model, 2, 224)
 
     def find(image, model):

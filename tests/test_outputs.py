@@ -9,7 +9,7 @@ import trimesh
 from PIL import Image
 
 import jaxface
-from jaxface import Camera, Coefficients, decode_face, outputs
+from jaxface import Camera, Coefficients, decode_face, drawing, outputs, visualize
 from jaxface.coefficients import vector_size
 from jaxface.data.alignment import Alignment
 from jaxface.data.sample import empty_coefficients
@@ -23,8 +23,8 @@ from toy import toy_model
 def small_pictures():
     """Tests need no large pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "PICTURE_SIZE", 96)
-        patch.setattr(outputs, "TEXTURE_SIZE", 64)
+        patch.setattr(drawing, "PICTURE_SIZE", 96)
+        patch.setattr(drawing, "TEXTURE_SIZE", 64)
         yield
 
 
@@ -56,7 +56,7 @@ def solved(model):
         "landmark_weights": np.ones(68, np.float32),
         **empty_coefficients(len(vector)),
     }
-    return photo, outputs.Reconstruction(vector, sample, alignment, "Face 1")
+    return photo, drawing.Reconstruction(vector, sample, alignment, "Face 1")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_unknown_measures_become_null(model, solved):
     }
     blind = dataclasses.replace(reconstruction, sample=sample)
     measures = outputs.measure(model, blind)
-    drawn = outputs.draw_face(model, blind, photo)
+    drawn = drawing.draw_face(model, blind, photo)
     record = outputs.face_record(model, blind, drawn, measures, photo_name="x", settings={})
     assert record["measures"]["part_iou_of"]["nose"] is None
     assert record["measures"]["landmark_error_interocular"] is None
@@ -145,8 +145,8 @@ def test_unknown_measures_become_null(model, solved):
 
 def test_turned_view_shows_the_texture(model, solved):
     photo, reconstruction = solved
-    drawn = outputs.draw_face(model, reconstruction, photo)
-    textured, clay = outputs.turned_views(model, drawn, yaw=0.5, size=64)
+    drawn = drawing.draw_face(model, reconstruction, photo)
+    textured, clay = drawing.turned_views(model, drawn, yaw=0.5, size=64)
     seen = (textured != 255).any(-1)
     assert 0.15 < seen.mean() < 0.9 and (clay != 255).any(-1).mean() == pytest.approx(seen.mean(), abs=0.02)
     assert np.abs(np.median(textured[seen], axis=0) - (200, 120, 60)).max() < 15
@@ -156,5 +156,5 @@ def test_part_colors_follow_the_parts(model):
     colors = outputs.vertex_part_colors(model)
     for part in ("nose", "upper_lip"):
         own = colors[model.parts[part]]
-        expected = outputs.visualize.PART_COLORS[LABELS[part]]
+        expected = visualize.PART_COLORS[LABELS[part]]
         assert (own == expected).all(-1).mean() > 0.5

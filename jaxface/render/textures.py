@@ -77,7 +77,7 @@ def uv_texture(
         position = lifted[..., :2] / np.where(covered, lifted[..., 2], 1)[..., None]
         sampled = _bilinear(trusted_photo, position)
         trust = to_texture(weights) * sampled[..., 3] * _seen(surface_depth, position, lifted[..., 2])
-        return sampled[..., :3], _softened(trust)
+        return sampled[..., :3], trust
 
     trusted_photo = np.dstack([photo, np.ones(photo.shape[:2], np.float32) if mask is None else mask])
 
@@ -149,16 +149,6 @@ def _seen(
         pixel = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
         farthest = np.maximum(farthest, surface_depth[pixel])
     return inside & ((depth <= farthest + TOLERANCE) | (farthest == 0))
-
-
-def _softened(trust: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S S"]:
-    """Lets trust fade in over a few texels, so that no hard line separates photo and filling."""
-    soft = trust
-    for _ in range(3):
-        rows = np.pad(soft, ((1, 1), (0, 0)), mode="edge")
-        columns = np.pad((rows[:-2] + rows[1:-1] + rows[2:]) / 3, ((0, 0), (1, 1)), mode="edge")
-        soft = np.minimum(trust, (columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]) / 3)
-    return soft
 
 
 def _bilinear(photo: Float[np.ndarray, "H W C"], position: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S C"]:

@@ -1,0 +1,243 @@
+"""Faces made visible: decoded, drawn over the crop and into the photo, textured from it, seen from other sides."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+from jaxtyping import Array, Bool, Float, UInt8
+from PIL import Image, ImageFilter
+
+from jaxface import camera as cameras
+from jaxface import visualize
+from jaxface.camera import Camera
+from jaxface.coefficients import Coefficients
+from jaxface.data.alignment import Alignment
+from jaxface.data.sample import Sample
+from jaxface.face import Face, decode_face, landmark_points
+from jaxface.face_model import FaceModel, vertex_normals
+from jaxface.formats import meshes
+from jaxface.parts import BACKGROUND
+from jaxface.render import interpolate, label_map, label_triangles, rasterize
+from jaxface.render.textures import sample_texture, uv_texture, view_weights
+
+PICTURE_SIZE = 512
+"""Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
+TEXTURE_SIZE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """One face of a photo, solved.
+
+    Attributes:
+        vector: [K] coefficients.
+        sample: the aligned crop that they belong to, with its label map and landmarks.
+        alignment: where the crop lies in the photo.
+        label: what the page calls it, such as "Face 1".
+    """
+
+    vector: Float[np.ndarray, "K"]
+    sample: Sample
+    alignment: Alignment
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnFace:
+    """A reconstruction, decoded, drawn at PICTURE_SIZE and textured from the photo.
+
+    Attributes:
+        coefficients: a batch of one.
+        face: decoded with the camera of the picture, a batch of one, as NumPy arrays.
+        alignment: where the picture lies in the photo.
+        picture: [S, S, 3] the photo's crop.
+        colors: [S, S, 3] the model's colours under the light.
+        normals: [S, S, 3] in posed model space.
+        labels: [S, S] parts.
+        landmarks: [68, 2] in picture pixels.
+        texture: [TEXTURE_SIZE, TEXTURE_SIZE, 3].
+    """
+
+    coefficients: Coefficients
+    face: Face
+    alignment: Alignment
+    picture: UInt8[np.ndarray, "S S 3"]
+    colors: Float[np.ndarray, "S S 3"]
+    normals: Float[np.ndarray, "S S 3"]
+    labels: UInt8[np.ndarray, "S S"]
+    landmarks: Float[np.ndarray, "68 2"]
+    texture: UInt8[np.ndarray, "T T 3"]
+
+
+def draw_face(
+    model: FaceModel,
+    reconstruction: Reconstruction,
+    photo: UInt8[np.ndarray, "H W 3"],
+) -> DrawnFace:
+    """Decodes a reconstruction, draws it and takes its texture from the photo.
+
+    Args:
+        model: the face model; needs texture coordinates.
+        reconstruction: the face.
+        photo: the original photo.
+    """
+    larger = scaled_alignment(reconstruction.alignment, PICTURE_SIZE)
+    camera = Camera().resized(PICTURE_SIZE)
+    triangle_labels = label_triangles(model.parts, model.triangles)
+    drawn = jax.tree.map(np.asarray, _draw(model, reconstruction.vector[None], camera, triangle_labels))
+    face = drawn["face"]
+    picture = larger.crop_image(photo)
+    posed = np.asarray(cameras.to_camera_space(face.vertices, camera))[0]
+    weights = view_weights(face.normals[0], np.array([0, 0, camera.distance]) - posed)
+    weights[_inner_mouth(model)] = 1  # rugged, and worth having at any angle
+    texture = uv_texture(
+        picture.astype(np.float32) / 255,
+        face.points[0],
+        face.depth[0],
+        weights,
+        np.clip(face.colors[0], 0, 1),
+        np.asarray(model.uv),
+        np.asarray(model.triangles),
+        surface_depth=drawn["depth"][0],
+        mask=_soft_mask(reconstruction.sample["labels"] != BACKGROUND),
+        mirror=None if model.mirror is None else np.asarray(model.mirror),
+        texture_size=TEXTURE_SIZE,
+    )
+    return DrawnFace(
+        coefficients=drawn["coefficients"],
+        face=face,
+        alignment=larger,
+        picture=picture,
+        colors=drawn["colors"][0],
+        normals=drawn["normals"][0],
+        labels=drawn["labels"][0],
+        landmarks=drawn["landmarks"][0],
+        texture=meshes.to_bytes(texture),
+    )
+
+
+def _inner_mouth(model: FaceModel) -> Bool[np.ndarray, "V"]:
+    """Cavity and teeth: pieces of surface in no part that touch the lips, or nothing (the neck touches the skin)."""
+    triangles, count = np.asarray(model.triangles), len(model.mean_shape)
+    lips, outside = np.zeros(count, bool), np.zeros(count, bool)
+    for part, vertices in model.parts.items():
+        outside[np.asarray(vertices)] = True
+        lips[np.asarray(vertices)] |= part in ("upper_lip", "lower_lip")
+    edges = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    inner_edges = edges[~outside[edges].any(1)]
+    graph = scipy.sparse.coo_array((np.ones(len(inner_edges)), tuple(inner_edges.T)), shape=(count, count))
+    _, piece = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    beside_parts, beside_lips = (piece[triangles[of_part[triangles].any(1)]] for of_part in (outside, lips))
+    return ~outside & (np.isin(piece, beside_lips) | ~np.isin(piece, beside_parts))
+
+
+def _soft_mask(mask: Bool[np.ndarray, "S S"]) -> Float[np.ndarray, "P P"]:
+    """The face's mask at PICTURE_SIZE, a little smaller and with a soft edge: hair and background show at the outline.
+
+    What lies above the face counts as well: a fringe or a hat looks better whole than cut at the detector's outline.
+    """
+    above = np.maximum.accumulate(mask[::-1], axis=0)[::-1]
+    picture = Image.fromarray(255 * above.astype(np.uint8)).resize((PICTURE_SIZE, PICTURE_SIZE))
+    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(PICTURE_SIZE / 24)), np.float32) / 255
+    return np.clip(2.5 * blurred - 1.5, 0, 1)
+
+
+@jax.jit
+def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangle_labels) -> dict:
+    coefficients = Coefficients.from_vector(vector, model)
+    face = decode_face(model, coefficients, camera)
+    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    return {
+        "coefficients": coefficients,
+        "face": face,
+        "depth": fragments.depth,
+        "colors": interpolate(fragments, model.triangles, face.colors),
+        "normals": interpolate(fragments, model.triangles, face.normals),
+        "labels": label_map(fragments, triangle_labels),
+        "landmarks": landmark_points(model, face.points, coefficients.angles[:, 2]),
+    }
+
+
+def scaled_alignment(alignment: Alignment, size: int) -> Alignment:
+    """The same crop with `size` pixels a side."""
+    factor = size / alignment.size
+    return dataclasses.replace(
+        alignment,
+        scale=alignment.scale * factor,
+        offset_x=alignment.offset_x * factor,
+        offset_y=alignment.offset_y * factor,
+        size=size,
+    )
+
+
+def face_pictures(drawn: DrawnFace) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
+    """The crop, and over it the face in its colours, as clay, and its parts: name -> picture."""
+    seen = drawn.labels != BACKGROUND
+    return {
+        "Photo": drawn.picture,
+        "Overlay": visualize.overlay(drawn.picture, drawn.colors, seen),
+        "Shape": visualize.clay(drawn.normals, seen, background=drawn.picture),
+        "Parts": visualize.draw_labels(drawn.picture, drawn.labels),
+        "Landmarks": visualize.draw_landmarks(drawn.picture, drawn.landmarks, radius=PICTURE_SIZE / 224),
+    }
+
+
+def turned_views(
+    model: FaceModel, drawn: DrawnFace, *, yaw: float, pitch: float = 0.0, size: int = PICTURE_SIZE
+) -> tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "S S 3"]]:
+    """The face from another side, textured and as clay, on white.
+
+    Args:
+        model: the face model.
+        drawn: the face.
+        yaw: in radians, positive towards the image's right; 0 is straight ahead, whatever the photo's pose.
+        pitch: in radians, positive is down.
+        size: side of the pictures in pixels.
+    """
+    angles = np.array([[pitch, yaw, 0.0]], np.float32)
+    fragments_uv = _turn(drawn.face.shape, angles, model.triangles, model.uv, Camera().resized(size))
+    uv, normals, seen = (np.asarray(array)[0] for array in fragments_uv)
+    colors = sample_texture(drawn.texture.astype(np.float32) / 255, uv)
+    paper = np.full((size, size, 3), 255, np.uint8)
+    return visualize.overlay(paper, colors, seen), visualize.clay(normals, seen)
+
+
+@jax.jit
+def _turn(shape: Float[Array, "1 V 3"], angles: Float[Array, "1 3"], triangles, uv, camera: Camera):
+    posed = cameras.pose(shape, angles, jnp.zeros_like(angles))
+    vertices = cameras.to_camera_space(posed, camera)
+    points, depth = cameras.project(vertices, camera), vertices[..., 2]
+    fragments = rasterize(points, depth, triangles, image_size=camera.image_size)
+    normals = interpolate(fragments, triangles, vertex_normals(posed, triangles))
+    return interpolate(fragments, triangles, jnp.asarray(uv)[None]), normals, fragments.triangle >= 0
+
+
+def draw_into_photo(photo: UInt8[np.ndarray, "H W 3"], drawn: Sequence[DrawnFace]) -> UInt8[np.ndarray, "H W 3"]:
+    """The original photo with every face drawn into it in its colours."""
+    result = Image.fromarray(photo)
+    for face in drawn:
+        alignment, mask = face.alignment, (face.labels != BACKGROUND)
+        left, top = np.floor(alignment.to_photo(np.zeros(2))).astype(int) - 1
+        right, bottom = np.ceil(alignment.to_photo(np.full(2, alignment.size))).astype(int) + 1
+        # Pillow maps the pixels of the box to those of the render: render = scale * photo + offset.
+        offset = alignment.to_crop(np.array([left, top], float))
+        matrix = (alignment.scale, 0, offset[0], 0, alignment.scale, offset[1])
+        box = (int(right - left), int(bottom - top))
+        rgba = np.dstack([meshes.to_bytes(face.colors), 255 * mask.astype(np.uint8)])
+        layer = _antialiased(Image.fromarray(rgba), box, matrix)
+        result.paste(layer.convert("RGB"), (int(left), int(top)), layer.getchannel("A"))
+    return np.asarray(result)
+
+
+def _antialiased(render: Image.Image, box: tuple[int, int], matrix: tuple[float, ...]) -> Image.Image:
+    """Resamples a render into a box of the photo; a small face is averaged down, not thinned out."""
+    premultiplied = render.convert("RGBa")
+    shrink = max(1, round(matrix[0]))
+    if shrink > 1:
+        premultiplied = premultiplied.reduce(shrink)
+        matrix = tuple(value / shrink for value in matrix)
+    return premultiplied.transform(box, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR).convert("RGBA")
