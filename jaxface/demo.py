@@ -25,7 +25,7 @@ from jaxface.errors import MissingDependencyError
 from jaxface.face_model import FaceModel
 from jaxface.fit import fit_solver
 from jaxface.outputs import write_photo
-from jaxface.photos import PAGE, reconstructions_of
+from jaxface.photos import PAGE, keep_compiled, reconstructions_of
 from jaxface.preprocess import preprocess_photo
 from jaxface.reconstruct import predict_faces
 
@@ -151,4 +151,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_compiled()
     run(main)

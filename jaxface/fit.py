@@ -16,7 +16,7 @@ from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
 from jaxface.fitting import coefficient_prior, fit_faces
 from jaxface.formats import load_face_model
-from jaxface.photos import add_photo_arguments, close, process_photos
+from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos
 from jaxface.reconstruct import predict_faces
 
 EXPRESSION_UNITS = ("anny",)
@@ -108,4 +108,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_compiled()
     run(main)

@@ -1,10 +1,12 @@
 """From photos on disk to results on disk: the loop that `jaxface.fit` and `jaxface.reconstruct` share."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -98,6 +100,19 @@ def add_photo_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     parser.add_argument(
         "--faces", choices=("all", "largest"), default="all", help="which faces of a photo to take (default: all)"
     )
+
+
+def keep_compiled() -> None:
+    """Lets later runs of a program start without compiling: XLA's results stay in the user's cache folder.
+
+    $JAX_COMPILATION_CACHE_DIR, if set, names another folder; where none can be made, nothing is kept.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxface"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def close(report: BatchReport, pages: Sequence[Path]) -> int:

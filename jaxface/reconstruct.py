@@ -12,7 +12,7 @@ from jaxface.checkpoint import load_encoder
 from jaxface.command_line import BatchReport, run
 from jaxface.drawing import scaled_alignment
 from jaxface.face_model import FaceModel
-from jaxface.photos import add_photo_arguments, close, process_photos
+from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos
 
 
 def reconstruct_photos(
@@ -78,4 +78,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_compiled()
     run(main)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import trimesh
@@ -160,3 +161,17 @@ def check_mesh(path: Path, record: dict, units: float):
     front = np.einsum("ij,ij->i", mesh.face_normals, mesh.triangles_center - mesh.vertices.mean(0))
     assert (front > 0).mean() > 0.6
     assert jaxface.load_face_model("anny").triangles.shape == mesh.faces.shape
+
+
+def test_compiled_code_is_kept_where_the_user_wants_it(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        photos.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == before
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        photos.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxface")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
