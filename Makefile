@@ -42,7 +42,7 @@ demo: $(READY)
 	$(RUN) -m jaxface.demo --checkpoint outputs/quickstart/checkpoints --out outputs/demo
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(RUN) -m ruff check .
