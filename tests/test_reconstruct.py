@@ -1,0 +1,24 @@
+"""python -m jaxface.reconstruct: the encoder sees the photo at its own size."""
+
+import numpy as np
+
+from jaxface import reconstruct
+from jaxface.data.alignment import Alignment
+from toy import toy_model
+
+
+def test_encoder_crops_the_photo_at_its_own_size(monkeypatch):
+    model = toy_model()
+    sizes = []
+
+    def predict(images):
+        sizes.append(images.shape)
+        return np.zeros((len(images), 41), np.float32)
+
+    config = type("Config", (), {"image_size": 48})
+    monkeypatch.setattr(reconstruct, "load_encoder", lambda path: (predict, model, config))
+    solve, loaded = reconstruct.predict_faces("checkpoint")
+    photo = np.zeros((112, 112, 3), np.uint8)
+    alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=(112, 112))
+    assert solve(photo, [({}, alignment, None)] * 3).shape == (3, 41)
+    assert set(sizes) == {(1, 48, 48, 3)} and loaded is model
