@@ -20,10 +20,9 @@ from jaxface.fitting.priors import Prior
 from jaxface.losses import prdl
 from jaxface.losses.landmark import landmark_loss
 from jaxface.losses.photometric import photometric_loss
+from jaxface.objective import PUBLISHED_SIZE
 from jaxface.render import interpolate, rasterize
-
-PUBLISHED_SIZE = 224
-"""Side of the paper's pictures: losses in pixels are measured at this size, so that the weights hold at any other."""
+from jaxface.step import to_float
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
 """Adam's step for each kind of coefficient."""
@@ -97,7 +96,7 @@ def _place(model, vector, batch, camera, prior):
 
 @jax.jit
 def _paint(model, vector, batch, camera):
-    return fit_appearance(model, vector, _image(batch), parts.face_mask(batch["labels"]), camera)
+    return fit_appearance(model, vector, to_float(batch["image"]), parts.face_mask(batch["labels"]), camera)
 
 
 @jax.jit(static_argnames=("steps", "anchor_stride"))
@@ -166,8 +165,5 @@ def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, bat
 def _color_loss(model: FaceModel, face: Face, batch, camera: Camera) -> Float[Array, "B"]:
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
     rendered = interpolate(fragments, model.triangles, face.colors)
-    return photometric_loss(rendered, _image(batch), parts.face_mask(batch["labels"]) & (fragments.triangle >= 0))
-
-
-def _image(batch) -> Float[Array, "B H W 3"]:
-    return batch["image"].astype(jnp.float32) / 255.0
+    drawn_face = parts.face_mask(batch["labels"]) & (fragments.triangle >= 0)
+    return photometric_loss(rendered, to_float(batch["image"]), drawn_face)
