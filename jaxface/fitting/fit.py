@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float
 
 from jaxface import parts
 from jaxface.camera import Camera
@@ -21,7 +21,7 @@ from jaxface.losses import prdl
 from jaxface.losses.landmark import landmark_loss
 from jaxface.losses.photometric import photometric_loss
 from jaxface.objective import PUBLISHED_SIZE
-from jaxface.render import interpolate, rasterize
+from jaxface.render import interpolate, projected_areas, rasterize
 from jaxface.step import to_float
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
@@ -131,30 +131,14 @@ def _descend(model, vector, batch, camera, prior, weights, *, steps, anchor_stri
 
 def _part_loss(model: FaceModel, face: Face, targets, anchors, forehead_cut) -> Float[Array, "B"]:
     points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
-    areas = visible_areas(face.points, model.triangles)
+    # PRDL is smallest where part and mask coincide only if vertices weigh as much as the pixels they cover. (Measured
+    # on two portraits: Part IoU 0.75 and 0.80 without these weights, 0.83 and 0.87 with them.)
+    areas = projected_areas(face.points, model.triangles)
     masks = {part: areas[:, model.parts[part]] for part in parts.PARTS}
     brows = (parts.visible_centroid(points[part]) for part in ("left_brow", "right_brow"))
     below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
     masks["skin"] = masks["skin"] * (below | ~forehead_cut[:, None])
     return prdl.prdl_loss(points, targets, anchors=anchors, point_masks=masks)
-
-
-def visible_areas(points: Float[Array, "B V 2"], triangles: Integer[Array | np.ndarray, "T 3"]) -> Float[Array, "B V"]:
-    """The area in pixels that each vertex stands for: a third of its triangles, as far as they face the camera.
-
-    A mask's pixels are spread evenly and are all seen; a part's vertices are dense here, sparse there, and some face
-    away. With these weights the mean distance to the vertices is that to the part's surface in the picture, and PRDL is
-    smallest where part and mask coincide. (Measured on two portraits: Part IoU 0.75 and 0.80 without, 0.83 and 0.87
-    with them.) Held fixed for gradients.
-    """
-    a, b, c = (jax.lax.stop_gradient(points)[:, triangles[:, corner]] for corner in range(3))
-    u, v = b - a, c - a
-    # With y down, a triangle seen from outside runs clockwise and has a negative cross product.
-    area = jnp.maximum(u[..., 1] * v[..., 0] - u[..., 0] * v[..., 1], 0.0) / 6
-    total = jnp.zeros(points.shape[:2])
-    for corner in range(3):
-        total = total.at[:, triangles[:, corner]].add(area)
-    return total
 
 
 def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch) -> Float[Array, "B"]:

@@ -1,16 +1,20 @@
-"""Rendering: z-buffer and soft rasterizer, interpolation, part labels. Imports jax and numpy only."""
+"""Rendering: z-buffer and soft rasterizer, interpolation, part labels, visible areas. Imports jax and numpy only."""
 
+from jaxface.render.areas import coarse_visibility, projected_areas, visible_areas
 from jaxface.render.labels import label_map, label_triangles, render_labels, vertex_visibility
 from jaxface.render.rasterizer import Fragments, interpolate, rasterize
 from jaxface.render.soft import soft_silhouette
 
 __all__ = [
     "Fragments",
+    "coarse_visibility",
     "interpolate",
     "label_map",
     "label_triangles",
+    "projected_areas",
     "rasterize",
     "render_labels",
     "soft_silhouette",
     "vertex_visibility",
+    "visible_areas",
 ]

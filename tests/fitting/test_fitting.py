@@ -10,7 +10,6 @@ from jaxface.coefficients import vector_size
 from jaxface.face import landmark_points
 from jaxface.fitting import FitWeights, coefficient_prior, fit, fit_faces
 from jaxface.fitting.appearance import fit_appearance
-from jaxface.fitting.fit import visible_areas
 from jaxface.fitting.landmarks import fit_landmarks
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
 from toy import toy_model
@@ -130,21 +129,6 @@ def test_appearance_explains_the_picture(model, drawn):
     wanted = np.asarray(decode_face(model, coefficients, CAMERA).colors)
     assert np.abs(after - wanted).mean() < 0.5 * np.abs(before - wanted).mean()
     np.testing.assert_array_equal(vector[:, :5], truth[:, :5])  # the shape stays
-
-
-def test_visible_areas_are_those_of_the_picture(model):
-    vector = jnp.zeros((1, vector_size(model)))
-    points = decode_face(model, Coefficients.from_vector(vector, model), CAMERA).points
-    corners = np.asarray(points)[0][model.triangles]
-    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    signed = 0.5 * (u[:, 1] * v[:, 0] - u[:, 0] * v[:, 1])
-    assert (signed > 0).mean() > 0.9  # the face looks at the camera
-    areas = np.asarray(visible_areas(points, model.triangles))[0]
-    np.testing.assert_allclose(areas.sum(), signed[signed > 0].sum(), rtol=1e-5)
-    one = signed[(model.triangles == 40).any(1)]
-    np.testing.assert_allclose(areas[40], one[one > 0].sum() / 3, rtol=1e-5)
-    mirrored = points * jnp.array([-1.0, 1.0])[None, None]
-    assert np.asarray(visible_areas(mirrored, model.triangles)).sum() < 0.1 * areas.sum()
 
 
 def test_weights_change_without_compiling_again(model, prior, drawn, fitted):
