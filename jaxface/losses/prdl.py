@@ -9,21 +9,30 @@ PRDL compares that descriptor of a part's projected vertices with that of the pa
 outside the part count as much as those inside: they see the part from afar, which is where PRDL's far-reaching gradient
 comes from (for one anchor and f_min it is 2 (v - a) (d_target / d_pred - 1) up to sign, the paper's eq. 11).
 
-All pairs of points and anchors are visited, none are stored: memory is O(A + N). Distances are taken from differences;
-the expanded form |a|^2 + |v|^2 - 2 a.v loses every digit where an anchor nearly coincides with a point.
+Memory is O(A + N): no array of anchors times points is stored. On a fine regular grid of anchors only f_min visits the
+pairs, at one addition and one comparison each; f_ave is a convolution and f_max needs only the outermost points (see
+_grids.py). Distances are taken from differences; the expanded form |a|^2 + |v|^2 - 2 a.v loses every digit where an
+anchor nearly coincides with a point.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from jaxface.losses import _distances
+from jaxface.losses import _distances, _grids, _masks
 
 STATISTICS = ("min", "max", "mean")
 """The columns of a descriptor, in order."""
+
+FEW_ANCHORS = 1024
+"""Up to so many, visiting all pairs is quicker than the convolution (measured on CPU), and exact."""
+
+FEW_POINTS = 32
+"""Likewise."""
 
 
 def grid_anchors(height: int, width: int, stride: int = 1) -> Float[np.ndarray, "A 2"]:
@@ -46,8 +55,11 @@ def point_descriptor(
     points: Float[Array | np.ndarray, "N D"],
     anchors: Float[Array | np.ndarray, "A D"],
     mask: Shaped[Array | np.ndarray, "N"] | None = None,
+    *,
+    exact: bool = False,
+    implementation: Literal["xla", "reference"] = "xla",
 ) -> Float[Array, "A 3"]:
-    """Nearest, furthest and mean distance from each anchor to a set of points (3DDFA-V3, section 3.3).
+    """Nearest, furthest and mean distance from each anchor to a set of points (3DDFA-V3, eq. 5).
 
     Differentiable in the points only: anchors and mask are held fixed. f_min and f_max pass their gradient to the
     matched point, the first of them where several lie at exactly the same distance; a distance of zero has gradient
@@ -55,9 +67,13 @@ def point_descriptor(
 
     Args:
         points: in pixels (any unit will do), in 2, 3 or more dimensions. bfloat16 is computed in float32.
-        anchors: in the same unit and dimensions, see `grid_anchors`.
+        anchors: in the same unit and dimensions, see `grid_anchors`. A grid is recognised, and made use of, if its
+            values are known when the function is traced: pass it as a numpy array, not as an argument of jit.
         mask: which points belong to the set; or non-negative weights of the points in the mean, where points of weight
             zero do not count for f_min and f_max either. Coordinates of points left out may be anything, even NaN.
+        exact: visit all pairs also for f_max and f_ave on a grid of more than a thousand anchors. Otherwise they are
+            right to a few thousandths of the grid's spacing there, and everything else is exact anyway.
+        implementation: "reference" is the definition in plain array operations, with arrays [A, N]: for tests.
 
     Returns:
         [A, 3] columns min, max, mean in the unit of the points. All zero for a set without points: no real set is at
@@ -71,9 +87,9 @@ def point_descriptor(
     if mask is not None and np.shape(mask) != np.shape(points)[:1]:
         raise ValueError(f"expected a mask of shape {np.shape(points)[:1]}, one value per point, got {np.shape(mask)}")
     _refuse_non_finite(points, mask)
+    describe = _describer(anchors, STATISTICS, exact, implementation)
     members, weights, some = _members(points, mask)
-    anchors = jax.lax.stop_gradient(jnp.asarray(anchors, members.dtype))
-    return jnp.where(some, _distances.point_statistics(members, weights, anchors), 0.0)
+    return jnp.where(some, describe(members, weights), 0.0)
 
 
 def mask_descriptor(
@@ -84,7 +100,8 @@ def mask_descriptor(
     The same as `point_descriptor` of the mask's pixels, without visiting every pair for f_min and f_max: in one row of
     pixels the nearest is the next to the left or the right, and the furthest is the first or the last, so each costs
     one visit per anchor and ROW. Anchors known when the function is traced to form a grid (a constant array, as
-    `grid_anchors` returns) share the search within the row. Differentiable in nothing.
+    `grid_anchors` returns) share the search within the row, and a fine grid of pixel centres gets f_ave by FFT.
+    Differentiable in nothing.
 
     Args:
         mask: non-zero where a pixel belongs to the part.
@@ -98,12 +115,16 @@ def mask_descriptor(
     """
     if np.ndim(mask) != 2 or np.ndim(anchors) != 2 or np.shape(anchors)[1] != 2:
         raise ValueError(f"expected a mask [H, W] and anchors [A, 2], got {np.shape(mask)} and {np.shape(anchors)}")
-    x, y, order = _distances.anchor_columns(anchors)
+    grid = _grids.find_grid(anchors)
     mask = jnp.asarray(mask).astype(bool)
-    near, far = _distances.mask_extremes(mask, x, y)
-    mean = _distances.mask_mean(mask, jnp.asarray(anchors, x.dtype))
-    descriptor = jnp.stack([near.reshape(-1)[order], far.reshape(-1)[order], mean], axis=-1)
-    return jax.lax.stop_gradient(jnp.where(mask.any(), descriptor, 0.0))
+    points = jnp.asarray(anchors)
+    points = points.astype(jnp.promote_types(points.dtype, jnp.float32))
+    near, far = _masks.mask_extremes(mask, points, grid)
+    if grid is not None and len(points) > FEW_ANCHORS and _masks.at_pixel_centers(grid, mask.shape):
+        mean = _masks.grid_mask_mean(mask, grid, points.dtype)
+    else:
+        mean = _masks.mask_mean(mask, points)
+    return jax.lax.stop_gradient(jnp.where(mask.any(), jnp.stack([near, far, mean], axis=-1), 0.0))
 
 
 def prdl_loss(
@@ -113,24 +134,31 @@ def prdl_loss(
     anchors: Float[Array | np.ndarray, "A D"],
     weights: Mapping[str, float | Float[Array, "B"]] | None = None,
     point_masks: Mapping[str, Bool[Array, "B N"]] | None = None,
-    statistics: Sequence[str] = STATISTICS,
+    statistics: Sequence[str] | Mapping[str, Sequence[str]] = STATISTICS,
+    exact: bool = False,
+    implementation: Literal["xla", "reference"] = "xla",
 ) -> Float[Array, "B"]:
     """Part Re-projection Distance Loss: sum_p w_p |G(points_p) - G(target_p)|^2, averaged over the anchors.
 
-    3DDFA-V3, section 3.3. The squared difference is summed over the statistics; the mean over the anchors is the
-    paper's normalisation by H x W. Every point and every pixel counts: there is no farthest-point sampling. The
-    paper's weight of the whole is 0.8e-3, for pixels of a 224 x 224 picture.
+    3DDFA-V3, eq. 5 to 7. The squared difference is summed over the statistics; the mean over the anchors is the paper's
+    normalisation by H x W. Every point and every pixel counts: there is no farthest-point sampling. The paper's weight
+    of the whole is 0.8e-3, for pixels of a 224 x 224 picture.
 
     Args:
         points: projected vertices of each part, in pixels, y down.
-        targets: for each part of `points` its mask [B, H, W] (non-zero = part), or its descriptor [B, A, 3] from
-            `mask_descriptor` or `point_descriptor`; an array of shape [B, A, 3] is taken for a descriptor. More parts
-            than in `points` are ignored.
-        anchors: [A, D] in pixels, usually `grid_anchors(height, width, stride)`.
+        targets: for each part of `points` its mask [B, H, W] (non-zero = part); or other points [B, M, 2]; or a
+            descriptor [B, A, 3] from `mask_descriptor` or `point_descriptor`, made once where targets stay the same.
+            What fits several of these is taken for a descriptor first, then for points. More parts than in `points`
+            are ignored.
+        anchors: [A, D] in pixels, usually `grid_anchors(height, width, stride)`; see `point_descriptor`.
         weights: w_p of each part, one number or one per sample; 1 for a part that is not listed. A part of a sample
             weighs nothing where its target is empty (a mask or a descriptor of zeros) or all its points are masked.
-        point_masks: which points count, or their weights in f_ave; parts not listed count whole.
-        statistics: which of "min", "max", "mean" to compare.
+        point_masks: which points count, or their weights in f_ave; parts not listed count whole. Weights in proportion
+            to the visible area that each vertex stands for (`jaxface.render.visible_areas`) make the loss zero for
+            the true face; the paper's plain form (no masks) is not, since its vertices are denser here than there.
+        statistics: which of "min", "max", "mean" to compare; or that for each part, all for parts not listed.
+        exact: see `point_descriptor`.
+        implementation: see `point_descriptor`.
 
     Returns:
         [B] loss in square pixels. NaN where a coordinate that counts is NaN, so that a trainer can stop.
@@ -139,20 +167,71 @@ def prdl_loss(
         ValueError: when parts, names or shapes do not fit together; outside jit also when a coordinate is not finite.
     """
     weights, point_masks = weights or {}, point_masks or {}
-    _check_parts(points, targets, anchors, weights, point_masks, statistics)
-    columns = np.array([STATISTICS.index(name) for name in statistics])
-    predicted = _describe_points(points, point_masks, anchors)
-    described = _describe_targets({part: targets[part] for part in points}, anchors)
+    chosen = statistics if isinstance(statistics, Mapping) else dict.fromkeys(points, statistics)
+    chosen = dict.fromkeys(points, STATISTICS) | {part: tuple(names) for part, names in chosen.items()}
+    _check_parts(points, targets, anchors, weights, point_masks, chosen)
+    targets = _describe_targets({part: targets[part] for part in points}, anchors, exact, implementation)
+    predicted = _describe_points(points, point_masks, anchors, chosen, exact, implementation)
     losses = []
     for part, (descriptor, some) in predicted.items():
-        target = jax.lax.stop_gradient(described[part].astype(descriptor.dtype))
-        if descriptor.shape != target.shape:
-            raise ValueError(f"{part}: the points give a descriptor {descriptor.shape}, the target {target.shape}")
-        squared = jnp.square(descriptor - target)[:, :, columns].sum(-1).mean(-1)
-        present = some & (target[:, :, 1] != 0).any(-1)
+        target = targets[part].astype(descriptor.dtype)
+        if len(descriptor) != len(target):
+            raise ValueError(f"{part}: there are {len(descriptor)} samples of points and {len(target)} of targets")
+        wanted = jnp.stack([target[..., STATISTICS.index(name)] for name in chosen[part]], axis=-1)
+        squared = jnp.square(descriptor - jax.lax.stop_gradient(wanted)).sum(-1).mean(-1)
+        present = some & (target[..., STATISTICS.index("max")] != 0).any(-1)
         weight = jnp.asarray(weights.get(part, 1.0), squared.dtype)
-        losses.append(jnp.where(present, weight, 0.0) * squared)
+        losses.append(jnp.where(present, weight * squared, 0.0))
     return jnp.stack(losses).sum(0)
+
+
+def _describer(anchors, names: Sequence[str], exact: bool, implementation: str):
+    """describe(points [N, D], weights [N]) -> [A, len(names)]: the statistics by the quickest way for these anchors.
+
+    The weights sum to one and the first point counts; points of weight zero are copies of it.
+    """
+    if implementation not in ("xla", "reference"):
+        raise ValueError(f"implementation is {implementation!r}: choose 'xla' or 'reference'")
+    grid = _grids.find_grid(anchors)
+
+    def describe(points, weights):
+        places = jax.lax.stop_gradient(jnp.asarray(anchors, points.dtype))
+        if implementation == "reference":
+            functions = _reference(points, weights, places)
+        else:
+            functions = _fastest(points, weights, places, grid, exact)
+        descriptor = jnp.stack([functions[name]() for name in names], axis=-1)
+        # Comparisons skip NaN.
+        return jnp.where(jnp.isfinite(points).all(), descriptor, jnp.nan)
+
+    return describe
+
+
+def _fastest(points, weights, anchors, grid: _grids.Grid | None, exact: bool) -> dict:
+    # Sizes are known when a function is traced, so each shape compiles to one way only.
+    columns = None if grid is None else grid.width
+    functions = {
+        "min": lambda: _distances.nearest_distance(points, anchors, columns),
+        "max": lambda: _distances.furthest_distance(points, anchors, columns),
+        "mean": lambda: _distances.mean_distance(points, weights, anchors),
+    }
+    if grid is None or exact or len(anchors) <= FEW_ANCHORS:
+        return functions
+    if len(points) > FEW_POINTS:
+        functions["mean"] = lambda: _grids.grid_mean_distance(points, weights, grid)
+    if len(points) > _grids.DIRECTIONS + _grids.MORE:
+        functions["max"] = lambda: _distances.furthest_distance(_grids.outermost(points), anchors, columns)
+    return functions
+
+
+def _reference(points, weights, anchors) -> dict:
+    squared = jnp.square(anchors[:, None] - points[None]).sum(-1)
+    distance = jnp.where(squared == 0, 0.0, jnp.sqrt(jnp.where(squared == 0, 1.0, squared)))
+    return {
+        "min": lambda: distance.min(1),
+        "max": lambda: distance.max(1),
+        "mean": lambda: jnp.matmul(distance, weights, precision=jax.lax.Precision.HIGHEST),
+    }
 
 
 def _members(points, mask) -> tuple[Float[Array, "N D"], Float[Array, "N"], Bool[Array, ""]]:
@@ -188,10 +267,11 @@ def _check_parts(points, targets, anchors, weights, point_masks, statistics) -> 
         raise ValueError("points names no part")
     if missing := [part for part in points if part not in targets]:
         raise ValueError(f"no target for the part(s) {missing}; targets has {list(targets)}")
-    if unknown := [part for part in [*weights, *point_masks] if part not in points]:
-        raise ValueError(f"weights or point_masks name part(s) {unknown}; points has {list(points)}")
-    if not statistics or not set(statistics) <= set(STATISTICS):
-        raise ValueError(f"statistics must name some of {STATISTICS}, got {statistics!r}")
+    if unknown := [part for part in [*weights, *point_masks, *statistics] if part not in points]:
+        raise ValueError(f"weights, point_masks or statistics name part(s) {unknown}; points has {list(points)}")
+    for names in statistics.values():
+        if not names or not set(names) <= set(STATISTICS):
+            raise ValueError(f"statistics must name some of {STATISTICS}, got {names!r}")
     batch, dimensions = np.shape(next(iter(points.values())))[0], np.shape(anchors)[-1]
     if np.ndim(anchors) != 2 or len(anchors) == 0:
         raise ValueError(f"expected anchors [A, D], got {np.shape(anchors)}")
@@ -207,14 +287,18 @@ def _check_parts(points, targets, anchors, weights, point_masks, statistics) -> 
             raise ValueError(f"{part}: expected one weight or [{batch}], got shape {np.shape(weights[part])}")
 
 
-def _describe_points(points, point_masks, anchors) -> dict[str, tuple[Float[Array, "B A 3"], Bool[Array, "B"]]]:
+def _describe_points(
+    points, point_masks, anchors, statistics, exact, implementation
+) -> dict[str, tuple[Float[Array, "B A S"], Bool[Array, "B"]]]:
     """Descriptor of every part, and whether it has any points.
 
-    Parts of like size are padded to the same and share one loop, which compiles sooner.
+    Parts of like size and the same statistics are padded and share one loop, which compiles sooner.
     """
     groups: list[list[str]] = []
-    for part in sorted(points, key=lambda part: -np.shape(points[part])[1]):
-        if groups and 2 * np.shape(points[part])[1] >= np.shape(points[groups[-1][0]])[1]:
+    for part in sorted(points, key=lambda part: (statistics[part], -np.shape(points[part])[1])):
+        first = groups[-1][0] if groups else part
+        alike = statistics[part] == statistics[first] and 2 * np.shape(points[part])[1] >= np.shape(points[first])[1]
+        if groups and alike:
             groups[-1].append(part)
         else:
             groups.append([part])
@@ -227,11 +311,8 @@ def _describe_points(points, point_masks, anchors) -> dict[str, tuple[Float[Arra
             members, weights, some = jax.vmap(_members, in_axes=(0, None if mask is None else 0))(points[part], mask)
             padded.append((_pad(members, members[:, :1], size), _pad(weights, weights[:, :1] * 0, size), some))
         members, weights, some = (jnp.stack(arrays) for arrays in zip(*padded, strict=True))
-        describe = _distances.point_statistics
-        for _ in ("batch", "parts"):
-            describe = jax.vmap(describe, in_axes=(0, 0, None))
-        descriptors = describe(members, weights, jax.lax.stop_gradient(jnp.asarray(anchors, members.dtype)))
-        results = jnp.where(some[..., None, None], descriptors, 0.0)
+        describe = jax.vmap(jax.vmap(_describer(anchors, statistics[group[0]], exact, implementation)))
+        results = jnp.where(some[..., None, None], describe(members, weights), 0.0)
         described |= dict(zip(group, zip(results, some, strict=True), strict=True))
     return {part: described[part] for part in points}
 
@@ -241,14 +322,22 @@ def _pad(array: Float[Array, "B N ..."], fill: Float[Array, "B 1 ..."], size: in
     return jnp.concatenate([array, jnp.broadcast_to(fill, missing)], axis=1)
 
 
-def _describe_targets(targets, anchors) -> dict[str, Float[Array, "B A 3"]]:
+def _describe_targets(targets, anchors, exact, implementation) -> dict[str, Float[Array, "B A 3"]]:
     described: dict[str, Array] = {}
     masks: dict[str, Array] = {}
     for part, target in targets.items():
-        if np.ndim(target) != 3:
-            raise ValueError(f"{part}: expected a mask [B, H, W] or a descriptor [B, A, 3], got {np.shape(target)}")
-        kind = described if np.shape(target)[1:] == (len(anchors), 3) else masks
-        kind[part] = jnp.asarray(target)
+        shape = np.shape(target)
+        if len(shape) != 3:
+            raise ValueError(f"{part}: expected a mask [B, H, W], points or a descriptor [B, A, 3], got {shape}")
+        if shape[1:] == (len(anchors), 3):
+            described[part] = jnp.asarray(target)
+        elif shape[2] == np.shape(anchors)[1]:
+            describe = _describer(anchors, STATISTICS, exact, implementation)
+            _refuse_non_finite(target, None)
+            members, weights, some = jax.vmap(lambda points: _members(points, None))(target)
+            described[part] = jnp.where(some[:, None, None], jax.vmap(describe)(members, weights), 0.0)
+        else:
+            masks[part] = jnp.asarray(target)
     if masks:  # in one call, so that the parts share the distances from pixels to anchors
         if len({mask.shape for mask in masks.values()}) > 1:
             raise ValueError(f"masks differ in shape: { {part: mask.shape for part, mask in masks.items()} }")

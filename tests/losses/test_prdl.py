@@ -1,5 +1,6 @@
 """PRDL against its definition, at the edges, and under every transformation that a training step uses."""
 
+import functools
 import importlib.util
 import pathlib
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 from jax.test_util import check_grads
 
-from jaxface.losses import prdl, prdl_loss
+from jaxface.losses import _grids, prdl, prdl_loss
 
 _spec = importlib.util.spec_from_file_location("prdl_oracle", pathlib.Path(__file__).with_name("prdl_oracle.py"))
 oracle = importlib.util.module_from_spec(_spec)
@@ -128,6 +129,122 @@ class TestAgainstTheDefinition:
         np.testing.assert_allclose(result, oracle.descriptor(points.astype(np.float32), GRID), atol=1e-3)
         in_float32 = describe_gradient(points.astype(np.float32), GRID, np.ones(300, bool))
         np.testing.assert_allclose(gradient.astype(np.float32), in_float32, rtol=1e-2)
+
+
+FINE = prdl.grid_anchors(40, 56)
+"""A grid of more than FEW_ANCHORS, on which f_ave is a convolution and f_max comes from the outermost points."""
+
+
+@functools.partial(jax.jit, static_argnames=("exact", "implementation"))
+def fine_gradients(points, weights, cotangent, exact=False, implementation="xla"):
+    """The descriptor on FINE, and the gradient of each of its columns [3, N, 2]."""
+
+    def column_sums(points):
+        options = {"exact": exact, "implementation": implementation}
+        descriptor = prdl.point_descriptor(points, FINE, weights, **options)
+        return (descriptor * cotangent).sum(0), descriptor
+
+    gradients, descriptor = jax.jacrev(column_sums, has_aux=True)(points)
+    return descriptor, gradients
+
+
+class TestFineGrids:
+    """The approximations of _grids.py against the definition, for points wherever they may be."""
+
+    def check(self, points, weights=None, *, atol=1e-3, **options):
+        points = np.resize(points, (400, 2)).astype(np.float32)  # one shape, compiled once; repeated points are legal
+        weights = np.ones(400, np.float32) if weights is None else weights
+        cotangent = np.random.default_rng(0).normal(size=(len(FINE), 3)).astype(np.float32)
+        descriptor, gradients = fine_gradients(points, weights, cotangent, **options)
+        expected, expected_gradients = fine_gradients(points, weights, cotangent, implementation="reference")
+        np.testing.assert_allclose(descriptor, oracle.descriptor(points, FINE, weights), atol=atol)
+        np.testing.assert_allclose(expected, descriptor, atol=atol)
+        mean = np.linalg.norm(gradients[2] - expected_gradients[2])
+        assert mean <= 1e-3 * np.linalg.norm(expected_gradients[2])
+        return gradients, np.asarray(expected_gradients)
+
+    @pytest.mark.parametrize(
+        ("low", "high"), [((5, 5), (50, 35)), ((-30, 10), (20, 60)), ((300, -900), (340, -850)), ((-4, -4), (61, 45))]
+    )
+    def test_inside_across_the_border_and_far_away(self, low, high):
+        gradients, expected = self.check(np.random.default_rng(1).uniform(low, high, (400, 2)))
+        for column in (0, 1):
+            error = np.linalg.norm(gradients[column] - expected[column])
+            assert error <= 1e-3 * np.linalg.norm(expected[column])
+
+    def test_weights(self):
+        weights = np.random.default_rng(2).uniform(-0.3, 1, 400).clip(0).astype(np.float32)
+        self.check(np.random.default_rng(3).uniform(5, 35, (400, 2)), weights)
+
+    def test_points_on_anchors_and_at_one_place(self):
+        self.check(FINE[[7, 300, 301, 2000]])  # ties: no telling which of the equal points is pulled
+        self.check(np.float32([[20.3, 11.9]]))
+
+    def test_a_circle_has_more_corners_than_candidates(self):
+        angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+        self.check(np.stack([28 + 19 * np.cos(angle), 20 + 19 * np.sin(angle)], axis=-1), atol=5e-3)
+
+    def test_exact_visits_all_pairs(self):
+        gradients, expected = self.check(np.random.default_rng(4).uniform(5, 35, (400, 2)), exact=True)
+        np.testing.assert_allclose(gradients, expected, atol=1e-4)
+
+    def test_gradient_in_float64(self):
+        with jax.enable_x64(True):
+            points = np.random.default_rng(5).uniform(3, 37, (40, 2))
+
+            def loss(points):
+                return jnp.square(prdl.point_descriptor(points, FINE, np.ones(40))[:, 2] - 20).mean()
+
+            check_grads(jax.jit(loss), (points,), order=1, modes=["rev"])
+
+    def test_batches_parts_and_devices(self):
+        generator = np.random.default_rng(6)
+        points = {part: generator.uniform(2, 38, (8, n, 2)).astype(np.float32) for part, n in (("a", 350), ("b", 40))}
+        masks = {part: generator.uniform(size=(8, 40, 56)) < 0.1 for part in points}
+
+        @jax.jit
+        @jax.grad
+        def gradient(points):
+            return prdl_loss(points, masks, anchors=FINE).sum()
+
+        @jax.jit
+        @jax.grad
+        def exact(points):
+            return prdl_loss(points, masks, anchors=FINE, exact=True).sum()
+
+        fast, slow = gradient(points), exact(points)
+        for part in points:
+            assert np.linalg.norm(fast[part] - slow[part]) <= 1e-3 * np.linalg.norm(slow[part])
+
+    def test_nan_comes_out_of_every_statistic(self):
+        points = np.random.default_rng(7).uniform(5, 35, (400, 2)).astype(np.float32)
+        points[3, 1] = np.nan
+        ones = np.ones(400, np.float32)
+        assert np.isnan(fine_gradients(points, ones, np.ones((len(FINE), 3), np.float32))[0]).all()
+
+    def test_a_mask_on_its_own_pixels(self):
+        mask = np.random.default_rng(8).uniform(size=(40, 56)) < 0.05
+        for anchors in (FINE, prdl.grid_anchors(40, 56) + np.float32(0.25)):  # by FFT, and by matrices
+            result = jax.jit(lambda mask, anchors=anchors: prdl.mask_descriptor(mask, anchors))(mask)
+            np.testing.assert_allclose(result, oracle.descriptor(oracle.pixel_centers(mask), anchors), atol=1e-3)
+
+    @pytest.mark.parametrize(
+        "anchors",
+        [
+            np.float32([[0.5, 0.5], [1.5, 0.5], [0.5, 2.5], [1.5, 2.5]]),  # different steps in x and y
+            FINE[::-1],
+            np.random.default_rng(0).permutation(FINE),
+            FINE[:-1],
+            FINE[:56],
+            np.concatenate([FINE, FINE], axis=1)[:, :3],
+        ],
+    )
+    def test_what_is_no_grid_is_not_taken_for_one(self, anchors):
+        assert _grids.find_grid(anchors) is None
+
+    def test_what_is_a_grid_is_found(self):
+        assert _grids.find_grid(FINE) == _grids.Grid(0.5, 0.5, 1.0, 40, 56)
+        assert _grids.find_grid(prdl.grid_anchors(224, 224, 4)) == _grids.Grid(2.5, 2.5, 4.0, 56, 56)
 
 
 class TestPointMasks:
@@ -294,6 +411,33 @@ class TestLoss:
             return prdl_loss(points, masks, anchors=BATCH_ANCHORS, **options)
 
         np.testing.assert_allclose(loss(points), 0.5 * expected["a"] + expected["b"], rtol=1e-4)
+
+    def test_statistics_of_each_part(self):
+        points, masks = batch()
+
+        @jax.jit
+        def loss(points):
+            return prdl_loss(points, masks, anchors=BATCH_ANCHORS, statistics={"a": ["max"]})
+
+        expected = self.expected(points, masks, (1,))["a"] + self.expected(points, masks)["b"]
+        np.testing.assert_allclose(loss(points), expected, rtol=1e-4)
+
+    def test_points_as_targets(self):
+        points, _ = batch()
+        others, _ = batch(1, count=9)
+        loss = jax.jit(lambda points, others: prdl_loss(points, others, anchors=BATCH_ANCHORS))(points, others)
+        expected = 0
+        for part in points:
+            described = [[oracle.descriptor(p, BATCH_ANCHORS) for p in sets[part]] for sets in (points, others)]
+            expected += np.square(np.subtract(*described)).sum(-1).mean(-1)
+        np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+    def test_the_reference_says_the_same(self):
+        points, masks = batch()
+        reference = jax.jit(lambda p: prdl_loss(p, masks, anchors=BATCH_ANCHORS, implementation="reference"))
+        np.testing.assert_allclose(reference(points), batch_loss(points, masks)[0], rtol=1e-4)
+        with pytest.raises(ValueError, match="choose 'xla' or 'reference'"):
+            prdl_loss(points, masks, anchors=BATCH_ANCHORS, implementation="cuda")
 
     def test_descriptors_do_as_well_as_masks(self):
         points, masks = batch()

@@ -1,0 +1,109 @@
+"""Distances from anchors to the pixels of a mask, without visiting every pair; differentiable in nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxface.losses._distances import blocks, zero
+from jaxface.losses._grids import Grid, convolve_with_distance, periodic_size
+
+_BLOCK = 8  # rows of the mask per step
+_ANCHOR_CHUNK = 4096  # bounds the matrix of distances [W, chunk] that a row of the mask is multiplied with
+
+
+def mask_extremes(
+    mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"], grid: Grid | None
+) -> tuple[Float[Array, "A"], Float[Array, "A"]]:
+    """Distance from each anchor to the nearest and the furthest pixel centre of the mask (inf and 0 if it is empty).
+
+    One visit per anchor and row of the mask: in a row the nearest pixel is the next to the left or the right, and the
+    furthest is the first or the last. Anchors of a grid share the search within the row.
+    """
+    if grid is None:
+        near, far = _extremes_of_columns(mask, anchors[:, 0], anchors[:, 1:])
+        return near[:, 0], far[:, 0]
+    x, y = anchors[: grid.width, 0], anchors[:: grid.width, 1]
+    near, far = _extremes_of_columns(mask, x, jnp.broadcast_to(y[None], (len(x), len(y))))
+    return near.T.reshape(-1), far.T.reshape(-1)
+
+
+@jax.jit
+def _extremes_of_columns(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, "C Y"]]:
+    """Of C columns of anchors: column c has the x of x[c] and the y of y[c]."""
+    height, width = mask.shape
+    columns = jnp.arange(width, dtype=jnp.int16 if width < 2**13 else jnp.int32)  # short integers scan faster
+    pixel = jnp.clip(jnp.floor(x), 0, width - 1).astype(jnp.int32)
+
+    def across(column):
+        distance = jnp.square(x[None] - (column.astype(x.dtype) + 0.5))
+        return jnp.where((column >= 0) & (column < width), distance, jnp.inf)
+
+    def visit(carry, block):
+        near, far = carry
+        rows, row_y = block
+        # For every pixel: the last masked column up to it in its row, and the first from it on.
+        left = jax.lax.cummax(jnp.where(rows, columns[None], -1), axis=1)
+        right = jax.lax.cummin(jnp.where(rows, columns[None], width), axis=1, reverse=True)
+        across_near = jnp.minimum(across(left[:, pixel]), across(right[:, pixel]))
+        first, last = right[:, :1], left[:, -1:]
+        across_far = jnp.where(first <= last, jnp.maximum(across(first), across(last)), -jnp.inf)
+        for i in range(_BLOCK):
+            down = jnp.square(y - row_y[i])
+            near = jnp.minimum(near, across_near[i, :, None] + down)
+            far = jnp.maximum(far, across_far[i, :, None] + down)
+        return (near, far), None
+
+    row_blocks = blocks(mask, _BLOCK), blocks(jnp.arange(height, dtype=x.dtype) + 0.5, _BLOCK)
+    zeros = jnp.zeros_like(y) + zero(mask, x, y).astype(y.dtype)
+    (near, far), _ = jax.lax.scan(visit, (zeros + jnp.inf, zeros), row_blocks)
+    return jnp.sqrt(near), jnp.sqrt(far)
+
+
+def grid_mask_mean(mask: Bool[Array, "H W"], grid: Grid, dtype) -> Float[Array, "A"]:
+    """Mean distance from anchors at pixel centres to the mask's pixels: a convolution with |r| by FFT, exact."""
+    height, width = mask.shape
+    reach = (2 * height, 2 * width)
+    padded = jnp.zeros(periodic_size(reach), dtype).at[:height, :width].set(mask.astype(dtype))
+    step, first_row, first_column = int(grid.spacing), int(grid.y), int(grid.x)
+    at_anchors = convolve_with_distance(padded, reach, 0.0)[
+        first_row : first_row + step * grid.height : step, first_column : first_column + step * grid.width : step
+    ]
+    return at_anchors.reshape(-1) / jnp.maximum(mask.sum(), 1).astype(dtype)
+
+
+def at_pixel_centers(grid: Grid, mask_shape: tuple[int, ...]) -> bool:
+    """Whether all anchors lie on centres of pixels of the mask."""
+    last = np.array([grid.y, grid.x]) + grid.spacing * (np.array([grid.height, grid.width]) - 1)
+    whole = all(float(value).is_integer() for value in (grid.x - 0.5, grid.y - 0.5, grid.spacing))
+    return whole and min(grid.x, grid.y) > 0 and bool((last < mask_shape).all())
+
+
+@jax.jit
+def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[Array, "A"]:
+    """Mean distance from anchors anywhere to the mask's pixel centres: row by row, mask @ distances.
+
+    The distances do not depend on the mask: under vmap they are computed once, and the product becomes one matrix
+    multiplication for all masks.
+    """
+    height, width = mask.shape
+    column_x = jnp.arange(width, dtype=anchors.dtype) + 0.5
+    row_y = jnp.arange(height, dtype=anchors.dtype) + 0.5
+    rows = mask.astype(anchors.dtype)
+
+    def chunk_total(chunk):
+        across = jnp.square(column_x[:, None] - chunk[:, 0][None])
+
+        def visit(total, row):
+            weights, y = row
+            distance = jnp.sqrt(across + jnp.square(y - chunk[:, 1])[None])
+            return total + jnp.matmul(weights, distance, precision=jax.lax.Precision.HIGHEST), None
+
+        zeros = jnp.zeros_like(chunk[:, 0]) + zero(mask, chunk).astype(chunk.dtype)
+        return jax.lax.scan(visit, zeros, (rows, row_y))[0]
+
+    count = -(-len(anchors) // _ANCHOR_CHUNK)
+    size = -(-len(anchors) // count)
+    padded = jnp.concatenate([anchors, jnp.broadcast_to(anchors[:1], (count * size - len(anchors), 2))])
+    total = jax.lax.map(chunk_total, padded.reshape(count, size, 2)).reshape(-1)[: len(anchors)]
+    return total / jnp.maximum(mask.sum(), 1).astype(total.dtype)
