@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Integer
 
 from jaxface import camera as cameras
 from jaxface import face_model as face_models
@@ -21,11 +21,12 @@ from jaxface.losses import (
     grid_anchors,
     landmark_loss,
     light_regularization,
+    mask_descriptor,
     photometric_loss,
     prdl_loss,
     reflectance_loss,
 )
-from jaxface.render import interpolate, rasterize
+from jaxface.render import interpolate, rasterize, visible_areas
 from jaxface.step import to_float
 
 PUBLISHED_SIZE = 224
@@ -95,7 +96,8 @@ def total_loss(
     face = decode_face(model, coefficients, camera)
     terms = {}
     if "prdl" in wanted:
-        terms["prdl"] = part_loss(model, face, batch["labels"], anchor_stride=anchor_stride)
+        targets = part_targets(batch["labels"], anchor_stride=anchor_stride)
+        terms["prdl"] = part_loss(model, face, targets, camera, anchor_stride=anchor_stride)
     if "landmark" in wanted:
         terms["landmark"] = marched_landmark_loss(
             model, face, coefficients.angles[:, 2], batch["landmarks"], batch["landmark_weights"], camera
@@ -117,34 +119,61 @@ def total_loss(
     return loss, means
 
 
-def part_loss(model: FaceModel, face: Face, labels: Array | np.ndarray, *, anchor_stride: int = 1) -> Float[Array, "B"]:
+def part_targets(labels: Integer[Array | np.ndarray, "B S S"], *, anchor_stride: int = 1) -> dict[str, Array]:
+    """PRDL's descriptors of the parts in label maps: what `part_loss` compares a face with.
+
+    Args:
+        labels: part labels.
+        anchor_stride: anchors lie on every n-th pixel in x and y.
+
+    Returns:
+        [B, A, 3] per part, in pixels of the label maps; zero for a part that is not there.
+    """
+    anchors = grid_anchors(*labels.shape[-2:], stride=anchor_stride)
+    masks = parts.part_masks(labels)
+    described = jax.vmap(jax.vmap(lambda mask: mask_descriptor(mask, anchors)))(jnp.stack(list(masks.values())))
+    return dict(zip(masks, described, strict=True))
+
+
+def part_loss(
+    model: FaceModel,
+    face: Face,
+    targets: Mapping[str, Float[Array, "B A 3"]],
+    camera: Camera,
+    *,
+    anchor_stride: int = 1,
+) -> Float[Array, "B"]:
     """PRDL between the model's projected parts and the pixels of a label map (3DDFA-V3, eq. 5 to 7).
 
+    Each vertex counts as much as the area around it that is seen, as pixels do (measured in experiments/prdl_bias).
     Model skin above the brows is left out where the target shows both brows, because its skin was cut there too.
 
     Args:
         model: the face model.
-        face: decoded with a camera of the label map's size S.
-        labels: [B, S, S] part labels.
+        face: decoded with `camera`.
+        targets: from `part_targets` of the crops, with the same stride.
+        camera: of the S x S crops.
         anchor_stride: anchors lie on every n-th pixel in x and y.
 
     Returns:
         Per sample, in px^2 of the 224 x 224 picture.
     """
-    height, width = labels.shape[-2:]
-    targets = parts.part_masks(labels)
+    height, width = camera.image_size
     points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
-    point_masks = {"skin": _below_brows(points, targets)}
+    areas = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    areas = {part: areas[:, model.parts[part]] for part in parts.PARTS}
+    both_brows = jnp.stack([targets[part].any((1, 2)) for part in ("left_brow", "right_brow")]).all(0)
+    areas["skin"] *= _below_brows(points) | ~both_brows[:, None]
+    # A part of which nothing is seen, though the photo shows it, is to be pulled back into the picture as a whole.
+    areas = {part: jnp.where(area.any(-1, keepdims=True), area, 1.0) for part, area in areas.items()}
     anchors = grid_anchors(height, width, stride=anchor_stride)
-    loss = prdl_loss(points, targets, anchors=anchors, point_masks=point_masks)
+    loss = prdl_loss(points, targets, anchors=anchors, point_masks=areas)
     return loss * (PUBLISHED_SIZE / width) ** 2
 
 
-def _below_brows(points: dict[str, Array], targets: dict[str, Array]) -> Bool[Array, "B N"]:
+def _below_brows(points: dict[str, Array]) -> Bool[Array, "B N"]:
     centroids = (parts.visible_centroid(points[part]) for part in ("left_brow", "right_brow"))
-    below = parts.below_brows(points["skin"], *centroids)
-    was_cut = targets["left_brow"].any((-2, -1)) & targets["right_brow"].any((-2, -1))
-    return jax.lax.stop_gradient(below | ~was_cut[:, None])
+    return jax.lax.stop_gradient(parts.below_brows(points["skin"], *centroids))
 
 
 def marched_landmark_loss(

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,8 +7,8 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxface import Camera, Coefficients, decode_face, parts
-from jaxface import objective as objectives
-from jaxface.objective import part_loss, total_loss
+from jaxface.objective import part_loss, part_targets, total_loss
+from jaxface.render import visible_areas
 from toy import toy_model
 from toy_training import toy_batch
 
@@ -134,13 +136,35 @@ def test_landmark_loss_against_its_definition(model, vector, batch):
 
 def test_the_skin_is_cut_at_the_brows_only_where_the_target_was(model, batch):
     face = decode_face(model, Coefficients.from_vector(batch["coefficients"], model), CAMERA)
-    points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
-    below = objectives._below_brows(points, parts.part_masks(batch["labels"]))
-    brow = np.asarray(points["left_brow"])[..., 1].mean(-1)
-    above = np.asarray(points["skin"])[..., 1] < brow[:, None] - 3
-    assert above[:-1].any(-1).all()
-    assert not np.asarray(below)[:-1][above[:-1]].any()
-    assert np.asarray(below)[-1].all()  # the last sample has no right brow
+    without_brow = np.where(batch["labels"] == parts.LABELS["left_brow"], 0, batch["labels"])
+    gradient = jax.jit(jax.grad(lambda points, targets: _part_loss(model, face, points, targets).sum()))
+    skin = np.setdiff1d(model.parts["skin"], np.concatenate([model.parts[part] for part in parts.SEVEN_PARTS]))
+    above = face.points[:, skin, 1] < face.points[:, model.parts["left_brow"], 1].mean(-1, keepdims=True) - 3
+    pulled, pulled_without_brow = (
+        np.asarray(gradient(face.points, part_targets(labels, anchor_stride=8)))[:-1, skin].any(-1)
+        for labels in (batch["labels"], without_brow)
+    )
+    above = above[:-1]  # the last sample has no right brow
+    assert above.any(-1).all() and not pulled[above].any()
+    assert pulled.any(-1).all() and pulled_without_brow[above].any()
+
+
+def _part_loss(model, face, points, targets):
+    return part_loss(model, dataclasses.replace(face, points=points), targets, CAMERA, anchor_stride=8)
+
+
+def test_hidden_vertices_do_not_count_unless_all_of_the_part_is_hidden(model, batch):
+    zeros = Coefficients.zeros(model, BATCH)
+    face = decode_face(model, zeros.replace(angles=zeros.angles + jnp.array([[0.0, 1.2, 0.0]])), CAMERA)
+    targets = part_targets(batch["labels"], anchor_stride=8)
+    gradient = np.asarray(jax.grad(lambda points: _part_loss(model, face, points, targets).sum())(face.points))
+    areas = visible_areas(face.points, face.depth, model.triangles, image_size=SIZE)
+    skin = np.setdiff1d(model.parts["skin"], np.concatenate([model.parts[part] for part in parts.SEVEN_PARTS]))
+    hidden = np.asarray(areas)[:, skin] == 0
+    assert hidden.any() and not gradient[:, skin][hidden].any()
+    outside = dataclasses.replace(face, points=face.points + 1000.0)
+    gradient = jax.grad(lambda points: _part_loss(model, outside, points, targets).sum())(outside.points)
+    assert (np.asarray(gradient)[:, model.parts["nose"]].mean(1) > 0).all()  # every descent step pulls it back
 
 
 def test_photometric_loss_sees_only_the_face(model, batch):
@@ -182,5 +206,5 @@ def test_part_loss_is_zero_for_an_empty_map_and_positive_otherwise(model, batch)
     face = decode_face(model, Coefficients.zeros(model, BATCH), CAMERA)
     labels = batch["labels"].copy()
     labels[0] = 0
-    loss = part_loss(model, face, labels, anchor_stride=8)
+    loss = part_loss(model, face, part_targets(labels, anchor_stride=8), CAMERA, anchor_stride=8)
     assert loss[0] == 0 and (loss[1:] > 0).all()

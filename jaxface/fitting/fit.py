@@ -17,11 +17,10 @@ from jaxface.face_model import FaceModel
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.landmarks import fit_landmarks
 from jaxface.fitting.priors import Prior
-from jaxface.losses import prdl
 from jaxface.losses.landmark import landmark_loss
 from jaxface.losses.photometric import photometric_loss
-from jaxface.objective import PUBLISHED_SIZE
-from jaxface.render import interpolate, projected_areas, rasterize
+from jaxface.objective import PUBLISHED_SIZE, part_loss, part_targets
+from jaxface.render import interpolate, rasterize
 from jaxface.step import to_float
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
@@ -101,22 +100,16 @@ def _paint(model, vector, batch, camera):
 
 @jax.jit(static_argnames=("steps", "anchor_stride"))
 def _descend(model, vector, batch, camera, prior, weights, *, steps, anchor_stride):
-    height, width = camera.image_size
-    anchors = prdl.grid_anchors(height, width, anchor_stride)
-    masks = parts.part_masks(batch["labels"])
-    describe = jax.vmap(lambda mask: prdl.mask_descriptor(mask, anchors))
-    targets = {part: describe(mask) for part, mask in masks.items()}  # once, not in every step
-    forehead_cut = masks["left_brow"].any((-2, -1)) & masks["right_brow"].any((-2, -1))
+    targets = part_targets(batch["labels"], anchor_stride=anchor_stride)  # once, not in every step
     rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
 
     def loss_of(vector):
         coefficients = Coefficients.from_vector(vector, model)
         face = decode_face(model, coefficients, camera)
-        squared_pixel = (PUBLISHED_SIZE / width) ** 2
         loss = weights.prior * jnp.square(vector / prior.deviation[None]).sum(-1)
-        loss += weights.prdl * squared_pixel * _part_loss(model, face, targets, anchors, forehead_cut)
-        loss += weights.landmark * squared_pixel * _landmark_loss(model, face, coefficients, batch)
+        loss += weights.prdl * part_loss(model, face, targets, camera, anchor_stride=anchor_stride)
+        loss += weights.landmark * _landmark_loss(model, face, coefficients, batch, camera)
         loss += weights.photometric * _color_loss(model, face, batch, camera)
         return loss.sum()  # samples share nothing: each gets the gradient of its own loss
 
@@ -129,21 +122,10 @@ def _descend(model, vector, batch, camera, prior, weights, *, steps, anchor_stri
     return jax.lax.scan(step, (vector, optimizer.init(vector)), length=steps)[0][0]
 
 
-def _part_loss(model: FaceModel, face: Face, targets, anchors, forehead_cut) -> Float[Array, "B"]:
-    points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
-    # PRDL is smallest where part and mask coincide only if vertices weigh as much as the pixels they cover. (Measured
-    # on two portraits: Part IoU 0.75 and 0.80 without these weights, 0.83 and 0.87 with them.)
-    areas = projected_areas(face.points, model.triangles)
-    masks = {part: areas[:, model.parts[part]] for part in parts.PARTS}
-    brows = (parts.visible_centroid(points[part]) for part in ("left_brow", "right_brow"))
-    below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
-    masks["skin"] = masks["skin"] * (below | ~forehead_cut[:, None])
-    return prdl.prdl_loss(points, targets, anchors=anchors, point_masks=masks)
-
-
-def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch) -> Float[Array, "B"]:
+def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch, camera) -> Float[Array, "B"]:
     points = landmark_points(model, face.points, coefficients.angles[:, 2])
-    return landmark_loss(points, batch["landmarks"], weights=batch["landmark_weights"])
+    loss = landmark_loss(points, batch["landmarks"], weights=batch["landmark_weights"])
+    return loss * (PUBLISHED_SIZE / camera.image_size[1]) ** 2
 
 
 def _color_loss(model: FaceModel, face: Face, batch, camera: Camera) -> Float[Array, "B"]:
