@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxface.networks.mobilenet_v3 import MobileNetV3
 from jaxface.networks.resnet import BasicBlock, Bottleneck, ResNet
 
-ENCODERS = ("resnet18", "resnet50", "mobilenet_v3_large")
+ENCODERS = ("resnet10", "resnet18", "resnet50", "mobilenet_v3_large")
 """The names that `create_encoder` knows."""
 
 
@@ -73,7 +73,7 @@ def create_encoder(
     `backbone.layer1.0.conv1.weight` is `params["backbone"]["layer1_0"]["conv1"]["kernel"]`.
 
     Args:
-        name: "resnet18", "resnet50" or "mobilenet_v3_large".
+        name: one of `ENCODERS`; "resnet10" is ResNet-18 with one block per stage instead of two.
         head_sizes: numbers of identity, expression and albedo coefficients.
         width_multiplier: channels relative to the published network; 0.5 makes training about four times cheaper.
         axis_name: name of the mapped axis (pmap, shard_map) over which batch statistics are averaged, or None.
@@ -83,8 +83,10 @@ def create_encoder(
         ValueError: for an unknown name.
     """
     settings: dict[str, Any] = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": dtype}
-    if name == "resnet18":
-        backbone: nn.Module = ResNet(BasicBlock, (2, 2, 2, 2), **settings)
+    if name == "resnet10":
+        backbone: nn.Module = ResNet(BasicBlock, (1, 1, 1, 1), **settings)
+    elif name == "resnet18":
+        backbone = ResNet(BasicBlock, (2, 2, 2, 2), **settings)
     elif name == "resnet50":
         backbone = ResNet(Bottleneck, (3, 4, 6, 3), **settings)
     elif name == "mobilenet_v3_large":

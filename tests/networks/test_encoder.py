@@ -101,7 +101,7 @@ def test_wrong_images_are_refused(image):
 
 
 def test_unknown_encoder_names_the_known_ones():
-    with pytest.raises(ValueError, match="resnet18, resnet50, mobilenet_v3_large"):
+    with pytest.raises(ValueError, match="resnet10, resnet18, resnet50, mobilenet_v3_large"):
         create_encoder("vgg", BFM_SIZES)
 
 
