@@ -8,22 +8,30 @@ from jaxface.losses import prdl
 from jaxface.losses.landmark import LANDMARK_WEIGHTS_68, landmark_loss, march_landmarks, unrolled_x
 from jaxface.losses.perceptual import cosine_feature_loss
 from jaxface.losses.photometric import photometric_loss
+from jaxface.losses.point_sets import chamfer_loss, density_aware_chamfer_loss, icp_loss
 from jaxface.losses.prdl import grid_anchors, mask_descriptor, point_descriptor, prdl_loss
 from jaxface.losses.regularization import coefficient_regularization, light_regularization, reflectance_loss
+from jaxface.losses.silhouette import part_triangles, reda_loss, silhouette_iou_loss
 
 __all__ = [
     "LANDMARK_WEIGHTS_68",
+    "chamfer_loss",
     "coefficient_regularization",
     "cosine_feature_loss",
+    "density_aware_chamfer_loss",
     "grid_anchors",
+    "icp_loss",
     "landmark_loss",
     "light_regularization",
     "march_landmarks",
     "mask_descriptor",
+    "part_triangles",
     "photometric_loss",
     "point_descriptor",
     "prdl",
     "prdl_loss",
+    "reda_loss",
     "reflectance_loss",
+    "silhouette_iou_loss",
     "unrolled_x",
 ]
