@@ -9,7 +9,9 @@ from jaxface.losses._distances import blocks, zero
 from jaxface.losses._grids import Grid, convolve_with_distance, periodic_size
 
 _BLOCK = 8  # rows of the mask per step
-_ANCHOR_CHUNK = 4096  # bounds the matrix of distances [W, chunk] that a row of the mask is multiplied with
+# Bounds of the matrix of distances [rows * W, chunk] that the mask is multiplied with.
+_ANCHOR_CHUNK = 4096
+_DISTANCES_AT_ONCE = 2**20
 
 
 def mask_extremes(
@@ -31,7 +33,32 @@ def mask_extremes(
 @jax.jit
 def _extremes_of_columns(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, "C Y"]]:
     """Of C columns of anchors: column c has the x of x[c] and the y of y[c]."""
-    height, width = mask.shape
+    height = len(mask)
+    across_near, across_far = _across(mask, x)
+
+    def visit(carry, block):
+        near, far = carry
+        block_near, block_far, row_y = block
+        for i in range(_BLOCK):
+            down = jnp.square(y - row_y[i])
+            near = jnp.minimum(near, block_near[i, :, None] + down)
+            far = jnp.maximum(far, block_far[i, :, None] + down)
+        return (near, far), None
+
+    rows = (across_near, jnp.inf), (across_far, -jnp.inf), (jnp.arange(height, dtype=x.dtype) + 0.5, 0.0)
+    zeros = jnp.zeros_like(y) + zero(mask, x, y).astype(y.dtype)
+    (near, far), _ = jax.lax.scan(
+        visit, (zeros + jnp.inf, zeros), tuple(blocks(row, _BLOCK, fill) for row, fill in rows)
+    )
+    return jnp.sqrt(near), jnp.sqrt(far)
+
+
+def _across(mask, x) -> tuple[Float[Array, "H C"], Float[Array, "H C"]]:
+    """Squared distance in x from each column of anchors to the nearest and the furthest pixel of every row.
+
+    inf and -inf for a row without pixels. From running maxima along the rows.
+    """
+    width = mask.shape[1]
     columns = jnp.arange(width, dtype=jnp.int16 if width < 2**13 else jnp.int32)  # short integers scan faster
     pixel = jnp.clip(jnp.floor(x), 0, width - 1).astype(jnp.int32)
 
@@ -39,25 +66,12 @@ def _extremes_of_columns(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, 
         distance = jnp.square(x[None] - (column.astype(x.dtype) + 0.5))
         return jnp.where((column >= 0) & (column < width), distance, jnp.inf)
 
-    def visit(carry, block):
-        near, far = carry
-        rows, row_y = block
-        # For every pixel: the last masked column up to it in its row, and the first from it on.
-        left = jax.lax.cummax(jnp.where(rows, columns[None], -1), axis=1)
-        right = jax.lax.cummin(jnp.where(rows, columns[None], width), axis=1, reverse=True)
-        across_near = jnp.minimum(across(left[:, pixel]), across(right[:, pixel]))
-        first, last = right[:, :1], left[:, -1:]
-        across_far = jnp.where(first <= last, jnp.maximum(across(first), across(last)), -jnp.inf)
-        for i in range(_BLOCK):
-            down = jnp.square(y - row_y[i])
-            near = jnp.minimum(near, across_near[i, :, None] + down)
-            far = jnp.maximum(far, across_far[i, :, None] + down)
-        return (near, far), None
-
-    row_blocks = blocks(mask, _BLOCK), blocks(jnp.arange(height, dtype=x.dtype) + 0.5, _BLOCK)
-    zeros = jnp.zeros_like(y) + zero(mask, x, y).astype(y.dtype)
-    (near, far), _ = jax.lax.scan(visit, (zeros + jnp.inf, zeros), row_blocks)
-    return jnp.sqrt(near), jnp.sqrt(far)
+    # For every pixel: the last masked column up to it in its row, and the first from it on.
+    left = jax.lax.cummax(jnp.where(mask, columns[None], -1), axis=1)
+    right = jax.lax.cummin(jnp.where(mask, columns[None], width), axis=1, reverse=True)
+    near = jnp.minimum(across(left[:, pixel]), across(right[:, pixel]))
+    first, last = right[:, :1], left[:, -1:]
+    return near, jnp.where(first <= last, jnp.maximum(across(first), across(last)), -jnp.inf)
 
 
 def grid_mask_mean(mask: Bool[Array, "H W"], grid: Grid, dtype) -> Float[Array, "A"]:
@@ -81,7 +95,7 @@ def at_pixel_centers(grid: Grid, mask_shape: tuple[int, ...]) -> bool:
 
 @jax.jit
 def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[Array, "A"]:
-    """Mean distance from anchors anywhere to the mask's pixel centres: row by row, mask @ distances.
+    """Mean distance from anchors anywhere to the mask's pixel centres: mask @ distances, some rows at a time.
 
     The distances do not depend on the mask: under vmap they are computed once, and the product becomes one matrix
     multiplication for all masks.
@@ -89,18 +103,20 @@ def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[A
     height, width = mask.shape
     column_x = jnp.arange(width, dtype=anchors.dtype) + 0.5
     row_y = jnp.arange(height, dtype=anchors.dtype) + 0.5
-    rows = mask.astype(anchors.dtype)
+    rows_at_once = max(1, _DISTANCES_AT_ONCE // (width * min(len(anchors), _ANCHOR_CHUNK)))
+    row_blocks = blocks(mask.astype(anchors.dtype), rows_at_once), blocks(row_y, rows_at_once)
 
     def chunk_total(chunk):
         across = jnp.square(column_x[:, None] - chunk[:, 0][None])
 
-        def visit(total, row):
-            weights, y = row
-            distance = jnp.sqrt(across + jnp.square(y - chunk[:, 1])[None])
-            return total + jnp.matmul(weights, distance, precision=jax.lax.Precision.HIGHEST), None
+        def visit(total, block):
+            weights, y = block
+            down = jnp.square(y[:, None] - chunk[:, 1][None])
+            distance = jnp.sqrt(across[None] + down[:, None]).reshape(rows_at_once * width, len(chunk))
+            return total + jnp.matmul(weights.reshape(-1), distance, precision=jax.lax.Precision.HIGHEST), None
 
         zeros = jnp.zeros_like(chunk[:, 0]) + zero(mask, chunk).astype(chunk.dtype)
-        return jax.lax.scan(visit, zeros, (rows, row_y))[0]
+        return jax.lax.scan(visit, zeros, row_blocks)[0]
 
     count = -(-len(anchors) // _ANCHOR_CHUNK)
     size = -(-len(anchors) // count)

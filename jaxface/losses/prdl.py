@@ -209,7 +209,8 @@ def _describer(anchors, names: Sequence[str], exact: bool, implementation: str):
 
 def _fastest(points, weights, anchors, grid: _grids.Grid | None, exact: bool) -> dict:
     # Sizes are known when a function is traced, so each shape compiles to one way only.
-    columns = None if grid is None else grid.width
+    # Narrow rows would not fill the processor's vector registers.
+    columns = None if grid is None or grid.width < 32 else grid.width
     functions = {
         "min": lambda: _distances.nearest_distance(points, anchors, columns),
         "max": lambda: _distances.furthest_distance(points, anchors, columns),
@@ -297,7 +298,7 @@ def _describe_points(
     groups: list[list[str]] = []
     for part in sorted(points, key=lambda part: (statistics[part], -np.shape(points[part])[1])):
         first = groups[-1][0] if groups else part
-        alike = statistics[part] == statistics[first] and 2 * np.shape(points[part])[1] >= np.shape(points[first])[1]
+        alike = statistics[part] == statistics[first] and 4 * np.shape(points[part])[1] >= np.shape(points[first])[1]
         if groups and alike:
             groups[-1].append(part)
         else:
