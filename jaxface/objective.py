@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from jaxface import camera as cameras
 from jaxface import face_model as face_models
@@ -163,17 +163,14 @@ def part_loss(
     areas = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
     areas = {part: areas[:, model.parts[part]] for part in parts.PARTS}
     both_brows = jnp.stack([targets[part].any((1, 2)) for part in ("left_brow", "right_brow")]).all(0)
-    areas["skin"] *= _below_brows(points) | ~both_brows[:, None]
     # A part of which nothing is seen, though the photo shows it, is to be pulled back into the picture as a whole.
     areas = {part: jnp.where(area.any(-1, keepdims=True), area, 1.0) for part, area in areas.items()}
+    brows = (parts.visible_centroid(points[part], areas[part]) for part in ("left_brow", "right_brow"))
+    below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
+    areas["skin"] *= below | ~both_brows[:, None]
     anchors = grid_anchors(height, width, stride=anchor_stride)
     loss = prdl_loss(points, targets, anchors=anchors, point_masks=areas)
     return loss * (PUBLISHED_SIZE / width) ** 2
-
-
-def _below_brows(points: dict[str, Array]) -> Bool[Array, "B N"]:
-    centroids = (parts.visible_centroid(points[part]) for part in ("left_brow", "right_brow"))
-    return jax.lax.stop_gradient(parts.below_brows(points["skin"], *centroids))
 
 
 def marched_landmark_loss(

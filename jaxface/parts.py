@@ -112,6 +112,13 @@ def cut_forehead(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return result
 
 
-def visible_centroid(points: Float[Array, "*B N 2"]) -> Float[Array, "*B 2"]:
-    """Mean of a part's projected vertices, held fixed for gradients: it places a cut, it does not move the face."""
-    return jax.lax.stop_gradient(points.mean(-2))
+def visible_centroid(points: Float[Array, "*B N 2"], areas: Float[Array, "*B N"] | None = None) -> Float[Array, "*B 2"]:
+    """Centroid of what is seen of a part, held fixed for gradients: it places a cut, it does not move the face.
+
+    Args:
+        points: the part's projected vertices in pixels.
+        areas: what each of them stands for, such as `render.visible_areas`, some of it positive; all alike if None.
+    """
+    if areas is None:
+        return jax.lax.stop_gradient(points.mean(-2))
+    return jax.lax.stop_gradient((areas[..., None] * points).sum(-2) / areas.sum(-1, keepdims=True))
