@@ -33,13 +33,13 @@ def finished(tmp_path_factory):
 def test_variants_are_trained_and_compared(finished):
     folder, output = finished
     results = json.loads((folder / "results.json").read_text())
-    assert [run["variant"] for run in results["runs"]] == ["no PRDL", "stride 8"]
+    assert [run["variant"] for run in results["runs"]] == ["no PRDL", "stride 16"]
     without, with_prdl = (run["encoder"] for run in results["runs"])
     assert 0 < without["part_iou"] < 1 and without != with_prdl
     assert results["runs"][0]["mean_face"] == results["runs"][1]["mean_face"]  # the same held-out faces
     summary = results["summary"]["guided"]
     gain = with_prdl["part_iou"] - without["part_iou"]
-    assert math.isclose(summary["stride 8"]["part_iou"]["gain"]["mean"], gain)
+    assert math.isclose(summary["stride 16"]["part_iou"]["gain"]["mean"], gain)
     assert summary["no PRDL"]["part_iou"]["gain"]["mean"] == 0
     assert (folder / "ablation.png").read_bytes()[:4] == b"\x89PNG"
     assert "| Part IoU, mean of seven parts |" in output
