@@ -244,7 +244,7 @@ def _members(points, mask) -> tuple[Float[Array, "N D"], Float[Array, "N"], Bool
     if mask is None:
         return points, jnp.full(len(points), 1.0 / len(points), points.dtype), jnp.asarray(True)
     weights = jax.lax.stop_gradient(jnp.asarray(mask).astype(points.dtype))
-    valid = weights > 0
+    valid = ~(weights <= 0)  # a weight that is NaN is not to hide its point
     some = valid.any()
     # Points left out take the place of the first that counts: nothing changes for f_min and f_max, and should one of
     # these copies be matched, its gradient flows to the original.

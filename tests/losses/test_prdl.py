@@ -263,6 +263,11 @@ class TestPointMasks:
         points, weights = random_points(300), np.random.default_rng(2).uniform(-0.2, 1, 300).clip(0).astype(np.float32)
         np.testing.assert_allclose(describe(points, GRID, weights), oracle.descriptor(points, GRID, weights), atol=1e-3)
 
+    def test_a_weight_that_is_nan_does_not_hide_its_point(self):
+        weights = np.ones(300, np.float32)
+        weights[5] = np.nan
+        assert np.isnan(describe(random_points(300), GRID, weights)[:, 2]).all()
+
     def test_a_set_without_points_is_all_zero_with_zero_gradient(self):
         points = np.full((300, 2), np.nan, np.float32)
         nobody = np.zeros(300, bool)
