@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.parallel = "pmap"  # or "sharded": jit over a device mesh
     config.multi_host = False  # True: one process per host, found by JAX (see parallel.initialize)
     config.log_every = 20  # steps whose mean makes one line of metrics.jsonl
-    config.checkpoint_every = 500  # steps between checkpoints, each with a held-out evaluation and a preview
+    config.checkpoint_every = 1000  # steps between checkpoints, each with a held-out evaluation and a preview
     config.max_skipped_steps = 0  # per log: steps that may be left out because their loss is not finite
 
     config.encoder = ConfigDict()  # arguments of networks.create_encoder

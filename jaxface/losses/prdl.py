@@ -152,7 +152,8 @@ def prdl_loss(
             are ignored.
         anchors: [A, D] in pixels, usually `grid_anchors(height, width, stride)`; see `point_descriptor`.
         weights: w_p of each part, one number or one per sample; 1 for a part that is not listed. A part of a sample
-            weighs nothing where its target is empty (a mask or a descriptor of zeros) or all its points are masked.
+            weighs nothing where its target is empty (a mask without pixels, a descriptor whose column max is zero) or
+            all its points are masked.
         point_masks: which points count, or their weights in f_ave; parts not listed count whole. Weights in proportion
             to the visible area that each vertex stands for (`jaxface.render.visible_areas`) make the loss zero for
             the true face; the paper's plain form (no masks) is not, since its vertices are denser here than there.
