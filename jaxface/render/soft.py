@@ -8,6 +8,8 @@ count.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,31 +68,60 @@ def soft_silhouette(
     shape = (*points.shape[:-2], *size)
     if points.size == 0 or triangles.shape[0] == 0:
         return jnp.zeros(shape, points.dtype)
+    return silhouette(points, triangles, size, sigma, SOFTRAS).reshape(shape)
+
+
+class Rim(NamedTuple):
+    """How a triangle's coverage D falls off around its outline.
+
+    Attributes:
+        logarithm: -log(1 - D) of inside (bool) and of the squared distance to the outline over sigma; no more than
+            about exp(-that) outside.
+        slope: its derivative in the latter.
+    """
+
+    logarithm: Callable[[Array, Array], Array]
+    slope: Callable[[Array, Array], Array]
+
+
+SOFTRAS = Rim(
+    # softplus(sign d^2 / sigma)
+    logarithm=lambda inside, squared: jnp.where(inside, squared, 0.0) + jnp.log1p(jnp.exp(-squared)),
+    slope=lambda inside, squared: jnp.where(inside, jax.nn.sigmoid(squared), -jax.nn.sigmoid(-squared)),
+)
+
+
+def silhouette(
+    points: Float[Array, "*B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], sigma: float, rim: Rim
+) -> Float[Array, "N H W"]:
+    """1 - prod(1 - D) over all triangles, of the flattened batch; sigma in squared units of half the image's height."""
     flat = points.reshape(math.prod(points.shape[:-2]), *points.shape[-2:])
-    softness = sigma * size[0] ** 2 / 4  # sigma in squared pixels
-    return -jnp.expm1(-_total_softplus(flat, triangles, size, softness)).reshape(shape)
+    softness = sigma * image_size[0] ** 2 / 4  # sigma in squared pixels
+    return -jnp.expm1(-_total_logarithm(flat, triangles, image_size, softness, rim))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _total_softplus(
-    points: Float[Array, "B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], softness: float
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _total_logarithm(
+    points: Float[Array, "B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], softness: float, rim: Rim
 ) -> Float[Array, "B H W"]:
-    """-sum over triangles of log(1 - D) = sum of softplus(sign d^2 / sigma), at every pixel."""
+    """-sum over triangles of log(1 - D) at every pixel."""
     corners, boxes, chunk = _prepare(points, triangles, image_size, softness)
 
     def visit(total, item, column, row, valid):
         columns, rows, target = _pixels(item // triangles.shape[0], column, row, valid, boxes.tile, image_size)
-        return total.at[target].add(_softplus(corners[..., item], columns, rows, softness), mode="drop")
+        inside, squared, _, _ = _nearest(corners[..., item], columns, rows)
+        exponent = jnp.minimum(jnp.minimum(squared[0], squared[1]), squared[2]) / softness
+        return total.at[target].add(rim.logarithm(inside, exponent), mode="drop")
 
     total = jnp.zeros(points.shape[0] * math.prod(image_size), points.dtype)
     return loop_over_tiles(boxes, visit, total, chunk=chunk).reshape(points.shape[0], *image_size)
 
 
-def _forward(points, triangles, image_size, softness):
-    return _total_softplus(points, triangles, image_size, softness), (points, triangles)
+def _forward(points, triangles, image_size, softness, rim):
+    return _total_logarithm(points, triangles, image_size, softness, rim), (points, triangles)
 
 
-def _backward(image_size, softness, saved, cotangent):
+def _backward(image_size, softness, rim, saved, cotangent):
     # A loop of unknown length cannot be differentiated backwards as it stands, nor should its steps be kept: the second
     # loop computes each tile anew and adds its gradient to the corners.
     points, triangles = saved
@@ -100,7 +131,7 @@ def _backward(image_size, softness, saved, cotangent):
     def visit(gradient, item, column, row, valid):
         columns, rows, target = _pixels(item // count, column, row, valid, boxes.tile, image_size)
         weights = cotangent.at[target].get(mode="fill", fill_value=0)
-        change = _softplus_gradient(corners[..., item], columns, rows, softness, weights)
+        change = _corner_gradient(corners[..., item], columns, rows, softness, rim, weights)
         vertex = triangles[item % count] + (item // count * points.shape[1])[:, None]
         return gradient.at[vertex].add(change.transpose(2, 1, 0))
 
@@ -108,7 +139,7 @@ def _backward(image_size, softness, saved, cotangent):
     return loop_over_tiles(boxes, visit, gradient, chunk=chunk).reshape(points.shape), None
 
 
-_total_softplus.defvjp(_forward, _backward)
+_total_logarithm.defvjp(_forward, _backward)
 
 
 def _prepare(
@@ -154,23 +185,15 @@ def _nearest(
     return positive | negative, squared, along, offset
 
 
-def _softplus(
-    corners: Float[Array, "2 3 C"], columns: Int[Array, "M C"], rows: Int[Array, "M C"], softness: float
-) -> Float[Array, "M C"]:
-    """softplus(sign d^2 / sigma) of triangles at the pixels of their tiles."""
-    inside, squared, _, _ = _nearest(corners, columns, rows)
-    exponent = jnp.minimum(jnp.minimum(squared[0], squared[1]), squared[2]) / softness
-    return jnp.where(inside, exponent, 0.0) + jnp.log1p(jnp.exp(-exponent))
-
-
-def _softplus_gradient(
+def _corner_gradient(
     corners: Float[Array, "2 3 C"],
     columns: Int[Array, "M C"],
     rows: Int[Array, "M C"],
     softness: float,
+    rim: Rim,
     cotangent: Float[Array, "M C"],
 ) -> Float[Array, "2 3 C"]:
-    """Gradient of sum(cotangent * softplus) in the corners: d^2 pulls at the two ends of the nearest edge.
+    """Gradient of sum(cotangent * logarithm) in the corners: d^2 pulls at the two ends of the nearest edge.
 
     The place of the nearest point along the edge counts as fixed: moving it does not change d^2 to first order.
     """
@@ -181,8 +204,7 @@ def _softplus_gradient(
     def choose(values):
         return jnp.where(first, values[0], jnp.where(second, values[1], values[2]))
 
-    signed = jnp.where(inside, 1.0, -1.0) / softness
-    pull = 2 * cotangent * signed * jax.nn.sigmoid(signed * choose(squared))
+    pull = 2 * cotangent / softness * rim.slope(inside, choose(squared) / softness)
     pulls = [pull * choose([pair[axis] for pair in offset]) for axis in range(2)]
     # The compiler would compute all of this again for each of the six sums below.
     pulls, along, first, second = jax.lax.optimization_barrier((pulls, choose(along), first, second))
