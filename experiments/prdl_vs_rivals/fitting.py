@@ -1,0 +1,121 @@
+"""The fit: Adam on one loss and the prior, the same for every loss."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, UInt8
+from methods import Loss, Method, make_targets, part_vertices, point_masks
+from settings import Settings
+
+from jaxface import parts
+from jaxface.camera import Camera
+from jaxface.coefficients import Coefficients, vector_sizes
+from jaxface.face import decode_face
+from jaxface.face_model import FaceModel
+from jaxface.fitting.fit import RATES
+from jaxface.fitting.priors import Prior
+from jaxface.losses import grid_anchors
+
+PRIOR_PULL = 0.03
+"""The prior: a coefficient one standard deviation from the mean is pulled back by so much of a full step of Adam."""
+
+SECOND_MOMENT = 0.9
+"""Adam's second decay. Gradients of squared distances shrink a hundredfold on the way; a long memory of them (0.999)
+would make the last steps too small."""
+
+
+class Fitter:
+    """Fits batches of one size with one loss; compiled once.
+
+    Each step moves a coefficient by rate * factor * (Adam's direction + PRIOR_PULL * coefficient / deviation). Adam's
+    direction does not depend on the scale of the loss, so with the prior beside the loss, not inside it, its weight is
+    the same for all losses (Loshchilov and Hutter 2019, "Decoupled weight decay regularization").
+
+    Attributes:
+        seconds: spent on steps so far, compilation left out.
+        face_steps: steps so far, times the faces that they moved.
+    """
+
+    def __init__(self, method: Method, loss: Loss, model: FaceModel, prior: Prior, settings: Settings):
+        """Prepares a fit.
+
+        Args:
+            method: what the loss is given.
+            loss: one of the method's variants.
+            model: the face model.
+            prior: of its coefficients.
+            settings: size of the label maps, anchors, steps and size of a batch.
+        """
+        self.method, self.loss, self.model, self.prior = method, loss, model, prior
+        self.settings, self.camera = settings, Camera().resized(settings.size)
+        self.vertices, self.triangles = part_vertices(model, method)
+        self.anchors = grid_anchors(settings.size, settings.size, settings.anchor_stride)
+        self.optimizer = optax.scale_by_adam(b2=SECOND_MOMENT)
+        self.seconds, self.face_steps = 0.0, 0
+        self._targets = jax.jit(lambda labels: make_targets(method, labels, self.anchors))
+        self._compiled: Callable | None = None
+
+    def run(
+        self,
+        start: Float[np.ndarray, "N K"],
+        labels: UInt8[np.ndarray, "N S S"],
+        factor: Float[np.ndarray, "N"],
+        watch: Callable[[int, Float[np.ndarray, "B K"], slice], None],
+    ) -> Float[np.ndarray, "N K"]:
+        """Fits any number of faces, batch after batch.
+
+        Args:
+            start: coefficients to start from.
+            labels: label maps to fit.
+            factor: of all rates, for each face.
+            watch: called before the first step and after every chunk with the steps done, the coefficients of a batch,
+                and which of the faces these are.
+        """
+        result, batch, chunk = [], self.settings.batch, self.settings.chunk
+        for begin in range(0, len(start), batch):
+            index = np.minimum(np.arange(begin, begin + batch), len(start) - 1)  # the last one fills the batch up
+            faces = slice(begin, min(begin + batch, len(start)))
+            count = faces.stop - begin
+            state, arguments = self._begin(start[index], labels[index], factor[index])
+            watch(0, np.asarray(state[0])[:count], faces)
+            for done in range(chunk, self.settings.steps + 1, chunk):
+                before = time.perf_counter()
+                state = jax.block_until_ready(self._compiled(state, *arguments))
+                self.seconds += time.perf_counter() - before
+                self.face_steps += chunk * batch
+                watch(done, np.asarray(state[0])[:count], faces)
+            result.append(np.asarray(state[0])[:count])
+        return np.concatenate(result)
+
+    def _begin(self, start, labels, factor):
+        labels, vector = jnp.asarray(labels), jnp.asarray(start)
+        left, right = ((labels == parts.LABELS[part]).any((1, 2)) for part in ("left_brow", "right_brow"))
+        state = (vector, self.optimizer.init(vector), jnp.zeros((), jnp.int32))
+        arguments = (self.model, self.prior, self._targets(labels), left & right, jnp.asarray(factor, jnp.float32))
+        if self._compiled is None:
+            self._compiled = jax.jit(self._advance).lower(state, *arguments).compile()
+        return state, arguments
+
+    def _advance(self, state, model, prior, targets, cut, factor):
+        rates = np.repeat(np.float32(list(RATES.values())), vector_sizes(model))
+
+        def step(state, _):
+            vector, optimizer_state, count = state
+            gradient = jax.grad(lambda v: self._losses(v, model, targets, cut).sum())(vector)
+            direction, optimizer_state = self.optimizer.update(gradient, optimizer_state)
+            fall = 0.5 * (1 + jnp.cos(jnp.pi * count / self.settings.steps))
+            move = direction + PRIOR_PULL * vector / prior.deviation[None]
+            vector = vector - fall * factor[:, None] * rates[None] * move
+            return (jnp.clip(vector, prior.lower[None], prior.upper[None]), optimizer_state, count + 1), None
+
+        return jax.lax.scan(step, state, length=self.settings.chunk)[0]
+
+    def _losses(self, vector, model, targets, cut) -> Float[Array, "B"]:
+        face = decode_face(model, Coefficients.from_vector(vector, model), self.camera)
+        points = {part: face.points[:, vertices] for part, vertices in self.vertices.items()}
+        masks = point_masks(self.method, model, face, self.vertices, cut, self.camera.image_size[0])
+        return self.loss(points, targets, self.triangles, self.anchors, masks)

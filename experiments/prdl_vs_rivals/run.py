@@ -1,0 +1,241 @@
+"""Fits faces to part segmentation alone, with PRDL and with each of its rivals.
+
+    python experiments/prdl_vs_rivals/run.py [--quick] [--out FOLDER]
+
+Figures 8 and 9 of 3DDFA-V3 (Wang et al. 2024, arXiv 2312.00311), with numbers. Writes results.json, the tables of
+README.md, faces.png and curves.png. Needs the extra `photo` (the portraits' part masks, matplotlib).
+"""
+
+import argparse
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+from faces import Faces, join, moved, part_ious, portraits, rough_start, synthetic_faces
+from jaxtyping import Float
+from methods import METHODS, Loss
+from settings import FULL, QUICK, Settings
+from tqdm import tqdm
+
+import jaxface
+from fitting import PRIOR_PULL, SECOND_MOMENT, Fitter
+from jaxface import face_model as face_models
+from jaxface.coefficients import Coefficients
+from jaxface.command_line import atomic_write, run
+from jaxface.face_model import FaceModel
+from jaxface.fitting import coefficient_prior
+from jaxface.metrics import mean_part_iou, vertex_error_mm
+from jaxface.parts import PARTS
+from jaxface.photos import keep_compiled
+
+HERE = Path(__file__).resolve().parent
+WORKERS = 2
+
+
+class Experiment:
+    """The faces, and what is done with every method."""
+
+    def __init__(self, settings: Settings):
+        """Draws the faces and finds the portraits."""
+        self.settings, self.stopped = settings, threading.Event()
+        self.model = jax.tree.map(jnp.asarray, jaxface.load_face_model("anny"))
+        self.prior = coefficient_prior(self.model, expression_units=True)
+        size = settings.size
+        self.tuning = synthetic_faces(self.model, count=settings.tuning_faces, seed=1, size=size)
+        self.test = join(
+            synthetic_faces(self.model, count=settings.test_faces, seed=2, size=size), portraits(self.model, size=size)
+        )
+        self.tuning_start = rough_start(self.model, self.tuning, seed=4)
+        self.test_start = rough_start(self.model, self.test, seed=5)
+        near = synthetic_faces(self.model, count=settings.reach_faces, seed=3, size=size, largest_yaw=15.0)
+        self.reach_start, self.starts = self._starts(near)
+        self.reach = near.take(np.tile(np.arange(settings.reach_faces), len(self.starts)))
+
+    def _starts(self, faces: Faces) -> tuple[Float[np.ndarray, "N K"], list[tuple[str, int]]]:
+        """The true face; the mean face in its place, and moved by each offset, in a direction of its own; their names.
+
+        A face is shifted in a random direction, or turned by a yaw to either side.
+        """
+        random, count = np.random.default_rng(6), len(faces.names)
+        angle = random.uniform(0, 2 * np.pi, count)
+        aside = np.stack([np.cos(angle), np.sin(angle)], -1)
+        yaw = np.sign(random.uniform(-1, 1, count))[:, None] * np.array([[0, 1, 0]])
+        names = [("px", value) for value in self.settings.shifts] + [
+            ("degrees", value) for value in self.settings.turns
+        ]
+        starts = [
+            moved(
+                self.model,
+                faces.placement,
+                shift=aside * (value if unit == "px" else 0),
+                turn=yaw * (value if unit == "degrees" else 0),
+                enlarge=np.ones(count),
+            )
+            for unit, value in names
+        ]
+        return np.concatenate([faces.truth, *starts]), [("truth", 0), *names]
+
+    def calls(self) -> int:
+        """How often the progress bar moves."""
+        settings, total = self.settings, 0
+        for name in settings.methods:
+            variants = len(self._variants(name))
+            fits = [len(self.tuning.names)] * (len(settings.factors) + variants - 1)
+            batches = sum(-(-n // settings.batch) for n in (*fits, len(self.test.names), len(self.reach.names)))
+            total += batches * (1 + settings.steps // settings.chunk)
+        return total
+
+    def _variants(self, name: str) -> dict[str, Loss]:
+        return dict(list(METHODS[name].variants.items())[: self.settings.variants])
+
+    def compete(self, name: str, bar: tqdm) -> tuple[dict, Float[np.ndarray, "N K"]]:
+        """Tunes a method, fits the test faces, and tries its reach; results, and the fitted coefficients."""
+
+        def watch(*_):
+            if self.stopped.is_set():
+                raise KeyboardInterrupt
+            bar.update()
+
+        way: dict[int, list[np.ndarray]] = {}
+
+        def watch_the_way(done, vector, faces):
+            iou = part_ious(self.model, vector, self.test.labels[faces])
+            way.setdefault(done, []).append(np.asarray(mean_part_iou(iou)))
+            watch()
+
+        fitter, factor, tuning = self._tune(name, watch)
+        fitter.seconds, fitter.face_steps = 0.0, 0
+        count = len(self.test.names)
+        fitted = fitter.run(self.test_start, self.test.labels, np.full(count, factor), watch_the_way)
+        each = fitter.seconds / fitter.face_steps
+        count = len(self.reach.names)
+        reached = fitter.run(self.reach_start, self.reach.labels, np.full(count, factor), watch)
+        reached = _iou(self.model, reached, self.reach).reshape(len(self.starts), -1)
+        return {
+            "title": METHODS[name].title,
+            "tuning": tuning,
+            "test": self.measure(fitted),
+            "way": {
+                "steps": sorted(way),
+                "part_iou": [float(np.concatenate(way[step])[self.test.known].mean()) for step in sorted(way)],
+            },
+            "milliseconds_per_face_and_step": 1000 * each,
+            "reach": [
+                {"unit": unit, "offset": value, "part_iou": row.tolist()}
+                for (unit, value), row in zip(self.starts, reached, strict=True)
+            ],
+        }, fitted
+
+    def _tune(self, name: str, watch) -> tuple[Fitter, float, list[dict]]:
+        """Chooses a variant at the middle factor, then the factor, both by Part IoU of the tuning faces."""
+        factors, count = self.settings.factors, len(self.tuning.names)
+        middle, tried = factors[len(factors) // 2], []
+
+        def try_out(fitter: Fitter, variant: str, factor: float) -> dict:
+            vector = fitter.run(self.tuning_start, self.tuning.labels, np.full(count, factor), watch)
+            iou = float(_iou(self.model, vector, self.tuning).mean())
+            tried.append({"variant": variant, "factor": factor, "part_iou": iou, "chosen": False})
+            return tried[-1]
+
+        fitters = {
+            variant: Fitter(METHODS[name], loss, self.model, self.prior, self.settings)
+            for variant, loss in self._variants(name).items()
+        }
+        entries = [try_out(fitter, variant, middle) for variant, fitter in fitters.items()]
+        variant = max(entries, key=_part_iou)["variant"]
+        for factor in factors:
+            if factor != middle:
+                try_out(fitters[variant], variant, factor)
+        best = max(tried, key=_part_iou)
+        best["chosen"] = True
+        return fitters[variant], best["factor"], tried
+
+    def measure(self, vector: Float[np.ndarray, "N K"]) -> dict:
+        """Part IoU at 224 x 224 and vertex error of coefficients for the test faces."""
+        iou = part_ious(self.model, vector, self.test.full_labels)
+        mean, known = np.asarray(mean_part_iou(iou)), self.test.known
+        error = np.asarray(vertex_error_mm(_shape(self.model, vector), _shape(self.model, self.test.truth)))
+        return {
+            "part_iou": _by_part(np.nanmean(iou[known], 0)),
+            "mean_part_iou": mean[known].tolist(),
+            "vertex_error_mm": error[known].tolist(),
+            "portraits": {
+                name: {"mean_part_iou": float(mean[i]), "part_iou": _by_part(iou[i])}
+                for i, name in enumerate(self.test.names)
+                if not known[i]
+            },
+        }
+
+
+def _part_iou(entry: dict) -> float:
+    return entry["part_iou"]
+
+
+def _by_part(iou: Float[np.ndarray, "8"]) -> dict[str, float]:
+    return dict(zip(PARTS, iou.tolist(), strict=True))
+
+
+def _iou(model: FaceModel, vector: Float[np.ndarray, "N K"], faces: Faces) -> Float[np.ndarray, "N"]:
+    return np.asarray(mean_part_iou(part_ious(model, vector, faces.full_labels)))
+
+
+def _shape(model: FaceModel, vector: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N V 3"]:
+    coefficients = Coefficients.from_vector(jnp.asarray(vector), model)
+    return np.asarray(face_models.shape(model, coefficients.identity, coefficients.expression))
+
+
+def run_experiment(settings: Settings, out: Path) -> dict:
+    """Runs everything and writes it to `out`; returns what results.json holds."""
+    begin = time.perf_counter()
+    experiment = Experiment(settings)
+    results: dict = {
+        "settings": dataclasses.asdict(settings) | {"prior_pull": PRIOR_PULL, "adam_b2": SECOND_MOMENT},
+        "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
+        "test_faces": experiment.test.names,
+        "start": experiment.measure(experiment.test_start),
+        "methods": {},
+    }
+    fitted = {}
+    # One core is all that a fit keeps busy. The slow methods first, so that both cores end at about the same time.
+    order = sorted(settings.methods, key=lambda name: not METHODS[name].draws)
+    with tqdm(total=experiment.calls(), dynamic_ncols=True) as bar, ThreadPoolExecutor(WORKERS) as pool:
+        pending = {name: pool.submit(experiment.compete, name, bar) for name in order}
+        try:
+            for name in settings.methods:
+                results["methods"][name], fitted[name] = pending[name].result()
+        except BaseException:
+            experiment.stopped.set()
+            raise
+    results["minutes"] = (time.perf_counter() - begin) / 60
+    with atomic_write(out / "results.json") as partial:
+        partial.write_text(json.dumps(results, indent=1) + "\n")
+    report.write_readme(HERE / "README.md", out / "README.md", results)
+    report.draw_curves(out / "curves.png", results)
+    report.draw_faces(out / "faces.png", experiment.model, experiment.test, fitted, results)
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few faces and steps, to see that everything works")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: here; outputs/... with --quick)")
+    options = parser.parse_args(arguments)
+    out = options.out or (Path("outputs/experiments/prdl_vs_rivals") if options.quick else HERE)
+    results = run_experiment(QUICK if options.quick else FULL, out)
+    print(report.tables(results))
+    print(f"{results['minutes']:.1f} minutes; {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    keep_compiled()
+    run(main)

@@ -1,0 +1,59 @@
+"""How much a run does."""
+
+import dataclasses
+
+from methods import METHODS
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much to do.
+
+    Attributes:
+        size: side of the label maps that are fitted, px.
+        anchor_stride: PRDL's anchors lie on every n-th pixel of them.
+        steps: of Adam.
+        chunk: steps between two measurements on the way.
+        batch: faces fitted at once.
+        factors: of the rates, tried on the tuning faces; variants of a loss are compared at the middle one.
+        tuning_faces: synthetic faces to choose variant and factor with.
+        test_faces: others to measure on; the portraits come on top.
+        reach_faces: others again, for the distance that a start may have.
+        shifts: such distances in px of the 224 picture.
+        turns: likewise, yaw in degrees.
+        methods: losses that take part.
+        variants: of each loss at most so many take part.
+    """
+
+    size: int = 144
+    anchor_stride: int = 6
+    steps: int = 60
+    chunk: int = 5
+    batch: int = 8
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    tuning_faces: int = 8
+    test_faces: int = 54
+    reach_faces: int = 4
+    shifts: tuple[int, ...] = (0, 10, 20, 40)
+    turns: tuple[int, ...] = (10, 20, 40)
+    methods: tuple[str, ...] = tuple(METHODS)
+    variants: int = 2
+
+
+FULL = Settings()
+
+QUICK = Settings(
+    size=56,
+    anchor_stride=4,
+    steps=12,
+    chunk=6,
+    batch=4,
+    factors=(2.0, 4.0),
+    tuning_faces=2,
+    test_faces=2,
+    reach_faces=1,
+    shifts=(0, 20),
+    turns=(20,),
+    methods=("prdl", "softras", "icp_to_target"),
+    variants=1,
+)
