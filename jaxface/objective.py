@@ -76,7 +76,7 @@ def total_loss(
         reprojection: weight of the mean distance of image points to the true ones, px at 224 x 224, averaged over each
             part and then over the parts; for synthetic samples, as the next two.
         shape: weight of the mean distance of vertices before the pose to the true ones in mm.
-        color: weight of the mean distance of the vertices' shaded colours to the true ones.
+        color: weight of the mean distance of every fourth vertex's shaded colour to the true one.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
         features: face-recognition network from images in [0, 1] to feature vectors; needed for `perceptual`.
 
