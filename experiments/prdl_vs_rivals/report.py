@@ -24,6 +24,7 @@ ROWS = 6
 
 LINES = {
     "prdl": ("#c8321e", "-"),
+    "prdl_full": ("#c8321e", "--"),
     "prdl_plain": ("#c8321e", ":"),
     "softras": ("#1f5fa8", "-"),
     "dibr": ("#1f5fa8", "--"),
@@ -53,11 +54,12 @@ def tables(results: Mapping) -> str:
                 + ["seconds per face to 90 %"],
                 _speed_rows(results),
             ),
-            "Part IoU against where a fit starts: from the true coefficients themselves, and from the mean face, "
-            f"placed truly but for an offset ({len(shifts[0]['part_iou'])} other synthetic faces):",
+            f"Part IoU after {results['settings']['reach_steps']} steps against where a fit starts: at the true "
+            "coefficients (last column: how far the vertices drift from there), and at the mean face, placed truly but "
+            f"for an offset ({len(shifts[0]['part_iou'])} other synthetic faces):",
             _table(
                 ["", "truth", *(f"{entry['offset']} px" for entry in shifts)]
-                + [f"{entry['offset']}° yaw" for entry in turns],
+                + [*(f"{entry['offset']}° yaw" for entry in turns), "drift, mm"],
                 _reach_rows(results),
             ),
         ]
@@ -105,7 +107,7 @@ def _measures(measured: Mapping) -> list[tuple[float, str]]:
 
 
 def _final_rows(results: Mapping) -> list[list]:
-    rows = [["start", "", *(text for _, text in _measures(results["start"]))]]
+    rows: list[list] = [["start", "", *(text for _, text in _measures(results["start"]))]]
     for method in results["methods"].values():
         chosen = next(entry for entry in method["tuning"] if entry.get("chosen"))
         settings = "; ".join(filter(None, [chosen["variant"], f"x {chosen['factor']:g}"]))
@@ -114,7 +116,7 @@ def _final_rows(results: Mapping) -> list[list]:
 
 
 def _part_rows(results: Mapping) -> list[list]:
-    rows = [["start", *(f"{results['start']['part_iou'][part]:.2f}" for part in PARTS)]]
+    rows: list[list] = [["start", *(f"{results['start']['part_iou'][part]:.2f}" for part in PARTS)]]
     for method in results["methods"].values():
         values = [method["test"]["part_iou"][part] for part in PARTS]
         rows.append([method["title"], *((value, f"{value:.2f}") for value in values)])
@@ -151,7 +153,8 @@ def _reach_rows(results: Mapping) -> list[list]:
     rows = []
     for method in results["methods"].values():
         means = [float(np.mean(entry["part_iou"])) for entry in method["reach"]]
-        rows.append([method["title"], *((mean, f"{mean:.2f}") for mean in means)])
+        drift = float(np.mean(method["reach"][0]["vertex_error_mm"]))
+        rows.append([method["title"], *((mean, f"{mean:.2f}") for mean in means), (drift, f"{drift:.1f}")])
     return rows
 
 
@@ -214,7 +217,14 @@ def draw_faces(
         1 + len(columns),
         figsize=(1.35 * (1 + len(columns)), 1.55 * len(shown)),
         squeeze=False,
-        gridspec_kw={"wspace": 0.03, "hspace": 0.22, "left": 0.005, "right": 0.995, "top": 0.96, "bottom": 0.02},
+        gridspec_kw={
+            "wspace": 0.03,
+            "hspace": 0.22,
+            "left": 0.005,
+            "right": 0.995,
+            "top": 1 - 0.3 / len(shown),
+            "bottom": 0.12 / len(shown),
+        },
     )
     for row, index in enumerate(shown):
         photo = visualize.draw_labels(faces.pictures[index], faces.full_labels[index])

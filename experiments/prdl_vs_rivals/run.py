@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
+from descent import PRIOR_PULL, SECOND_MOMENT, Fitter
 from faces import Faces, join, moved, part_ious, portraits, rough_start, synthetic_faces
 from jaxtyping import Float
 from methods import METHODS, Loss
@@ -26,7 +27,6 @@ from settings import FULL, QUICK, Settings
 from tqdm import tqdm
 
 import jaxface
-from fitting import PRIOR_PULL, SECOND_MOMENT, Fitter
 from jaxface import face_model as face_models
 from jaxface.coefficients import Coefficients
 from jaxface.command_line import atomic_write, run
@@ -88,9 +88,9 @@ class Experiment:
         settings, total = self.settings, 0
         for name in settings.methods:
             variants = len(self._variants(name))
-            fits = [len(self.tuning.names)] * (len(settings.factors) + variants - 1)
-            batches = sum(-(-n // settings.batch) for n in (*fits, len(self.test.names), len(self.reach.names)))
-            total += batches * (1 + settings.steps // settings.chunk)
+            fits = [(len(self.tuning.names), settings.steps)] * (len(settings.factors) + variants - 1)
+            fits += [(len(self.test.names), settings.steps), (len(self.reach.names), settings.reach_steps)]
+            total += sum(-(-count // settings.batch) * (1 + steps // settings.chunk) for count, steps in fits)
         return total
 
     def _variants(self, name: str) -> dict[str, Loss]:
@@ -113,12 +113,11 @@ class Experiment:
 
         fitter, factor, tuning = self._tune(name, watch)
         fitter.seconds, fitter.face_steps = 0.0, 0
-        count = len(self.test.names)
-        fitted = fitter.run(self.test_start, self.test.labels, np.full(count, factor), watch_the_way)
+        fitted = fitter.run(self.test_start, self.test, factor, self.settings.steps, watch_the_way)
         each = fitter.seconds / fitter.face_steps
-        count = len(self.reach.names)
-        reached = fitter.run(self.reach_start, self.reach.labels, np.full(count, factor), watch)
-        reached = _iou(self.model, reached, self.reach).reshape(len(self.starts), -1)
+        reached = fitter.run(self.reach_start, self.reach, factor, self.settings.reach_steps, watch)
+        iou = _iou(self.model, reached, self.reach).reshape(len(self.starts), -1)
+        error = _vertex_error(self.model, reached, self.reach).reshape(len(self.starts), -1)
         return {
             "title": METHODS[name].title,
             "tuning": tuning,
@@ -129,18 +128,18 @@ class Experiment:
             },
             "milliseconds_per_face_and_step": 1000 * each,
             "reach": [
-                {"unit": unit, "offset": value, "part_iou": row.tolist()}
-                for (unit, value), row in zip(self.starts, reached, strict=True)
+                {"unit": unit, "offset": value, "part_iou": iou[i].tolist(), "vertex_error_mm": error[i].tolist()}
+                for i, (unit, value) in enumerate(self.starts)
             ],
         }, fitted
 
     def _tune(self, name: str, watch) -> tuple[Fitter, float, list[dict]]:
         """Chooses a variant at the middle factor, then the factor, both by Part IoU of the tuning faces."""
-        factors, count = self.settings.factors, len(self.tuning.names)
-        middle, tried = factors[len(factors) // 2], []
+        factors = self.settings.factors
+        middle, tried = factors[len(factors) // 2], list[dict]()
 
         def try_out(fitter: Fitter, variant: str, factor: float) -> dict:
-            vector = fitter.run(self.tuning_start, self.tuning.labels, np.full(count, factor), watch)
+            vector = fitter.run(self.tuning_start, self.tuning, factor, self.settings.steps, watch)
             iou = float(_iou(self.model, vector, self.tuning).mean())
             tried.append({"variant": variant, "factor": factor, "part_iou": iou, "chosen": False})
             return tried[-1]
@@ -162,7 +161,7 @@ class Experiment:
         """Part IoU at 224 x 224 and vertex error of coefficients for the test faces."""
         iou = part_ious(self.model, vector, self.test.full_labels)
         mean, known = np.asarray(mean_part_iou(iou)), self.test.known
-        error = np.asarray(vertex_error_mm(_shape(self.model, vector), _shape(self.model, self.test.truth)))
+        error = _vertex_error(self.model, vector, self.test)
         return {
             "part_iou": _by_part(np.nanmean(iou[known], 0)),
             "mean_part_iou": mean[known].tolist(),
@@ -185,6 +184,10 @@ def _by_part(iou: Float[np.ndarray, "8"]) -> dict[str, float]:
 
 def _iou(model: FaceModel, vector: Float[np.ndarray, "N K"], faces: Faces) -> Float[np.ndarray, "N"]:
     return np.asarray(mean_part_iou(part_ious(model, vector, faces.full_labels)))
+
+
+def _vertex_error(model: FaceModel, vector: Float[np.ndarray, "N K"], faces: Faces) -> Float[np.ndarray, "N"]:
+    return np.asarray(vertex_error_mm(_shape(model, vector), _shape(model, faces.truth)))
 
 
 def _shape(model: FaceModel, vector: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N V 3"]:

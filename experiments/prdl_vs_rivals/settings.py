@@ -11,7 +11,7 @@ class Settings:
 
     Attributes:
         size: side of the label maps that are fitted, px.
-        anchor_stride: PRDL's anchors lie on every n-th pixel of them.
+        anchors_per_side: of PRDL; they lie on every n-th pixel, and about so many fit.
         steps: of Adam.
         chunk: steps between two measurements on the way.
         batch: faces fitted at once.
@@ -19,22 +19,24 @@ class Settings:
         tuning_faces: synthetic faces to choose variant and factor with.
         test_faces: others to measure on; the portraits come on top.
         reach_faces: others again, for the distance that a start may have.
+        reach_steps: of Adam for these.
         shifts: such distances in px of the 224 picture.
         turns: likewise, yaw in degrees.
         methods: losses that take part.
         variants: of each loss at most so many take part.
     """
 
-    size: int = 144
-    anchor_stride: int = 6
+    size: int = 128
+    anchors_per_side: int = 25
     steps: int = 60
     chunk: int = 5
     batch: int = 8
-    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    factors: tuple[float, ...] = (1.0, 2.0, 4.0)
     tuning_faces: int = 8
     test_faces: int = 54
     reach_faces: int = 4
-    shifts: tuple[int, ...] = (0, 10, 20, 40)
+    reach_steps: int = 120
+    shifts: tuple[int, ...] = (0, 10, 20, 40, 80)
     turns: tuple[int, ...] = (10, 20, 40)
     methods: tuple[str, ...] = tuple(METHODS)
     variants: int = 2
@@ -44,7 +46,7 @@ FULL = Settings()
 
 QUICK = Settings(
     size=56,
-    anchor_stride=4,
+    anchors_per_side=14,
     steps=12,
     chunk=6,
     batch=4,
@@ -52,6 +54,7 @@ QUICK = Settings(
     tuning_faces=2,
     test_faces=2,
     reach_faces=1,
+    reach_steps=18,
     shifts=(0, 20),
     turns=(20,),
     methods=("prdl", "softras", "icp_to_target"),

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, UInt8
+from faces import FULL_SIZE, Faces
+from jaxtyping import Array, Float
 from methods import Loss, Method, make_targets, part_vertices, point_masks
 from settings import Settings
 
@@ -51,9 +52,10 @@ class Fitter:
             settings: size of the label maps, anchors, steps and size of a batch.
         """
         self.method, self.loss, self.model, self.prior = method, loss, model, prior
-        self.settings, self.camera = settings, Camera().resized(settings.size)
+        size = FULL_SIZE if method.full_size else settings.size
+        self.settings, self.camera = settings, Camera().resized(size)
         self.vertices, self.triangles = part_vertices(model, method)
-        self.anchors = grid_anchors(settings.size, settings.size, settings.anchor_stride)
+        self.anchors = grid_anchors(size, size, round(size / settings.anchors_per_side))
         self.optimizer = optax.scale_by_adam(b2=SECOND_MOMENT)
         self.seconds, self.face_steps = 0.0, 0
         self._targets = jax.jit(lambda labels: make_targets(method, labels, self.anchors))
@@ -62,54 +64,59 @@ class Fitter:
     def run(
         self,
         start: Float[np.ndarray, "N K"],
-        labels: UInt8[np.ndarray, "N S S"],
-        factor: Float[np.ndarray, "N"],
+        faces: Faces,
+        factor: float,
+        steps: int,
         watch: Callable[[int, Float[np.ndarray, "B K"], slice], None],
     ) -> Float[np.ndarray, "N K"]:
         """Fits any number of faces, batch after batch.
 
         Args:
             start: coefficients to start from.
-            labels: label maps to fit.
-            factor: of all rates, for each face.
+            faces: whose label maps to fit.
+            factor: of all rates.
+            steps: of Adam; its rate falls to zero along a cosine.
             watch: called before the first step and after every chunk with the steps done, the coefficients of a batch,
                 and which of the faces these are.
         """
         result, batch, chunk = [], self.settings.batch, self.settings.chunk
+        labels = faces.full_labels if self.method.full_size else faces.labels
         for begin in range(0, len(start), batch):
             index = np.minimum(np.arange(begin, begin + batch), len(start) - 1)  # the last one fills the batch up
-            faces = slice(begin, min(begin + batch, len(start)))
-            count = faces.stop - begin
-            state, arguments = self._begin(start[index], labels[index], factor[index])
-            watch(0, np.asarray(state[0])[:count], faces)
-            for done in range(chunk, self.settings.steps + 1, chunk):
+            these = slice(begin, min(begin + batch, len(start)))
+            count = these.stop - begin
+            state, arguments = self._begin(start[index], labels[index], factor, steps)
+            watch(0, np.asarray(state[0])[:count], these)
+            for done in range(chunk, steps + 1, chunk):
                 before = time.perf_counter()
                 state = jax.block_until_ready(self._compiled(state, *arguments))
                 self.seconds += time.perf_counter() - before
                 self.face_steps += chunk * batch
-                watch(done, np.asarray(state[0])[:count], faces)
+                watch(done, np.asarray(state[0])[:count], these)
             result.append(np.asarray(state[0])[:count])
         return np.concatenate(result)
 
-    def _begin(self, start, labels, factor):
+    def _begin(self, start, labels, factor, steps):
         labels, vector = jnp.asarray(labels), jnp.asarray(start)
         left, right = ((labels == parts.LABELS[part]).any((1, 2)) for part in ("left_brow", "right_brow"))
         state = (vector, self.optimizer.init(vector), jnp.zeros((), jnp.int32))
-        arguments = (self.model, self.prior, self._targets(labels), left & right, jnp.asarray(factor, jnp.float32))
+        rate = jnp.float32([factor, steps])
+        arguments = (self.model, self.prior, self._targets(labels), left & right, rate)
         if self._compiled is None:
             self._compiled = jax.jit(self._advance).lower(state, *arguments).compile()
         return state, arguments
 
-    def _advance(self, state, model, prior, targets, cut, factor):
+    def _advance(self, state, model, prior, targets, cut, rate):
         rates = np.repeat(np.float32(list(RATES.values())), vector_sizes(model))
 
         def step(state, _):
             vector, optimizer_state, count = state
             gradient = jax.grad(lambda v: self._losses(v, model, targets, cut).sum())(vector)
             direction, optimizer_state = self.optimizer.update(gradient, optimizer_state)
-            fall = 0.5 * (1 + jnp.cos(jnp.pi * count / self.settings.steps))
+            factor, steps = rate
+            fall = 0.5 * factor * (1 + jnp.cos(jnp.pi * count / steps))
             move = direction + PRIOR_PULL * vector / prior.deviation[None]
-            vector = vector - fall * factor[:, None] * rates[None] * move
+            vector = vector - fall * rates[None] * move
             return (jnp.clip(vector, prior.lower[None], prior.upper[None]), optimizer_state, count + 1), None
 
         return jax.lax.scan(step, state, length=self.settings.chunk)[0]
