@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = "synthetic"  # or "folder"
     config.data.path = ""  # of the folder
-    config.data.count = 8000  # number of synthetic faces
+    config.data.count = 16000  # number of synthetic faces
     config.data.held_out = 128  # samples for evaluation, never trained on; of a folder the last ones
     config.data.workers = 0  # loading processes; 0 loads in a thread
 
@@ -56,5 +56,5 @@ def get_config() -> ConfigDict:
     config.loss.reprojection = 1.5  # synthetic faces have true vertices to learn from
     config.loss.shape = 0.3
     config.loss.color = 2.0  # and true colours
-    config.loss.anchor_stride = 16  # PRDL's anchors: every 16th pixel
+    config.loss.anchor_stride = 24  # PRDL's anchors: every 24th pixel
     return config

@@ -1,6 +1,7 @@
 """What the entry points share: errors as one line, files in and out, progress, and the summary of a batch."""
 
 import contextlib
+import ctypes
 import dataclasses
 import glob
 import os
@@ -28,7 +29,25 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: does the work; returns an exit code, or None for success.
     """
+    _keep_freed_memory()
     sys.exit(_exit_code(main))
+
+
+def _keep_freed_memory() -> None:
+    """Has the C library keep memory that was freed for the next request, rather than give it back to the system.
+
+    XLA on CPU asks for a program's working memory anew at every call, and the system hands it out page by page: of a
+    quickstart step that was a fifth of the time (137 ms with, 113 ms without, measured on two cores). It only helps
+    threads that have not begun to work, so it comes before JAX does anything.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries than glibc have none
+    if mallopt is None:
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # names and numbers of <malloc.h>
+    for parameter, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1)):
+        mallopt(parameter, value)
 
 
 def _exit_code(main: Callable[[], int | None]) -> int:

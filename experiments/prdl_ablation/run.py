@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "no PRDL": {"loss.prdl": 0.0},
-    "stride 16": {},  # the quickstart's own
+    "stride 16": {"loss.anchor_stride": 16},
     "stride 4": {"loss.anchor_stride": 4},
     "stride 1": {"loss.anchor_stride": 1},
 }
@@ -68,6 +68,7 @@ def configure(setting: str, variant: str, seed: int, *, steps: int, runs: Path, 
     changes = {
         "name": name, "output_dir": str(runs / name), "cache_dir": str(cache), "seed": seed, "steps": steps,
         "checkpoint_every": steps, "log_every": next(n for n in (20, 10, 5, 2, 1) if steps % n == 0),
+        "data.count": min(config.data.count, steps * config.batch_size),
     }  # fmt: skip
     config.update_from_flattened_dict(changes | (TINY if tiny else {}) | SETTINGS[setting] | VARIANTS[variant])
     return config

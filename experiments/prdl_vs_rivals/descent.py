@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from faces import FULL_SIZE, Faces
+from faces import Faces
 from jaxtyping import Array, Float
 from methods import Loss, Method, make_targets, part_vertices, point_masks
 from settings import Settings
@@ -52,10 +52,9 @@ class Fitter:
             settings: size of the label maps, anchors, steps and size of a batch.
         """
         self.method, self.loss, self.model, self.prior = method, loss, model, prior
-        size = FULL_SIZE if method.full_size else settings.size
-        self.settings, self.camera = settings, Camera().resized(size)
+        self.settings, self.camera = settings, Camera().resized(settings.size)
         self.vertices, self.triangles = part_vertices(model, method)
-        self.anchors = grid_anchors(size, size, round(size / settings.anchors_per_side))
+        self.anchors = grid_anchors(settings.size, settings.size, settings.anchor_stride)
         self.optimizer = optax.scale_by_adam(b2=SECOND_MOMENT)
         self.seconds, self.face_steps = 0.0, 0
         self._targets = jax.jit(lambda labels: make_targets(method, labels, self.anchors))
@@ -80,12 +79,11 @@ class Fitter:
                 and which of the faces these are.
         """
         result, batch, chunk = [], self.settings.batch, self.settings.chunk
-        labels = faces.full_labels if self.method.full_size else faces.labels
         for begin in range(0, len(start), batch):
             index = np.minimum(np.arange(begin, begin + batch), len(start) - 1)  # the last one fills the batch up
             these = slice(begin, min(begin + batch, len(start)))
             count = these.stop - begin
-            state, arguments = self._begin(start[index], labels[index], factor, steps)
+            state, arguments = self._begin(start[index], faces.labels[index], factor, steps)
             watch(0, np.asarray(state[0])[:count], these)
             for done in range(chunk, steps + 1, chunk):
                 before = time.perf_counter()

@@ -27,7 +27,6 @@ class Method:
         visible: weigh every vertex by the area of the picture that it stands for; else all count alike, hidden or not.
         draws: give it the part's triangles and all their vertices, to be drawn; else the part's own vertices.
         descriptors: give it PRDL's descriptors of the masks, made once; else the masks.
-        full_size: fit the label maps of 224 x 224, that Part IoU is measured on, rather than the smaller ones.
     """
 
     title: str
@@ -35,7 +34,6 @@ class Method:
     visible: bool = True
     draws: bool = False
     descriptors: bool = False
-    full_size: bool = False
 
 
 def _prdl(points, targets, triangles, anchors, point_masks):
@@ -73,7 +71,6 @@ def _density_aware(points, targets, triangles, anchors, point_masks):
 # The renderers' published sharpness was made for coarser meshes (see silhouette_iou_loss), so a finer one may compete.
 METHODS = {
     "prdl": Method("PRDL", {"": _prdl}, descriptors=True),
-    "prdl_full": Method("PRDL, 224 px", {"": _prdl}, descriptors=True, full_size=True),
     "prdl_plain": Method("PRDL, plain", {"": _prdl}, visible=False, descriptors=True),
     "softras": Method(
         "SoftRas IoU", {f"sigma {sigma:.0e}": _silhouette("softras", sigma) for sigma in (1e-4, 1e-5)}, draws=True

@@ -24,7 +24,6 @@ ROWS = 6
 
 LINES = {
     "prdl": ("#c8321e", "-"),
-    "prdl_full": ("#c8321e", "--"),
     "prdl_plain": ("#c8321e", ":"),
     "softras": ("#1f5fa8", "-"),
     "dibr": ("#1f5fa8", "--"),

@@ -9,10 +9,8 @@ README.md, faces.png and curves.png. Needs the extra `photo` (the portraits' par
 import argparse
 import dataclasses
 import json
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -37,7 +35,6 @@ from jaxface.parts import PARTS
 from jaxface.photos import keep_compiled
 
 HERE = Path(__file__).resolve().parent
-WORKERS = 2
 
 
 class Experiment:
@@ -45,7 +42,7 @@ class Experiment:
 
     def __init__(self, settings: Settings):
         """Draws the faces and finds the portraits."""
-        self.settings, self.stopped = settings, threading.Event()
+        self.settings = settings
         self.model = jax.tree.map(jnp.asarray, jaxface.load_face_model("anny"))
         self.prior = coefficient_prior(self.model, expression_units=True)
         size = settings.size
@@ -98,18 +95,16 @@ class Experiment:
 
     def compete(self, name: str, bar: tqdm) -> tuple[dict, Float[np.ndarray, "N K"]]:
         """Tunes a method, fits the test faces, and tries its reach; results, and the fitted coefficients."""
-
-        def watch(*_):
-            if self.stopped.is_set():
-                raise KeyboardInterrupt
-            bar.update()
-
+        bar.set_description(METHODS[name].title)
         way: dict[int, list[np.ndarray]] = {}
 
         def watch_the_way(done, vector, faces):
             iou = part_ious(self.model, vector, self.test.labels[faces])
             way.setdefault(done, []).append(np.asarray(mean_part_iou(iou)))
-            watch()
+            bar.update()
+
+        def watch(*_):
+            bar.update()
 
         fitter, factor, tuning = self._tune(name, watch)
         fitter.seconds, fitter.face_steps = 0.0, 0
@@ -207,16 +202,9 @@ def run_experiment(settings: Settings, out: Path) -> dict:
         "methods": {},
     }
     fitted = {}
-    # One core is all that a fit keeps busy. The slow methods first, so that both cores end at about the same time.
-    order = sorted(settings.methods, key=lambda name: not METHODS[name].draws)
-    with tqdm(total=experiment.calls(), dynamic_ncols=True) as bar, ThreadPoolExecutor(WORKERS) as pool:
-        pending = {name: pool.submit(experiment.compete, name, bar) for name in order}
-        try:
-            for name in settings.methods:
-                results["methods"][name], fitted[name] = pending[name].result()
-        except BaseException:
-            experiment.stopped.set()
-            raise
+    with tqdm(total=experiment.calls(), dynamic_ncols=True) as bar:
+        for name in settings.methods:
+            results["methods"][name], fitted[name] = experiment.compete(name, bar)
     results["minutes"] = (time.perf_counter() - begin) / 60
     with atomic_write(out / "results.json") as partial:
         partial.write_text(json.dumps(results, indent=1) + "\n")

@@ -11,7 +11,7 @@ class Settings:
 
     Attributes:
         size: side of the label maps that are fitted, px.
-        anchors_per_side: of PRDL; they lie on every n-th pixel, and about so many fit.
+        anchor_stride: PRDL's anchors lie on every n-th pixel of them.
         steps: of Adam.
         chunk: steps between two measurements on the way.
         batch: faces fitted at once.
@@ -26,16 +26,16 @@ class Settings:
         variants: of each loss at most so many take part.
     """
 
-    size: int = 128
-    anchors_per_side: int = 25
+    size: int = 144
+    anchor_stride: int = 6
     steps: int = 60
     chunk: int = 5
-    batch: int = 8
+    batch: int = 9
     factors: tuple[float, ...] = (1.0, 2.0, 4.0)
-    tuning_faces: int = 8
-    test_faces: int = 54
+    tuning_faces: int = 9
+    test_faces: int = 52
     reach_faces: int = 4
-    reach_steps: int = 120
+    reach_steps: int = 100
     shifts: tuple[int, ...] = (0, 10, 20, 40, 80)
     turns: tuple[int, ...] = (10, 20, 40)
     methods: tuple[str, ...] = tuple(METHODS)
@@ -46,7 +46,7 @@ FULL = Settings()
 
 QUICK = Settings(
     size=56,
-    anchors_per_side=14,
+    anchor_stride=4,
     steps=12,
     chunk=6,
     batch=4,

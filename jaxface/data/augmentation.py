@@ -8,10 +8,19 @@ import functools
 import math
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from jaxface import parts
+from jaxface.coefficients import vector_sizes
 from jaxface.data.sample import Sample, empty_coefficients
+from jaxface.face_model import FaceModel
+
+# Spherical harmonics (lighting.py) with one factor x.
+_ODD_LIGHT = (3, 4, 7)
+# What of a basis's mirror image the basis may be unable to express, as a share of it: so wrong are the mirrored
+# coefficients. (The built-in model has 0.03 in its colours, from one blemish, and none in its shapes.)
+_MIRROR_TOLERANCE = 0.05
 
 
 def augment_colors(sample: Sample, generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -30,6 +39,15 @@ def augment_colors(sample: Sample, generator: np.random.Generator) -> dict[str, 
     return result
 
 
+def augment_synthetic(
+    sample: Sample, generator: np.random.Generator, *, mirror: Float[np.ndarray, "K K"] | None
+) -> dict[str, np.ndarray]:
+    """Random flip, unless `mirror` (of `coefficient_mirror`) is None, then `augment_colors`; coefficients stay true."""
+    if mirror is not None and generator.random() < 0.5:
+        sample = flip(sample, mirror)
+    return augment_colors(sample, generator)
+
+
 def augment_photo(sample: Sample, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Random flip, rotation, scale and shift, then `augment_colors`; the coefficients are given up."""
     if generator.random() < 0.5:
@@ -41,20 +59,53 @@ def augment_photo(sample: Sample, generator: np.random.Generator) -> dict[str, n
     return augment_colors(warp(sample, similarity(size, angle=angle, scale=scale, shift=shift)), generator)
 
 
-def flip(sample: Sample) -> dict[str, np.ndarray]:
-    """The sample in a mirror: left parts become right parts; the coefficients are given up.
+def flip(sample: Sample, mirror: Float[np.ndarray, "K K"] | None = None) -> dict[str, np.ndarray]:
+    """The sample in a mirror: left parts become right parts.
 
-    A face model need not be symmetric, so there are no coefficients of the mirrored face in general.
+    Args:
+        sample: any sample.
+        mirror: what the mirror does to coefficients (`coefficient_mirror`); without it, they are given up.
     """
     size = sample["image"].shape[1]
     mirrored = sample["landmarks"][parts.MIRRORED_68] * np.array([-1, 1], np.float32) + np.array([size, 0], np.float32)
-    return dict(sample) | {
-        "image": sample["image"][:, ::-1],
+    result = dict(sample) | {
+        "image": np.ascontiguousarray(sample["image"][:, ::-1]),
         "labels": parts.MIRRORED_LABELS[sample["labels"][:, ::-1]],
         "landmarks": mirrored.astype(np.float32),
         "landmark_weights": sample["landmark_weights"][parts.MIRRORED_68],
-        **empty_coefficients(sample["coefficients"].size),
     }
+    if mirror is None:
+        return result | empty_coefficients(sample["coefficients"].size)
+    return result | {"coefficients": mirror @ sample["coefficients"]}
+
+
+def coefficient_mirror(model: FaceModel) -> Float[np.ndarray, "K K"] | None:
+    """The matrix that turns a face's coefficient vector into that of its mirror image.
+
+    Returns:
+        [K, K] float32; None if the model is not symmetric (no mirror table, or bases that lack a mirror image).
+    """
+    if model.mirror is None:
+        return None
+    mirror, odd_x = np.asarray(model.mirror), np.array([-1.0, 1.0, 1.0])
+    sizes = vector_sizes(model)
+    result = np.zeros((sum(sizes), sum(sizes)))
+    for start, basis, signs in (
+        (0, model.identity_basis, odd_x),
+        (sizes[0], model.expression_basis, odd_x),
+        (sum(sizes[:2]), model.albedo_basis, np.ones(3)),
+    ):
+        columns = np.asarray(basis, np.float64).reshape(-1, basis.shape[-1])
+        mirrored = (np.asarray(basis, np.float64)[mirror] * signs[:, None]).reshape(columns.shape)
+        block = np.linalg.lstsq(columns, mirrored, rcond=None)[0]
+        if np.linalg.norm(columns @ block - mirrored) > _MIRROR_TOLERANCE * np.linalg.norm(columns):
+            return None
+        result[start : start + len(block), start : start + len(block)] = block
+    light = np.ones(9)
+    light[list(_ODD_LIGHT)] = -1
+    rest = np.concatenate([[1, -1, -1], np.tile(light, 3), odd_x])  # pitch, yaw, roll; light; translation
+    result[-len(rest) :, -len(rest) :] = np.diag(rest)
+    return result.astype(np.float32)
 
 
 def similarity(size: int, *, angle: float, scale: float, shift: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The data that a training config asks for: an iterator of batches, and held-out samples."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxface import parallel
 from jaxface.coefficients import vector_size
-from jaxface.data.augmentation import augment_colors, augment_photo
+from jaxface.data.augmentation import augment_photo, augment_synthetic, coefficient_mirror
 from jaxface.data.folder import FolderSource
 from jaxface.data.pipeline import SampleSource, make_pipeline
 from jaxface.data.sample import Sample
@@ -33,9 +34,11 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
     """
     data = config.data
     if data.source == "synthetic":
-        training, held_out, augment = *_synthetic(config, model), augment_colors
+        training, held_out = _synthetic(config, model)
+        augment = functools.partial(augment_synthetic, mirror=coefficient_mirror(model))
     elif data.source == "folder":
-        training, held_out, augment = *_folder(config, model), augment_photo
+        training, held_out = _folder(config, model)
+        augment = augment_photo
     else:
         raise InputError(f"config.data.source is {data.source!r}: choose 'synthetic' or 'folder'")
     batches = make_pipeline(

@@ -56,22 +56,30 @@ def _extremes_of_columns(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, 
 def _across(mask, x) -> tuple[Float[Array, "H C"], Float[Array, "H C"]]:
     """Squared distance in x from each column of anchors to the nearest and the furthest pixel of every row.
 
-    inf and -inf for a row without pixels. From running maxima along the rows.
+    inf and -inf for a row without pixels.
     """
     width = mask.shape[1]
-    columns = jnp.arange(width, dtype=jnp.int16 if width < 2**13 else jnp.int32)  # short integers scan faster
+    columns = jnp.arange(width, dtype=jnp.int16 if width < 2**13 else jnp.int32)
     pixel = jnp.clip(jnp.floor(x), 0, width - 1).astype(jnp.int32)
 
     def across(column):
-        distance = jnp.square(x[None] - (column.astype(x.dtype) + 0.5))
+        distance = jnp.square(x[:, None] - (column.astype(x.dtype) + 0.5))
         return jnp.where((column >= 0) & (column < width), distance, jnp.inf)
 
-    # For every pixel: the last masked column up to it in its row, and the first from it on.
-    left = jax.lax.cummax(jnp.where(mask, columns[None], -1), axis=1)
-    right = jax.lax.cummin(jnp.where(mask, columns[None], width), axis=1, reverse=True)
-    near = jnp.minimum(across(left[:, pixel]), across(right[:, pixel]))
-    first, last = right[:, :1], left[:, -1:]
-    return near, jnp.where(first <= last, jnp.maximum(across(first), across(last)), -jnp.inf)
+    def visit(last, item):
+        masked, column = item
+        last = jnp.where(masked, column, last)
+        return last, last
+
+    # For every pixel [W, H]: the last masked column up to it in its row, and the first from it on. As loops over the
+    # columns, five times as fast on CPU as cummax and cummin.
+    start = jnp.zeros_like(columns, shape=len(mask)) + zero(mask).astype(columns.dtype)
+    _, left = jax.lax.scan(visit, start - 1, (mask.T, columns))
+    _, right = jax.lax.scan(visit, start + width, (mask.T, columns), reverse=True)
+    near = jnp.minimum(across(left[pixel]), across(right[pixel]))
+    first, last = right[:1], left[-1:]
+    far = jnp.where(first <= last, jnp.maximum(across(first), across(last)), -jnp.inf)
+    return near.T, far.T
 
 
 def grid_mask_mean(mask: Bool[Array, "H W"], grid: Grid, dtype) -> Float[Array, "A"]:
@@ -103,7 +111,7 @@ def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[A
     height, width = mask.shape
     column_x = jnp.arange(width, dtype=anchors.dtype) + 0.5
     row_y = jnp.arange(height, dtype=anchors.dtype) + 0.5
-    rows_at_once = max(1, _DISTANCES_AT_ONCE // (width * min(len(anchors), _ANCHOR_CHUNK)))
+    rows_at_once = min(height, max(1, _DISTANCES_AT_ONCE // (width * min(len(anchors), _ANCHOR_CHUNK))))
     row_blocks = blocks(mask.astype(anchors.dtype), rows_at_once), blocks(row_y, rows_at_once)
 
     def chunk_total(chunk):

@@ -124,14 +124,13 @@ def coarse_visibility(
     side = (high - low).max(-1, keepdims=True) / cells
     position = jnp.where(known, (points - low) / jnp.where(side > 0, side, 1.0), 0.0)
 
-    def cell(right: float, below: float) -> Integer[Array, "B V"]:
-        """Number of the cell that many cells away from a vertex, in the grids of all samples."""
-        column, row = (
-            jnp.clip(jnp.floor(position[..., axis] + offset), 0, cells - 1).astype(jnp.int32)
-            for axis, offset in enumerate((right, below))
-        )
-        return jnp.arange(batch)[:, None] * cells**2 + row * cells + column
-
-    nearest = jnp.full(batch * cells**2, jnp.inf).at[cell(0, 0)].min(jnp.where(known[..., 0], depth, jnp.inf))
-    around = [nearest[cell(right, below)] for right in (-0.5, 0.5) for below in (-0.5, 0.5)]
-    return ~((depth > functools.reduce(jnp.maximum, around) + TOLERANCE) & known[..., 0])
+    sample = jnp.arange(batch)[:, None]
+    column, row = (jnp.clip(jnp.floor(position[..., axis]), 0, cells - 1).astype(jnp.int32) for axis in range(2))
+    nearest = jnp.full((batch, cells, cells), jnp.inf, depth.dtype)
+    nearest = nearest.at[sample, row, column].min(jnp.where(known[..., 0], depth, jnp.inf))
+    # The greatest of the four cells around each crossing of the grid's lines; those outside repeat their neighbours.
+    padded = jnp.pad(nearest, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    padded = jnp.maximum(padded[:, 1:], padded[:, :-1])
+    around = jnp.maximum(padded[:, :, 1:], padded[:, :, :-1])
+    column, row = (jnp.clip(jnp.floor(position[..., axis] + 0.5), 0, cells).astype(jnp.int32) for axis in range(2))
+    return ~((depth > around[sample, row, column] + TOLERANCE) & known[..., 0])

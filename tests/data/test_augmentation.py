@@ -1,10 +1,14 @@
+import dataclasses
 import math
 
 import numpy as np
 
 from jaxface import parts
+from jaxface.camera import Camera
+from jaxface.coefficients import Coefficients
 from jaxface.data import augmentation
 from jaxface.data.sample import empty_coefficients, validate_sample
+from jaxface.face import decode_face
 
 SIZE = 48
 
@@ -50,6 +54,44 @@ def test_flip_keeps_landmarks_and_labels_on_the_same_side():
     twice = augmentation.flip(flipped)
     np.testing.assert_allclose(twice["landmarks"], face_sample()["landmarks"], atol=1e-5)
     np.testing.assert_array_equal(twice["labels"], face_sample()["labels"])
+
+
+def test_flip_with_the_models_mirror_gives_the_coefficients_of_the_mirrored_face(anny):
+    mirror = augmentation.coefficient_mirror(anny)
+    vector = np.random.default_rng(0).normal(0, 0.3, len(mirror)).astype(np.float32)
+    sample = face_sample() | {"coefficients": vector}
+    flipped = augmentation.flip(sample, mirror)
+    validate_sample(flipped, "flipped")
+    assert flipped["has_coefficients"] == 1
+    camera = Camera().resized(SIZE)
+    vectors = np.stack([vector, flipped["coefficients"]])
+    face = decode_face(anny, Coefficients.from_vector(vectors, anny), camera)
+    points, colors = np.asarray(face.points), np.asarray(face.colors)
+    there = np.array([SIZE, 0]) + np.array([-1, 1]) * points[1][anny.mirror]
+    np.testing.assert_allclose(there, points[0], atol=1e-4)
+    np.testing.assert_allclose(colors[1][anny.mirror], colors[0], atol=0.03)  # one blemish of the model is asymmetric
+    shape = slice(0, anny.identity_basis.shape[-1] + anny.expression_basis.shape[-1])
+    np.testing.assert_allclose(augmentation.flip(flipped, mirror)["coefficients"][shape], vector[shape], atol=1e-5)
+
+
+def test_a_model_that_is_not_symmetric_has_no_mirror(anny):
+    assert augmentation.coefficient_mirror(dataclasses.replace(anny, mirror=None)) is None
+    crooked = np.array(anny.identity_basis)
+    crooked[: len(crooked) // 2] = 0
+    assert augmentation.coefficient_mirror(dataclasses.replace(anny, identity_basis=crooked)) is None
+
+
+def test_synthetic_faces_are_flipped_half_of_the_time_if_that_is_possible(anny):
+    sample = face_sample() | {"coefficients": np.ones(len(augmentation.coefficient_mirror(anny)), np.float32)}
+
+    def flips(mirror):
+        made = (
+            augmentation.augment_synthetic(sample, np.random.default_rng(seed), mirror=mirror) for seed in range(40)
+        )
+        return sum(not np.array_equal(one["landmarks"], sample["landmarks"]) for one in made)
+
+    assert 10 <= flips(augmentation.coefficient_mirror(anny)) <= 30
+    assert flips(None) == 0
 
 
 def test_warp_by_whole_pixels_moves_everything_alike():
