@@ -48,7 +48,7 @@ from jaxface.step import create_state, make_train_step
 
 HERE = Path(__file__).resolve().parent
 SIZE = 224
-MOST_MEMORY = 8e9  # bytes; forms that would need more are left out
+MEMORY_SHARE = 0.85  # of the memory that is available; forms that would need more are left out
 MOST_SECONDS = 60.0  # likewise, for one run
 TORCH_CHUNK = 400_000  # pairs at once in the lean form: the quickest of 1e5 ... 1e7 here
 
@@ -143,7 +143,7 @@ def jax_form(problem, with_masks, **options):
     compiled = jax.jit(jax.value_and_grad(loss)).lower(points, targets).compile()
     analysis = compiled.memory_analysis()
     temporary = None if analysis is None else analysis.temp_size_in_bytes
-    if temporary is not None and temporary > MOST_MEMORY:
+    if temporary is not None and temporary > most_memory():
         return None, temporary
 
     def run():
@@ -159,7 +159,7 @@ def torch_form(problem, with_masks, kind):
 
     # What autograd keeps, and the gradients with respect to the distances of one part.
     estimate = 4 * (problem.pairs + 4 * problem.most_pairs_of_a_part)
-    if kind != "lean" and estimate > MOST_MEMORY:
+    if kind != "lean" and estimate > most_memory():
         return None, estimate
     modes = {"naive": "use_mm_for_euclid_dist_if_necessary", "exact": "donot_use_mm_for_euclid_dist"}
     describe = _lean_torch_descriptor(torch) if kind == "lean" else _naive_torch_descriptor(torch, modes[kind])
@@ -300,7 +300,19 @@ def peak_resident_growth(run):
 
 
 def _resident(field):
-    return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1))
+    return _kilobytes("/proc/self/status", field)
+
+
+def most_memory():
+    """Bytes that one form may take; 8 GB where the system does not tell what it has."""
+    try:
+        return MEMORY_SHARE * _kilobytes("/proc/meminfo", "MemAvailable")
+    except (OSError, AttributeError):
+        return 8e9
+
+
+def _kilobytes(file, field):
+    return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path(file).read_text()).group(1))
 
 
 def measure(name, form, problem, with_masks, *, budget, previous=None):

@@ -12,7 +12,7 @@ from jaxface import parallel
 from jaxface.coefficients import vector_size
 from jaxface.data.augmentation import augment_photo, augment_synthetic, coefficient_mirror
 from jaxface.data.folder import FolderSource
-from jaxface.data.pipeline import SampleSource, make_pipeline
+from jaxface.data.pipeline import Augmentation, SampleSource, make_pipeline
 from jaxface.data.sample import Sample
 from jaxface.data.synthetic import SyntheticSource
 from jaxface.errors import InputError
@@ -35,7 +35,7 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
     data = config.data
     if data.source == "synthetic":
         training, held_out = _synthetic(config, model)
-        augment = functools.partial(augment_synthetic, mirror=coefficient_mirror(model))
+        augment: Augmentation = functools.partial(augment_synthetic, mirror=coefficient_mirror(model))
     elif data.source == "folder":
         training, held_out = _folder(config, model)
         augment = augment_photo

@@ -72,8 +72,12 @@ def find_grid(anchors: Shaped[Array | np.ndarray, "A D"]) -> Grid | None:
     return Grid(float(x), float(y), float(spacing), height, width)
 
 
+@functools.partial(jax.checkpoint, static_argnums=2)
 def grid_mean_distance(points: Float[Array, "N 2"], weights: Float[Array, "N"], grid: Grid) -> Float[Array, "A"]:
-    """Weighted sum of the distances from each anchor of the grid to all points. Differentiable in the points."""
+    """Weighted sum of the distances from each anchor of the grid to all points. Differentiable in the points.
+
+    The gradient computes the 100 numbers around each point again, which is quicker than to keep them.
+    """
     steps = (points - jnp.array([[grid.x, grid.y]], points.dtype)) / grid.spacing
     low, high = -_margin(grid), np.array([[grid.width, grid.height]]) - 1 + _margin(grid)
     within = jnp.all((steps >= low) & (steps < high), axis=-1)

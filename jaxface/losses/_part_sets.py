@@ -8,8 +8,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
-def check_parts(points, targets, weights, point_masks) -> None:
-    """Raises ValueError for what does not fit; NaN and infinity too, where values are known (outside jit)."""
+def check_parts(
+    points, targets, weights, point_masks, *, dimensions: int = 2, target_kinds: str = "a mask [B, H, W]"
+) -> None:
+    """Raises ValueError for what does not fit, before shapes fail somewhere deep inside.
+
+    Of NaN and infinity too, where values are known (outside jit).
+    """
     if not points:
         raise ValueError("points names no part")
     if missing := [part for part in points if part not in targets]:
@@ -18,24 +23,25 @@ def check_parts(points, targets, weights, point_masks) -> None:
         raise ValueError(f"weights or point_masks name part(s) {unknown}; points has {list(points)}")
     batch = np.shape(next(iter(points.values())))[0]
     for part, array in points.items():
-        if np.ndim(array) != 3 or np.shape(array)[::2] != (batch, 2):
-            raise ValueError(f"{part}: expected points [{batch}, N, 2], got {np.shape(array)}")
+        if np.ndim(array) != 3 or np.shape(array)[::2] != (batch, dimensions):
+            raise ValueError(f"{part}: expected points [{batch}, N, {dimensions}], got {np.shape(array)}")
         if np.ndim(targets[part]) != 3 or len(targets[part]) != batch:
-            raise ValueError(f"{part}: expected a mask [{batch}, H, W], got {np.shape(targets[part])}")
+            raise ValueError(f"{part}: expected {target_kinds} with B = {batch}, got {np.shape(targets[part])}")
         mask = point_masks.get(part)
         if mask is not None and np.shape(mask) != np.shape(array)[:2]:
             raise ValueError(f"{part}: expected a point mask {np.shape(array)[:2]}, got {np.shape(mask)}")
         if np.shape(weights.get(part, 1.0)) not in ((), (batch,)):
             raise ValueError(f"{part}: expected one weight or [{batch}], got shape {np.shape(weights[part])}")
-        _refuse_non_finite(part, array, mask)
+        refuse_non_finite(array, mask, f"{part}: ")
 
 
-def _refuse_non_finite(part, points, mask) -> None:
+def refuse_non_finite(points, mask, label: str = "") -> None:
+    """Raises for NaN and infinity where values are known (outside jit); inside, they make the loss NaN."""
     if isinstance(points, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return
     counts = True if mask is None else np.asarray(mask)[..., None] > 0
     if not np.isfinite(np.asarray(points, np.float32)).all(where=counts):
-        raise ValueError(f"{part}: points must be finite; leave out those that are not with a mask")
+        raise ValueError(f"{label}points must be finite; leave out those that are not with a mask")
 
 
 def members(points, mask) -> tuple[Float[Array, "B N 2"], Float[Array, "B N"]]:

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxface.losses import _distances, _grids, _masks
+from jaxface.losses._part_sets import check_parts, refuse_non_finite
 
 STATISTICS = ("min", "max", "mean")
 """The columns of a descriptor, in order."""
@@ -86,7 +87,7 @@ def point_descriptor(
         raise ValueError(f"expected points [N, D] and anchors [A, D], got {np.shape(points)} and {np.shape(anchors)}")
     if mask is not None and np.shape(mask) != np.shape(points)[:1]:
         raise ValueError(f"expected a mask of shape {np.shape(points)[:1]}, one value per point, got {np.shape(mask)}")
-    _refuse_non_finite(points, mask)
+    refuse_non_finite(points, mask)
     describe = _describer(anchors, STATISTICS, exact, implementation)
     members, weights, some = _members(points, mask)
     return jnp.where(some, describe(members, weights), 0.0)
@@ -170,14 +171,12 @@ def prdl_loss(
     weights, point_masks = weights or {}, point_masks or {}
     chosen = statistics if isinstance(statistics, Mapping) else dict.fromkeys(points, statistics)
     chosen = dict.fromkeys(points, STATISTICS) | {part: tuple(names) for part, names in chosen.items()}
-    _check_parts(points, targets, anchors, weights, point_masks, chosen)
+    _check(points, targets, anchors, weights, point_masks, chosen)
     targets = _describe_targets({part: targets[part] for part in points}, anchors, exact, implementation)
     predicted = _describe_points(points, point_masks, anchors, chosen, exact, implementation)
     losses = []
     for part, (descriptor, some) in predicted.items():
         target = targets[part].astype(descriptor.dtype)
-        if len(descriptor) != len(target):
-            raise ValueError(f"{part}: there are {len(descriptor)} samples of points and {len(target)} of targets")
         wanted = jnp.stack([target[..., STATISTICS.index(name)] for name in chosen[part]], axis=-1)
         squared = jnp.square(descriptor - jax.lax.stop_gradient(wanted)).sum(-1).mean(-1)
         present = some & (target[..., STATISTICS.index("max")] != 0).any(-1)
@@ -254,39 +253,16 @@ def _members(points, mask) -> tuple[Float[Array, "N D"], Float[Array, "N"], Bool
     return jnp.where(valid[:, None], points, first[None]), weights / jnp.where(some, weights.sum(), 1.0), some
 
 
-def _refuse_non_finite(points, mask) -> None:
-    """Raises for NaN and infinity where values are known (outside jit); inside, they make the loss NaN."""
-    if isinstance(points, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
-        return
-    counts = True if mask is None else np.asarray(mask)[..., None] > 0
-    if not np.isfinite(np.asarray(points, np.float32)).all(where=counts):
-        raise ValueError("points must be finite; leave out those that are not with a mask")
-
-
-def _check_parts(points, targets, anchors, weights, point_masks, statistics) -> None:
-    """Names what does not fit, before shapes fail somewhere deep inside."""
-    if not points:
-        raise ValueError("points names no part")
-    if missing := [part for part in points if part not in targets]:
-        raise ValueError(f"no target for the part(s) {missing}; targets has {list(targets)}")
-    if unknown := [part for part in [*weights, *point_masks, *statistics] if part not in points]:
-        raise ValueError(f"weights, point_masks or statistics name part(s) {unknown}; points has {list(points)}")
+def _check(points, targets, anchors, weights, point_masks, statistics) -> None:
+    if np.ndim(anchors) != 2 or len(anchors) == 0:
+        raise ValueError(f"expected anchors [A, D], got {np.shape(anchors)}")
+    if unknown := [part for part in statistics if part not in points]:
+        raise ValueError(f"statistics name part(s) {unknown}; points has {list(points)}")
     for names in statistics.values():
         if not names or not set(names) <= set(STATISTICS):
             raise ValueError(f"statistics must name some of {STATISTICS}, got {names!r}")
-    batch, dimensions = np.shape(next(iter(points.values())))[0], np.shape(anchors)[-1]
-    if np.ndim(anchors) != 2 or len(anchors) == 0:
-        raise ValueError(f"expected anchors [A, D], got {np.shape(anchors)}")
-    for part, array in points.items():
-        if np.ndim(array) != 3 or np.shape(array)[::2] != (batch, dimensions) or len(targets[part]) != batch:
-            shapes = f"points {np.shape(array)} and a target {np.shape(targets[part])}"
-            raise ValueError(
-                f"{part}: expected points [{batch}, N, {dimensions}] and a target [{batch}, ...], got {shapes}"
-            )
-        if part in point_masks and np.shape(point_masks[part]) != np.shape(array)[:2]:
-            raise ValueError(f"{part}: expected a mask {np.shape(array)[:2]}, got {np.shape(point_masks[part])}")
-        if np.shape(weights.get(part, 1.0)) not in ((), (batch,)):
-            raise ValueError(f"{part}: expected one weight or [{batch}], got shape {np.shape(weights[part])}")
+    kinds = "a mask [B, H, W], points or a descriptor [B, A, 3]"
+    check_parts(points, targets, weights, point_masks, dimensions=np.shape(anchors)[1], target_kinds=kinds)
 
 
 def _describe_points(
@@ -309,7 +285,6 @@ def _describe_points(
         padded, size = [], max(1, np.shape(points[group[0]])[1])
         for part in group:
             mask = point_masks.get(part)
-            _refuse_non_finite(points[part], mask)
             members, weights, some = jax.vmap(_members, in_axes=(0, None if mask is None else 0))(points[part], mask)
             padded.append((_pad(members, members[:, :1], size), _pad(weights, weights[:, :1] * 0, size), some))
         members, weights, some = (jnp.stack(arrays) for arrays in zip(*padded, strict=True))
@@ -329,13 +304,11 @@ def _describe_targets(targets, anchors, exact, implementation) -> dict[str, Floa
     masks: dict[str, Array] = {}
     for part, target in targets.items():
         shape = np.shape(target)
-        if len(shape) != 3:
-            raise ValueError(f"{part}: expected a mask [B, H, W], points or a descriptor [B, A, 3], got {shape}")
         if shape[1:] == (len(anchors), 3):
             described[part] = jnp.asarray(target)
         elif shape[2] == np.shape(anchors)[1]:
             describe = _describer(anchors, STATISTICS, exact, implementation)
-            _refuse_non_finite(target, None)
+            refuse_non_finite(target, None, f"{part}: target ")
             members, weights, some = jax.vmap(lambda points: _members(points, None))(target)
             described[part] = jnp.where(some[:, None, None], jax.vmap(describe)(members, weights), 0.0)
         else:

@@ -31,6 +31,63 @@ def convolution(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike
     )
 
 
+class StemConvolution(nn.Module):
+    """The convolution with stride 2 that sees the picture: `convolution(features, kernel, 2)`, made for few channels.
+
+    The parameter is `nn.Conv`'s: kernel [k, k, C, features]. Processors do badly with three channels, so blocks of
+    2 x 2 pixels become pixels of 4 C channels and the kernel, filled up to an even size, likewise: the same sums, in a
+    third of the time (ResNet's at 96 px, batch 16: 9.7 ms for 24.4, with the gradient, on two CPU cores).
+
+    Attributes:
+        features: channels of the result.
+        kernel: 3 or 7; sizes in between do not begin at a block's edge.
+        dtype: of the computation.
+    """
+
+    features: int
+    kernel: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Features [B, H, W, C] to [B, H / 2, W / 2, features], sizes rounded up."""
+        channels, taps = x.shape[-1], (self.kernel + 1) // 2
+        kernel = self.param("kernel", _he_init, (self.kernel, self.kernel, channels, self.features))
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        x = _blocks_to_channels(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))))
+        kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+        kernel = kernel.reshape(taps, 2, taps, 2, channels, self.features).transpose(0, 2, 1, 3, 4, 5)
+        before = taps // 2
+        padding = (before, taps - 1 - before)
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel.reshape(taps, taps, 4 * channels, self.features),
+            (1, 1),
+            (padding, padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+def _blocks_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Maximum over 3 x 3 pixels at stride 2, padded by 1, as ResNet has it after the stem.
+
+    Written out, because the gradient of XLA's windowed maximum takes four times as long (measured on CPU).
+    """
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        padded, count = jnp.pad(x, pad, constant_values=-jnp.inf), (x.shape[axis] + 1) // 2
+        taps = [jax.lax.slice_in_dim(padded, k, k + 2 * count - 1, 2, axis) for k in range(3)]
+        x = functools.reduce(jnp.maximum, taps)
+    return x
+
+
 class DepthwiseConvolution(nn.Module):
     """Square convolution of each channel with a kernel of its own, zero-padded by (kernel - 1) / 2 on each side.
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxface.networks.layers import DepthwiseConvolution, layers, round_channels
+from jaxface.networks.layers import DepthwiseConvolution, StemConvolution, layers, round_channels
 
 # kernel, expanded channels, channels out, squeeze-and-excite, hard swish (else ReLU), stride: the paper's table 1.
 _LARGE = (
@@ -109,7 +109,8 @@ class MobileNetV3(nn.Module):
         def scaled(channels: int) -> int:
             return round_channels(channels * self.width_multiplier)
 
-        x = hard_swish(norm(name="features_0_1")(conv(scaled(16), 3, 2, name="features_0_0")(image)))
+        stem = StemConvolution(scaled(16), 3, dtype=self.dtype, name="features_0_0")
+        x = hard_swish(norm(name="features_0_1")(stem(image)))
         for index, (kernel, expanded, features, squeeze_excite, swish, stride) in enumerate(_LARGE, start=1):
             x = InvertedResidual(
                 kernel,

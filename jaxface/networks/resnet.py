@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxface.networks.layers import layers, round_channels
+from jaxface.networks.layers import StemConvolution, layers, max_pool, round_channels
 
 
 class BasicBlock(nn.Module):
@@ -76,10 +76,10 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
         """Image [B, H, W, 3] in [0, 1] to features [B, H / 32, W / 32, C], sizes rounded up."""
-        conv, norm = layers(train=train, axis_name=self.axis_name, dtype=self.dtype)
+        _, norm = layers(train=train, axis_name=self.axis_name, dtype=self.dtype)
         width = round_channels(64 * self.width_multiplier)
-        x = nn.relu(norm(name="bn1")(conv(width, 7, 2, name="conv1")(image)))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = nn.relu(norm(name="bn1")(StemConvolution(width, 7, dtype=self.dtype, name="conv1")(image)))
+        x = max_pool(x)
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 x = self.block(

@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from scipy import signal
 
 from jaxface.networks import ENCODERS, Encoder, create_encoder
-from jaxface.networks.layers import DepthwiseConvolution, _grouped_convolution, batch_norm, convolution, round_channels
+from jaxface.networks.layers import (
+    DepthwiseConvolution,
+    StemConvolution,
+    _grouped_convolution,
+    batch_norm,
+    convolution,
+    max_pool,
+    round_channels,
+)
 from jaxface.networks.mobilenet_v3 import InvertedResidual
 from jaxface.networks.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -249,6 +258,33 @@ def test_convolution_pads_as_pytorch_does(kernel, stride, size):
     variables = module.init(jax.random.key(0), x)
     expected = torch_convolution(x, np.asarray(variables["params"]["kernel"]), stride)
     np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("size", [8, 9])
+def test_stem_convolution_is_the_convolution_with_stride_2(kernel, size):
+    x = block_input(3, size)
+    module, plain = StemConvolution(5, kernel), convolution(5, kernel, 2, name=None)
+    variables = module.init(jax.random.key(0), x)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, plain.init(jax.random.key(0), x))
+    expected = torch_convolution(x, np.asarray(variables["params"]["kernel"]), 2)
+    np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+    gradient, other = (
+        jax.grad(lambda v, x, m=m: (m.apply(v, x) ** 3).sum(), argnums=(0, 1))(variables, x) for m in (module, plain)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradient, other)
+
+
+@pytest.mark.parametrize("size", [1, 8, 9])
+def test_max_pool_and_its_gradient_are_those_of_the_windowed_maximum(size):
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+
+    def windowed(x):
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    np.testing.assert_array_equal(max_pool(x), windowed(x))
+    gradient, expected = (jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (max_pool, windowed))
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
