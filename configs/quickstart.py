@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.face_model = "anny"  # a built-in face model, or the path of one
     config.image_size = 96  # side of the crops in pixels
     config.batch_size = 16  # over all devices together
-    config.steps = 7000
+    config.steps = 8000
     config.parallel = "pmap"  # or "sharded": jit over a device mesh
     config.multi_host = False  # True: one process per host, found by JAX (see parallel.initialize)
     config.log_every = 20  # steps whose mean makes one line of metrics.jsonl
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = "synthetic"  # or "folder"
     config.data.path = ""  # of the folder
-    config.data.count = 16000  # number of synthetic faces
+    config.data.count = 20000  # number of synthetic faces
     config.data.held_out = 128  # samples for evaluation, never trained on; of a folder the last ones
     config.data.workers = 0  # loading processes; 0 loads in a thread
 
