@@ -21,11 +21,11 @@ def get_config() -> ConfigDict:
     config.face_model = "anny"  # a built-in face model, or the path of one
     config.image_size = 96  # side of the crops in pixels
     config.batch_size = 16  # over all devices together
-    config.steps = 8000
+    config.steps = 7200
     config.parallel = "pmap"  # or "sharded": jit over a device mesh
     config.multi_host = False  # True: one process per host, found by JAX (see parallel.initialize)
     config.log_every = 20  # steps whose mean makes one line of metrics.jsonl
-    config.checkpoint_every = 1000  # steps between checkpoints, each with a held-out evaluation and a preview
+    config.checkpoint_every = 1200  # steps between checkpoints, each with a held-out evaluation and a preview
     config.max_skipped_steps = 0  # per log: steps that may be left out because their loss is not finite
 
     config.encoder = ConfigDict()  # arguments of networks.create_encoder
