@@ -32,10 +32,10 @@ def check_parts(
             raise ValueError(f"{part}: expected a point mask {np.shape(array)[:2]}, got {np.shape(mask)}")
         if np.shape(weights.get(part, 1.0)) not in ((), (batch,)):
             raise ValueError(f"{part}: expected one weight or [{batch}], got shape {np.shape(weights[part])}")
-        refuse_non_finite(array, mask, f"{part}: ")
+        refuse_non_finite(array, mask, label=f"{part}: ")
 
 
-def refuse_non_finite(points, mask, label: str = "") -> None:
+def refuse_non_finite(points, mask, *, label: str = "") -> None:
     """Raises for NaN and infinity where values are known (outside jit); inside, they make the loss NaN."""
     if isinstance(points, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return

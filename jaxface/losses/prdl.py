@@ -308,7 +308,7 @@ def _describe_targets(targets, anchors, exact, implementation) -> dict[str, Floa
             described[part] = jnp.asarray(target)
         elif shape[2] == np.shape(anchors)[1]:
             describe = _describer(anchors, STATISTICS, exact, implementation)
-            refuse_non_finite(target, None, f"{part}: target ")
+            refuse_non_finite(target, None, label=f"{part}: target ")
             members, weights, some = jax.vmap(lambda points: _members(points, None))(target)
             described[part] = jnp.where(some[:, None, None], jax.vmap(describe)(members, weights), 0.0)
         else:
