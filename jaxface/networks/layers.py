@@ -77,7 +77,7 @@ def _blocks_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
 def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """Maximum over 3 x 3 pixels at stride 2, padded by 1, as ResNet has it after the stem.
 
-    Written out, because the gradient of XLA's windowed maximum takes four times as long (measured on CPU).
+    Written out, because with its gradient XLA's windowed maximum takes ten times as long (measured on CPU).
     """
     for axis in (1, 2):
         pad = [(0, 0)] * 4
