@@ -61,11 +61,16 @@ def pose(
     vertices: Float[Array, "*B V 3"], angles: Float[Array, "*B 3"], translation: Float[Array, "*B 3"]
 ) -> Float[Array, "*B V 3"]:
     """R v + t: model space to posed model space, in model units."""
+    return rotate(vertices, angles) + translation[..., None, :]
+
+
+def rotate(vectors: Float[Array, "*B V 3"], angles: Float[Array, "*B 3"]) -> Float[Array, "*B V 3"]:
+    """R v, for directions such as normals."""
     rotation = rotation_matrix(angles)[..., None, :, :]
-    x, y, z = (vertices[..., axis] for axis in range(3))
-    # Written out: as a product of matrices, XLA takes seven times as long on CPU, and less than float32 on GPU and TPU.
+    x, y, z = (vectors[..., axis] for axis in range(3))
+    # Written out: as a product of matrices, XLA takes seven times as long on CPU.
     rotated = [rotation[..., i, 0] * x + rotation[..., i, 1] * y + rotation[..., i, 2] * z for i in range(3)]
-    return jnp.stack(rotated, axis=-1) + translation[..., None, :]
+    return jnp.stack(rotated, axis=-1)
 
 
 def to_camera_space(posed: Float[Array, "*B V 3"], camera: Camera) -> Float[Array, "*B V 3"]:

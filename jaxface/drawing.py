@@ -208,7 +208,7 @@ def turned_views(
 
 @jax.jit
 def _turn(shape: Float[Array, "1 V 3"], angles: Float[Array, "1 3"], triangles, uv, camera: Camera):
-    posed = cameras.pose(shape, angles, jnp.zeros_like(angles))
+    posed = cameras.rotate(shape, angles)
     vertices = cameras.to_camera_space(posed, camera)
     points, depth = cameras.project(vertices, camera), vertices[..., 2]
     fragments = rasterize(points, depth, triangles, image_size=camera.image_size)

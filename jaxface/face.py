@@ -47,7 +47,7 @@ def decode_face(model: FaceModel, coefficients: Coefficients, camera: Camera) ->
     shape = face_models.shape(model, coefficients.identity, coefficients.expression)
     vertices = cameras.to_camera_space(cameras.pose(shape, coefficients.angles, coefficients.translation), camera)
     unposed_normals = face_models.vertex_normals(shape, model.triangles)
-    normals = cameras.pose(unposed_normals, coefficients.angles, 0.0 * coefficients.translation)
+    normals = cameras.rotate(unposed_normals, coefficients.angles)
     albedo = face_models.albedo(model, coefficients.albedo)
     return Face(
         shape=shape,

@@ -95,8 +95,9 @@ def coefficient_mirror(model: FaceModel) -> Float[np.ndarray, "K K"] | None:
         (sizes[0], model.expression_basis, odd_x),
         (sum(sizes[:2]), model.albedo_basis, np.ones(3)),
     ):
-        columns = np.asarray(basis, np.float64).reshape(-1, basis.shape[-1])
-        mirrored = (np.asarray(basis, np.float64)[mirror] * signs[:, None]).reshape(columns.shape)
+        values = np.asarray(basis, np.float64)
+        columns = values.reshape(-1, values.shape[-1])
+        mirrored = (values[mirror] * signs[:, None]).reshape(columns.shape)
         block = np.linalg.lstsq(columns, mirrored, rcond=None)[0]
         if np.linalg.norm(columns @ block - mirrored) > _MIRROR_TOLERANCE * np.linalg.norm(columns):
             return None

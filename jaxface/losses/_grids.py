@@ -76,7 +76,8 @@ def find_grid(anchors: Shaped[Array | np.ndarray, "A D"]) -> Grid | None:
 def grid_mean_distance(points: Float[Array, "N 2"], weights: Float[Array, "N"], grid: Grid) -> Float[Array, "A"]:
     """Weighted sum of the distances from each anchor of the grid to all points. Differentiable in the points.
 
-    The gradient computes the 100 numbers around each point again, which is quicker than to keep them.
+    The gradient computes the 100 numbers around each point again: PRDL of a whole face takes 41 MB so, where keeping
+    them takes 60, and about the same time (224 x 224 anchors, on CPU).
     """
     steps = (points - jnp.array([[grid.x, grid.y]], points.dtype)) / grid.spacing
     low, high = -_margin(grid), np.array([[grid.width, grid.height]]) - 1 + _margin(grid)
