@@ -118,19 +118,22 @@ def coarse_visibility(
     if points.size == 0:
         return jnp.ones(depth.shape, bool)
     cells = max(1, math.isqrt(count // VERTICES_PER_CELL))
-    known = (jnp.isfinite(points).all(-1) & jnp.isfinite(depth))[..., None]
-    low = jnp.where(known, points, jnp.inf).min(1, keepdims=True)
-    high = jnp.where(known, points, -jnp.inf).max(1, keepdims=True)
-    side = (high - low).max(-1, keepdims=True) / cells
-    position = jnp.where(known, (points - low) / jnp.where(side > 0, side, 1.0), 0.0)
+    # Axis by axis: the short last axis would make all of this slow on CPU.
+    x, y = points[..., 0], points[..., 1]
+    known = jnp.isfinite(x) & jnp.isfinite(y) & jnp.isfinite(depth)
+    low = [jnp.where(known, axis, jnp.inf).min(1, keepdims=True) for axis in (x, y)]
+    high = [jnp.where(known, axis, -jnp.inf).max(1, keepdims=True) for axis in (x, y)]
+    side = jnp.maximum(high[0] - low[0], high[1] - low[1]) / cells
+    side = jnp.where(side > 0, side, 1.0)
+    across, down = (jnp.where(known, (axis - least) / side, 0.0) for axis, least in zip((x, y), low, strict=True))
 
     sample = jnp.arange(batch)[:, None]
-    column, row = (jnp.clip(jnp.floor(position[..., axis]), 0, cells - 1).astype(jnp.int32) for axis in range(2))
+    column, row = (jnp.minimum(position.astype(jnp.int32), cells - 1) for position in (across, down))
     nearest = jnp.full((batch, cells, cells), jnp.inf, depth.dtype)
-    nearest = nearest.at[sample, row, column].min(jnp.where(known[..., 0], depth, jnp.inf))
+    nearest = nearest.at[sample, row, column].min(jnp.where(known, depth, jnp.inf))
     # The greatest of the four cells around each crossing of the grid's lines; those outside repeat their neighbours.
     padded = jnp.pad(nearest, ((0, 0), (1, 1), (1, 1)), mode="edge")
     padded = jnp.maximum(padded[:, 1:], padded[:, :-1])
     around = jnp.maximum(padded[:, :, 1:], padded[:, :, :-1])
-    column, row = (jnp.clip(jnp.floor(position[..., axis] + 0.5), 0, cells).astype(jnp.int32) for axis in range(2))
-    return ~((depth > around[sample, row, column] + TOLERANCE) & known[..., 0])
+    column, row = (jnp.minimum((position + 0.5).astype(jnp.int32), cells) for position in (across, down))
+    return ~((depth > around[sample, row, column] + TOLERANCE) & known)
