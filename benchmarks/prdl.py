@@ -11,12 +11,13 @@ In one process, on the same arrays, loss and gradient with respect to the points
 
 first for the face: the built-in model's eight parts, batch 1, every pixel of 224 x 224 an anchor; then against the
 number of anchors and of points; then PRDL's share of the quickstart's train step. Time is the median of repetitions
-after a warm-up. Memory is what comes on top of inputs and outputs: for JAX the compiled program's temporaries
-(memory_analysis), for torch the growth of the process's peak resident set in one more run (Linux only). Writes
-prdl.json and prdl.png. Torch is no dependency of jaxface: without it, its rows are left out.
+after a warm-up (of a form that takes over 3 s, one). Memory is what comes on top of inputs and outputs: for JAX the
+compiled program's temporaries (memory_analysis), for torch the growth of the process's peak resident set in one more
+run (Linux only). Writes prdl.json and prdl.png. Torch is no dependency of jaxface: without it, its rows are left out.
 """
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -49,8 +50,8 @@ from jaxface.step import create_state, make_train_step
 HERE = Path(__file__).resolve().parent
 SIZE = 224
 MEMORY_SHARE = 0.85  # of the memory that is available; forms that would need more are left out
-MOST_SECONDS = 60.0  # likewise, for one run
-TORCH_CHUNK = 400_000  # pairs at once in the lean form: the quickest of 1e5 ... 1e7 here
+MOST_SECONDS = 20.0  # likewise, for one run
+LONG_SECONDS = 3.0  # a run that takes longer is repeated once only
 
 # Instructions per pair of point and anchor, each counted as one per lane and cycle (a square root takes longer: this
 # flatters the machine). Forward: 2 differences, 1 product, 1 fused product and sum, 1 root, 3 each for the minimum and
@@ -153,92 +154,14 @@ def jax_form(problem, with_masks, **options):
     return run, temporary
 
 
-def torch_form(problem, with_masks, kind):
-    """(run, None), as `jax_form`; instead of None an estimate where it takes too much memory."""
-    import torch
-
-    # What autograd keeps, and the gradients with respect to the distances of one part.
-    estimate = 4 * (problem.pairs + 4 * problem.most_pairs_of_a_part)
-    if kind != "lean" and estimate > most_memory():
-        return None, estimate
-    modes = {"naive": "use_mm_for_euclid_dist_if_necessary", "exact": "donot_use_mm_for_euclid_dist"}
-    describe = _lean_torch_descriptor(torch) if kind == "lean" else _naive_torch_descriptor(torch, modes[kind])
-    anchors = torch.tensor(problem.anchors)
-    points = {part: torch.tensor(array, requires_grad=True) for part, array in problem.points.items()}
-    pixels = {part: torch.tensor(parts.mask_points(mask)) for part, mask in problem.masks.items()}
-    descriptors = {part: torch.tensor(array) for part, array in problem.descriptors.items()}
-
-    def run():
-        loss = torch.zeros(())
-        for part, array in points.items():
-            array.grad = None
-            with torch.no_grad():
-                target = describe(anchors, pixels[part]) if with_masks else descriptors[part]
-            loss = loss + (describe(anchors, array) - target).square().sum(1).mean()
-        loss.backward()
-        return loss.item(), {part: array.grad for part, array in points.items()}
-
-    return run, None
-
-
-def _naive_torch_descriptor(torch, mode):
-    def describe(anchors, points):
-        distances = torch.cdist(anchors, points, compute_mode=mode)
-        return torch.stack([distances.min(1).values, distances.max(1).values, distances.mean(1)], dim=1)
-
-    return describe
-
-
-def _lean_torch_descriptor(torch):
-    def distances_by_chunk(anchors, points):
-        """(rows, [rows, N] distances to them) for chunks of anchors, always in the same memory."""
-        size = max(1, TORCH_CHUNK // len(points))
-        x, y = points.t().contiguous()
-        across, down = torch.empty(2, min(size, len(anchors)), len(points))
-        for start in range(0, len(anchors), size):
-            rows = slice(start, min(start + size, len(anchors)))
-            dx, dy = across[: rows.stop - start], down[: rows.stop - start]
-            torch.sub(anchors[rows, :1], x, out=dx)
-            torch.sub(anchors[rows, 1:], y, out=dy)
-            yield rows, dx.mul_(dx).addcmul_(dy, dy).sqrt_()
-
-    class Descriptor(torch.autograd.Function):
-        @staticmethod
-        def forward(context, anchors, points):
-            descriptor = torch.empty(len(anchors), 3)
-            matched = torch.empty(len(anchors), 2, dtype=torch.int64)
-            for rows, distances in distances_by_chunk(anchors, points):
-                for column, extreme in enumerate((torch.min, torch.max)):
-                    descriptor[rows, column], matched[rows, column] = extreme(distances, dim=1)
-                descriptor[rows, 2] = distances.mean(1)
-            context.save_for_backward(anchors, points, descriptor, matched)
-            return descriptor
-
-        @staticmethod
-        def backward(context, cotangent):
-            anchors, points, descriptor, matched = context.saved_tensors
-            # sum over anchors of c (v - a) / d = v sum(c / d) - sum(c a / d): one product of matrices.
-            with_one = torch.cat([anchors, torch.ones(len(anchors), 1)], dim=1)
-            sums = torch.zeros(len(points), 3)
-            for rows, distances in distances_by_chunk(anchors, points):
-                slopes = distances.reciprocal_().nan_to_num_(posinf=0.0).mul_(cotangent[rows, 2:] / len(points))
-                sums.addmm_(slopes.T, with_one[rows])
-            gradient = points * sums[:, 2:] - sums[:, :2]
-            for column in (0, 1):
-                distance = descriptor[:, column]
-                slope = torch.where(distance == 0, 0.0, cotangent[:, column] / distance)
-                index = matched[:, column]
-                gradient.index_add_(0, index, slope[:, None] * (points[index] - anchors))
-            return None, gradient
-
-    return Descriptor.apply
-
-
 def forms():
     """Name -> function (problem, with_masks) -> (run or None, bytes of temporaries or None)."""
     found = {}
     if importlib.util.find_spec("torch"):
-        found |= {f"torch, {kind}": functools.partial(torch_form, kind=kind) for kind in ("naive", "exact", "lean")}
+        from torch_forms import torch_form
+
+        for kind in ("naive", "exact", "lean"):
+            found[f"torch, {kind}"] = functools.partial(torch_form, kind=kind, most_memory=most_memory)
     return found | {
         "jnp, naive": functools.partial(jax_form, implementation="reference"),
         "jaxface": jax_form,
@@ -273,13 +196,14 @@ def gradient_by_definition(problem):
 
 
 def seconds_of(run, budget=2.0):
-    """Median over repetitions after the warm-up: three at least, as many as fit in `budget` seconds, at most 30."""
+    """Median over repetitions after the warm-up: as many as fit in `budget` seconds, at most 30, at least three.
+
+    A form that is slow already at the warm-up is measured once more.
+    """
     start = time.perf_counter()
     run()
-    if time.perf_counter() - start > MOST_SECONDS:
-        return time.perf_counter() - start
-    times = []
-    while len(times) < 3 or (len(times) < 30 and sum(times) < budget):
+    least, times = (1 if time.perf_counter() - start > LONG_SECONDS else 3), []
+    while len(times) < least or (len(times) < 30 and sum(times) < budget):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
@@ -289,14 +213,20 @@ def seconds_of(run, budget=2.0):
 def peak_resident_growth(run):
     """Growth of the peak resident set in one run, in bytes; None where the system does not tell."""
     try:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # gives back what earlier runs freed, so that it counts when taken again
+        give_back_memory()  # so that what earlier runs freed counts when taken again
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")
         run()
         return max(0, _resident("VmHWM") - before)
     except (OSError, AttributeError):
         return None
+
+
+def give_back_memory():
+    """Hands what was freed to the system: a program keeps it otherwise, and two naive forms do not fit side by side."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(field):
@@ -322,6 +252,7 @@ def measure(name, form, problem, with_masks, *, budget, previous=None):
     row |= {"anchors": len(problem.anchors), "points": points}
     if previous and previous["seconds"] * problem.pairs / (previous["anchors"] * previous["points"]) > MOST_SECONDS:
         return row | {"left_out": f"would take over {MOST_SECONDS:.0f} s"}
+    give_back_memory()
     run, temporary = form(problem, with_masks)
     if run is None:
         return row | {"left_out": f"would need {temporary / 1e9:.1f} GB"}

@@ -11,7 +11,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import report
 from tqdm import tqdm
 
 import jaxface
@@ -379,55 +380,6 @@ def costs(model, *, batch: int = 16, size: int = 96, stride: int = 8) -> dict[st
     return result
 
 
-def draw(path: Path, results: Mapping[str, Any]) -> None:
-    """Shifts of the optimum, per form and yaw."""
-    from matplotlib import pyplot as plt
-
-    yaws = list(results["forms"][next(iter(FORMS))])
-    panels = {
-        "translation alone, px": lambda row: row["translation_px"]["shift"]["all"]["median"],
-        "angles alone, degrees": lambda row: row["angles_degrees"]["shift"]["all"]["median"],
-        "all coefficients: vertices, mm": lambda row: row["all_coefficients"]["vertices_mm"]["median"],
-    }
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), constrained_layout=True)
-    colors = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(yaws)))
-    for panel, (title, value) in zip(axes, panels.items(), strict=True):
-        for index, (yaw, color) in enumerate(zip(yaws, colors, strict=True)):
-            heights = [value(results["forms"][form][yaw]) for form in FORMS]
-            x = np.arange(len(FORMS)) + 0.26 * (index - (len(yaws) - 1) / 2)
-            bars = panel.bar(x, heights, width=0.25, color=color, label=f"yaw {yaw} degrees")
-            panel.bar_label(bars, fmt="%.2f", fontsize=8, rotation=90, padding=2)
-        panel.set_xticks(range(len(FORMS)), [form.replace(", ", ",\n") for form in FORMS], fontsize=9)
-        panel.set_title(title, fontsize=11)
-        panel.margins(y=0.15)
-    axes[0].legend(fontsize=9)
-    figure.suptitle("How far the minimum of PRDL lies from the true face (medians), by the weights of the vertices")
-    with command_line.atomic_write(path) as partial:
-        figure.savefig(partial, dpi=110)
-
-
-def print_tables(results: Mapping[str, Any]) -> None:
-    """What the README quotes."""
-    for yaw in results["forms"]["all"]:
-        print(f"\nyaw {yaw}: medians over the faces; loss, translation and angles for all statistics | min, max, mean")
-        for form in FORMS:
-            row = results["forms"][form][yaw]
-            columns = [
-                " ".join(f"{row[key]['shift'][name]['median']:6.2f}" for name in SETS)
-                for key in ("translation_px", "angles_degrees")
-            ]
-            loss = " ".join(f"{row['loss_px2'][name]['median']:7.2f}" for name in SETS)
-            end = row["all_coefficients"]
-            print(f"{form:18} px^2 {loss}   px {columns[0]}   degrees {columns[1]}   "
-                  f"mm {end['vertices_mm']['median']:.2f}   px {end['image_points_px']['median']:.2f}")  # fmt: skip
-    print("\nvisibility against a fine z-buffer")
-    for yaw, tables in results["visibility"].items():
-        for where, rows in tables.items():
-            for name, row in rows.items():
-                print(f"yaw {yaw}  {where:22} {name:24} {row}")
-    print(f"\nmilliseconds for 16 faces at 96 x 96: {results['cost_ms']}")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -463,8 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results["settings"]["seconds"] = round(time.perf_counter() - start)
     with command_line.atomic_write(out / "results.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
-    draw(out / "bias.png", results)
-    print_tables(results)
+    report.draw(out / "bias.png", results)
+    report.print_tables(results)
     print(f"written: {out / 'results.json'}, {out / 'bias.png'}")
 
 
