@@ -24,8 +24,9 @@ class Coefficients:
 
     Attributes:
         identity: [B, Ki], in standard deviations of the basis.
-        expression: [B, Ke], likewise.
-        albedo: [B, Ka], likewise.
+        expression: [B, Ke], likewise; for a model with joints (FLAME), 3 axis-angle numbers in radians follow for each
+            joint that has coefficients.
+        albedo: [B, Ka], in standard deviations.
         angles: [B, 3] pitch, yaw, roll in radians (see camera.py for signs).
         light: [B, 3, 9] spherical-harmonics coefficients per colour channel, on top of `lighting.AMBIENT`.
         translation: [B, 3] in model units (10 cm).
@@ -75,12 +76,17 @@ def vector_sizes(model: "FaceModel") -> tuple[int, ...]:
     """Lengths of identity, expression, albedo, angles, light and translation for `model`."""
     return (
         model.identity_basis.shape[-1],
-        model.expression_basis.shape[-1],
+        model.expression_basis.shape[-1] + joint_numbers(model),
         model.albedo_basis.shape[-1],
         3,
         3 * LIGHT_BANDS,
         3,
     )
+
+
+def joint_numbers(model: "FaceModel") -> int:
+    """How many of the expression coefficients, the last ones, are axis-angle numbers of joints, in radians."""
+    return 0 if model.skinning is None else 3 * len(model.skinning.posed)
 
 
 def vector_size(model: "FaceModel") -> int:

@@ -83,9 +83,10 @@ def coefficient_mirror(model: FaceModel) -> Float[np.ndarray, "K K"] | None:
     """The matrix that turns a face's coefficient vector into that of its mirror image.
 
     Returns:
-        [K, K] float32; None if the model is not symmetric (no mirror table, or bases that lack a mirror image).
+        [K, K] float32; None if the model is not symmetric (no mirror table, or bases that lack a mirror image) or has
+        joints.
     """
-    if model.mirror is None:
+    if model.mirror is None or model.skinning is not None:
         return None
     mirror, odd_x = np.asarray(model.mirror), np.array([-1.0, 1.0, 1.0])
     sizes = vector_sizes(model)
@@ -96,7 +97,7 @@ def coefficient_mirror(model: FaceModel) -> Float[np.ndarray, "K K"] | None:
         (sum(sizes[:2]), model.albedo_basis, np.ones(3)),
     ):
         values = np.asarray(basis, np.float64)
-        columns = values.reshape(-1, values.shape[-1])
+        columns = values.reshape(values.shape[0] * 3, values.shape[-1])
         mirrored = (values[mirror] * signs[:, None]).reshape(columns.shape)
         block = np.linalg.lstsq(columns, mirrored, rcond=None)[0]
         if np.linalg.norm(columns @ block - mirrored) > _MIRROR_TOLERANCE * np.linalg.norm(columns):

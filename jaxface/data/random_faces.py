@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, Key
 from jaxface import camera as cameras
 from jaxface import face_model as face_models
 from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients
+from jaxface.coefficients import Coefficients, joint_numbers
 from jaxface.data.alignment import PIXELS_PER_UNIT
 from jaxface.data.dice import Dice
 from jaxface.face_model import FaceModel
 from jaxface.lighting import AMBIENT, spherical_harmonics
+from jaxface.skinning import ANGLE_DEVIATION
 
 # Share of each kind of expression, and the range of the units that make it (ARKit names without the side; a name with a
 # side moves that side alone). The paper adds closed eyes, open mouths and frowns to its training data (section 3.4).
@@ -76,6 +77,9 @@ def _unaligned(dice: Dice, model: FaceModel, expression_names: Sequence[str] | N
         expression = dice.normal(model.expression_basis.shape[-1], limit=2.5)
     else:
         expression = random_expression(dice, expression_names)
+    if joint_numbers(model):
+        angles = ANGLE_DEVIATION * dice.normal(joint_numbers(model), limit=2.5)
+        expression = jnp.concatenate([expression, angles])
     coefficients = Coefficients(
         identity=dice.normal(model.identity_basis.shape[-1], limit=2.5),
         expression=expression,
@@ -171,13 +175,9 @@ def aligned_translation(
     """
     camera = Camera()
     vertices = model.landmarks["68"][np.array([36, 39, 42, 45, 30, 48, 54])]
-    small = {
-        name: jnp.asarray(getattr(model, name))[vertices]
-        for name in ("mean_shape", "identity_basis", "expression_basis")
-    }
-    neutral = face_models.linear(small["mean_shape"], small["identity_basis"], coefficients.identity)
-    shape = face_models.linear(neutral, small["expression_basis"], coefficients.expression)
-    fit = jnp.linalg.pinv(jnp.concatenate([_five_points(small["mean_shape"]), jnp.ones((5, 1))], axis=-1))
+    small = face_models.shape_of_vertices(model, vertices)
+    shape = face_models.shape(small, coefficients.identity, coefficients.expression)
+    fit = jnp.linalg.pinv(jnp.concatenate([_five_points(small.mean_shape), jnp.ones((5, 1))], axis=-1))
     translation = jnp.zeros_like(coefficients.translation)
     for _ in range(4):
         posed = cameras.pose(shape, coefficients.angles, translation)
@@ -195,7 +195,7 @@ def aligned_translation(
     return translation
 
 
-def _five_points(points: Float[Array, "*B 7 C"]) -> Float[Array, "*B 5 C"]:
+def _five_points(points: Float[Array | np.ndarray, "*B 7 C"]) -> Float[Array, "*B 5 C"]:
     """Eyes (means of their corners), tip of the nose, corners of the mouth."""
     eyes = points[..., 0:4:2, :] / 2 + points[..., 1:4:2, :] / 2
     return jnp.concatenate([eyes, points[..., 4:, :]], axis=-2)

@@ -95,14 +95,8 @@ def _landmark_model(model: FaceModel) -> FaceModel:
         lines = jnp.asarray(model.contours["68"])
         vertices = jnp.concatenate([vertices, lines.reshape(-1)])
         contours["68"] = 68 + jnp.arange(lines.size).reshape(lines.shape)
-    return dataclasses.replace(
-        model,
-        mean_shape=jnp.asarray(model.mean_shape)[vertices],
-        identity_basis=jnp.asarray(model.identity_basis)[vertices],
-        expression_basis=jnp.asarray(model.expression_basis)[vertices],
-        landmarks={"68": jnp.arange(68)},
-        contours=contours,
-    )
+    small = face_models.shape_of_vertices(model, vertices)
+    return dataclasses.replace(small, landmarks={"68": jnp.arange(68)}, contours=contours)
 
 
 def _landmark_points(small: FaceModel, vector: Float[Array, "K"], camera: Camera) -> Float[Array, "68 2"]:

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxface.coefficients import vector_sizes
+from jaxface.coefficients import joint_numbers, vector_sizes
 from jaxface.face_model import FaceModel
+from jaxface.skinning import ANGLE_DEVIATION, ANGLE_LIMIT
 
 
 @jax.tree_util.register_dataclass
@@ -43,5 +44,8 @@ def coefficient_prior(model: FaceModel, *, expression_units: bool) -> Prior:
         "translation": (np.inf, -np.inf, np.inf),
     }
     sizes = vector_sizes(model)
-    columns = zip(*ranges.values(), strict=True)
-    return Prior(*(np.repeat(np.array(column, np.float32), sizes) for column in columns))
+    columns = [np.repeat(np.array(column, np.float32), sizes) for column in zip(*ranges.values(), strict=True)]
+    joints = slice(sum(sizes[:2]) - joint_numbers(model), sum(sizes[:2]))
+    for column, value in zip(columns, (ANGLE_DEVIATION, -ANGLE_LIMIT, ANGLE_LIMIT), strict=True):
+        column[joints] = value
+    return Prior(*columns)

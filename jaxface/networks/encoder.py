@@ -51,6 +51,7 @@ class Encoder(nn.Module):
         heads = [  # the last two are translation in x and y, and in z
             nn.Dense(size, kernel_init=zeros, bias_init=zeros, name=f"final_layers_{index}")(pooled)
             for index, size in enumerate((*self.head_sizes, 3, 27, 2, 1))
+            if size  # a face model without albedo basis; checkpoints cannot hold empty arrays
         ]
         return jnp.concatenate(heads, axis=-1)
 
