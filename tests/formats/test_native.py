@@ -54,7 +54,7 @@ def test_round_trip(model, tmp_path):
             for key in before:
                 np.testing.assert_array_equal(before[key], after[key])
                 assert after[key].dtype == np.int32
-        elif field.name != "name":
+        elif field.name not in ("name", "skinning"):
             np.testing.assert_array_equal(before, after)
             assert after.dtype == before.dtype
     assert read.name == "toy"
@@ -157,7 +157,7 @@ def test_inconsistent_arrays_are_named(model, tmp_path, name):
         load_face_model(path)
 
 
-@pytest.mark.parametrize("name", ["mean_shape", "triangles", "part/skin", "name"])
+@pytest.mark.parametrize("name", ["mean_shape", "triangles", "name"])
 def test_missing_arrays_are_named(model, tmp_path, name):
     path = tmp_path / "toy.npz"
     write_face_model(model, path)
