@@ -1,6 +1,7 @@
 """Faces made visible: decoded, drawn over the crop and into the photo, textured from it, seen from other sides."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Integer, UInt8
 from PIL import Image, ImageFilter
 
 from jaxface import camera as cameras
@@ -20,9 +21,9 @@ from jaxface.data.sample import Sample
 from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes
-from jaxface.parts import BACKGROUND
+from jaxface.parts import BACKGROUND, LABELS
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
-from jaxface.render.textures import sample_texture, uv_texture, view_weights
+from jaxface.render.textures import cylinder_uv, sample_texture, uv_texture, vertex_texture, view_weights
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
@@ -58,8 +59,8 @@ class DrawnFace:
         colors: [S, S, 3] the model's colours under the light.
         normals: [S, S, 3] in posed model space.
         labels: [S, S] parts.
-        landmarks: [68, 2] in picture pixels.
-        texture: [TEXTURE_SIZE, TEXTURE_SIZE, 3].
+        landmarks: per scheme of the model [L, 2], in picture pixels.
+        texture: [TEXTURE_SIZE, TEXTURE_SIZE, 3] for the coordinates of `texture_layout`.
     """
 
     coefficients: Coefficients
@@ -69,7 +70,7 @@ class DrawnFace:
     colors: Float[np.ndarray, "S S 3"]
     normals: Float[np.ndarray, "S S 3"]
     labels: UInt8[np.ndarray, "S S"]
-    landmarks: Float[np.ndarray, "68 2"]
+    landmarks: dict[str, Float[np.ndarray, "L 2"]]
     texture: UInt8[np.ndarray, "T T 3"]
 
 
@@ -81,7 +82,7 @@ def draw_face(
     """Decodes a reconstruction, draws it and takes its texture from the photo.
 
     Args:
-        model: the face model; needs texture coordinates.
+        model: the face model.
         reconstruction: the face.
         photo: the original photo.
     """
@@ -100,8 +101,7 @@ def draw_face(
         face.depth[0],
         weights,
         np.clip(face.colors[0], 0, 1),
-        np.asarray(model.uv),
-        np.asarray(model.triangles),
+        *texture_layout(model),
         surface_depth=drawn["depth"][0],
         mask=_soft_mask(reconstruction.sample["labels"] != BACKGROUND),
         mirror=None if model.mirror is None else np.asarray(model.mirror),
@@ -115,7 +115,7 @@ def draw_face(
         colors=drawn["colors"][0],
         normals=drawn["normals"][0],
         labels=drawn["labels"][0],
-        landmarks=drawn["landmarks"][0],
+        landmarks={scheme: points[0] for scheme, points in drawn["landmarks"].items()},
         texture=meshes.to_bytes(texture),
     )
 
@@ -123,6 +123,8 @@ def draw_face(
 def _inner_mouth(model: FaceModel) -> Bool[np.ndarray, "V"]:
     """Cavity and teeth: pieces of surface in no part that touch the lips, or nothing (the neck touches the skin)."""
     triangles, count = np.asarray(model.triangles), len(model.mean_shape)
+    if not {"upper_lip", "lower_lip"} <= model.parts.keys():
+        return np.zeros(count, bool)
     lips, outside = np.zeros(count, bool), np.zeros(count, bool)
     for part, vertices in model.parts.items():
         outside[np.asarray(vertices)] = True
@@ -158,7 +160,10 @@ def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangl
         "colors": interpolate(fragments, model.triangles, face.colors),
         "normals": interpolate(fragments, model.triangles, face.normals),
         "labels": label_map(fragments, triangle_labels),
-        "landmarks": landmark_points(model, face.points, coefficients.angles[:, 2]),
+        "landmarks": {
+            scheme: landmark_points(model, face.points, coefficients.angles[:, 2], scheme=scheme)
+            for scheme in model.landmarks
+        },
     }
 
 
@@ -182,8 +187,80 @@ def face_pictures(drawn: DrawnFace) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
         "Overlay": visualize.overlay(drawn.picture, drawn.colors, seen),
         "Shape": visualize.clay(drawn.normals, seen, background=drawn.picture),
         "Parts": visualize.draw_labels(drawn.picture, drawn.labels),
-        "Landmarks": visualize.draw_landmarks(drawn.picture, drawn.landmarks, radius=PICTURE_SIZE / 224),
+        "Landmarks": _with_landmarks(drawn, "68"),
     }
+
+
+def landmark_picture(drawn: DrawnFace) -> UInt8[np.ndarray, "H W 3"]:
+    """The crop with the landmarks on it, once for each of the model's schemes, side by side."""
+    return np.concatenate([_with_landmarks(drawn, scheme) for scheme in drawn.landmarks], axis=1)
+
+
+def _with_landmarks(drawn: DrawnFace, scheme: str) -> UInt8[np.ndarray, "S S 3"]:
+    return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=PICTURE_SIZE / 224)
+
+
+def texture_layout(model: FaceModel) -> tuple[Float[np.ndarray, "V 2"], Integer[np.ndarray, "T 3"]]:
+    """The model's texture coordinates, or those of `cylinder_uv` for a model without; and its triangles.
+
+    Where a cylinder's surface folds back, two triangles share texels, which go to the first: here, to the outer one.
+    """
+    triangles = np.asarray(model.triangles)
+    if model.uv is not None:
+        return np.asarray(model.uv), triangles
+    vertices = np.asarray(model.mean_shape)
+    radius = np.hypot(vertices[:, 0], vertices[:, 2] - vertices[:, 2].min())
+    return cylinder_uv(vertices), triangles[np.argsort(-radius[triangles].mean(1), kind="stable")]
+
+
+def albedo_texture(model: FaceModel, drawn: DrawnFace) -> UInt8[np.ndarray, "T T 3"]:
+    """The face in the model's own colours, without light."""
+    albedo = np.asarray(drawn.face.albedo[0])
+    return meshes.to_bytes(vertex_texture(albedo, *texture_layout(model), texture_size=TEXTURE_SIZE))
+
+
+def vertex_colors(model: FaceModel, drawn: DrawnFace) -> Float[np.ndarray, "V 3"]:
+    """The photo's texture at the vertices, in [0, 1]."""
+    return sample_texture(drawn.texture.astype(np.float32) / 255, texture_layout(model)[0])
+
+
+def whole_parts(model: FaceModel, drawn: DrawnFace) -> dict[str, Bool[np.ndarray, "S S"]]:
+    """Masks of the model's parts over the picture, each as if nothing hid it; the skin with the forehead."""
+    names = [part for part in LABELS if part in model.parts]
+    labels = np.array([LABELS[part] for part in names], np.uint8)
+    triangle_labels = label_triangles(model.parts, model.triangles)
+    size = drawn.labels.shape
+    masks = _coverage(drawn.face.points, drawn.face.depth, model.triangles, triangle_labels, labels, image_size=size)
+    return dict(zip(names, np.asarray(masks), strict=True))
+
+
+@functools.partial(jax.jit, static_argnames="image_size")
+def _coverage(points, depth, triangles, triangle_labels, labels, *, image_size) -> Bool[Array, "P S S"]:
+    def one_part(label: Array) -> Bool[Array, "S S"]:
+        own = jnp.where((triangle_labels == label)[:, None], triangles, 0)  # the others lose their area
+        return rasterize(points[0], depth[0], own, image_size=image_size).triangle >= 0
+
+    return jax.lax.map(one_part, labels)
+
+
+def mask_in_photo(drawn: DrawnFace, mask: Bool[np.ndarray, "S S"]) -> UInt8[np.ndarray, "H W"]:
+    """A mask of the picture in the photo, 0 to 255: between the picture's pixels, linear."""
+    alignment = drawn.alignment
+    height, width = alignment.photo_size
+    matrix = (alignment.scale, 0, alignment.offset_x, 0, alignment.scale, alignment.offset_y)
+    picture = Image.fromarray(255 * mask.astype(np.uint8))
+    return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+
+
+def labels_in_photo(drawn: DrawnFace) -> UInt8[np.ndarray, "H W"]:
+    """The label map of what is seen of the face, in the photo: per pixel the label whose mask is the strongest."""
+    strongest = mask_in_photo(drawn, drawn.labels != BACKGROUND)
+    labels, strongest = np.zeros(strongest.shape, np.uint8), np.where(strongest < 128, 255, 0).astype(np.uint8)
+    for label in np.unique(drawn.labels[drawn.labels != BACKGROUND]):
+        mask = mask_in_photo(drawn, drawn.labels == label)
+        stronger = mask > strongest
+        labels[stronger], strongest[stronger] = label, mask[stronger]
+    return labels
 
 
 def turned_views(
@@ -199,7 +276,7 @@ def turned_views(
         size: side of the pictures in pixels.
     """
     angles = np.array([[pitch, yaw, 0.0]], np.float32)
-    fragments_uv = _turn(drawn.face.shape, angles, model.triangles, model.uv, Camera().resized(size))
+    fragments_uv = _turn(drawn.face.shape, angles, model.triangles, texture_layout(model)[0], Camera().resized(size))
     uv, normals, seen = (np.asarray(array)[0] for array in fragments_uv)
     colors = sample_texture(drawn.texture.astype(np.float32) / 255, uv)
     paper = np.full((size, size, 3), 255, np.uint8)

@@ -60,18 +60,21 @@ def decode_face(model: FaceModel, coefficients: Coefficients, camera: Camera) ->
     )
 
 
-def landmark_points(model: FaceModel, points: Float[Array, "B V 2"], roll: Float[Array, "B"]) -> Float[Array, "B 68 2"]:
-    """The 68 landmarks in the picture as a detector gives them: those of the cheeks march to the outline that is seen.
+def landmark_points(
+    model: FaceModel, points: Float[Array, "B V 2"], roll: Float[Array, "B"], *, scheme: str = "68"
+) -> Float[Array, "B L 2"]:
+    """Landmarks in the picture as a detector gives them: those of the cheeks march to the outline that is seen.
 
     Args:
-        model: a face model with landmarks "68"; without contours "68" nothing marches.
+        model: a face model with landmarks of that scheme; without its contours nothing marches.
         points: image points of its vertices, see `Face.points`.
         roll: of the face, in radians.
+        scheme: a key of `model.landmarks`.
 
     Returns:
-        [B, 68, 2] in the unit of `points`.
+        [B, L, 2] in the unit of `points`; 68 by default.
     """
-    if "68" not in model.contours:
-        return points[:, model.landmarks["68"]]
-    indices = march_landmarks(unrolled_x(points, roll), model.landmarks["68"], model.contours["68"])
+    if scheme not in model.contours:
+        return points[:, model.landmarks[scheme]]
+    indices = march_landmarks(unrolled_x(points, roll), model.landmarks[scheme], model.contours[scheme])
     return jnp.take_along_axis(points, indices[..., None], axis=1)

@@ -5,8 +5,14 @@ OUT/<photo>/photo_overlay.png    all faces drawn into the original photo
 OUT/<photo>/face_<i>/
     crop.png                     what was reconstructed: the aligned crop
     overlay.png, shape.png, parts.png    the face in its colours, as clay, and its parts, over the crop
-    mesh.obj, mesh.mtl, texture.png      millimetres, y up, before the pose, expression kept
-    mesh.glb                     the same in metres, texture inside
+    landmarks.png                the landmarks on the crop, one picture per scheme of the face model
+    visible_parts.png            what is seen of the parts, in the photo: pixels are labels of `jaxface.parts`, coloured
+    whole_parts/<part>.png       each part in the photo as if nothing hid it, black and white
+    mesh.obj, mesh.mtl, texture.png      millimetres, y up, before the pose, expression kept; the texture is the
+                                 photo's, blended into the model's colours where the photo does not show the face
+    model_colors.obj, .mtl, .png the same mesh in the model's own colours, without light
+    mesh.ply                     the same mesh, the photo's texture as a colour per vertex
+    mesh.glb                     in metres, photo's texture inside
     coefficients.json            see `face_record`
 """
 
@@ -19,13 +25,14 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
+from PIL import Image
 
 import jaxface
 from jaxface import camera as cameras
-from jaxface import metrics, visualize
+from jaxface import drawing, metrics, visualize
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
-from jaxface.drawing import DrawnFace, Reconstruction, draw_face, draw_into_photo, face_pictures
+from jaxface.drawing import DrawnFace, Reconstruction, draw_face, draw_into_photo, face_pictures, texture_layout
 from jaxface.face import decode_face, landmark_points
 from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes, viewer
@@ -48,6 +55,7 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
         model, reconstruction.vector[None], camera, label_triangles(model.parts, model.triangles)
     )
     iou = np.asarray(metrics.part_iou(labels, sample["labels"][None]))[0]
+    iou = np.where([part in model.parts for part in PARTS], iou, np.nan)
     weights, target = sample["landmark_weights"][None], sample["landmarks"][None]
     error = float(metrics.landmark_error(landmarks, target, weights)[0])
     return {
@@ -98,14 +106,22 @@ def face_record(
     space (before the pose; 1 unit = 10 cm; divide the OBJ's millimetres by 100, multiply the GLB's metres by 10) to
     (x w, y w, w) in pixels, y down, pixel centres at + 0.5;
     alignment {scale, offset_x, offset_y, size, photo_size}: crop point = scale * photo point + offset;
-    landmarks68 {photo [68][2] pixels, model [68][3] model space before the pose};
+    landmarks68 {photo [68][2] pixels, model [68][3] model space before the pose}; in the photo, those of the outline
+    lie on the outline that is seen;
+    landmarks {scheme: the same} for all schemes of the face model;
     measures: as in `measure`, null where unknown.
     """
     coefficients, alignment = drawn.coefficients, reconstruction.alignment
     crop_camera = Camera().resized(alignment.size)
     cameras_of = {"crop": crop_camera, "photo": alignment.photo_camera(crop_camera)}
     height, width = alignment.photo_size
-    landmark_vertices = np.asarray(model.landmarks["68"])
+    landmarks = {
+        scheme: {
+            "photo": drawn.alignment.to_photo(drawn.landmarks[scheme]).round(3).tolist(),
+            "model": drawn.face.shape[0][np.asarray(vertices)].tolist(),
+        }
+        for scheme, vertices in model.landmarks.items()
+    }
     record = {
         "schema": SCHEMA,
         "jaxface": jaxface.__version__,
@@ -123,10 +139,8 @@ def face_record(
             for name, camera in cameras_of.items()
         },
         "alignment": alignment.to_dict(),
-        "landmarks68": {
-            "photo": drawn.alignment.to_photo(drawn.landmarks).round(3).tolist(),
-            "model": drawn.face.shape[0][landmark_vertices].tolist(),
-        },
+        "landmarks68": landmarks["68"],
+        "landmarks": landmarks,
         "measures": measures,
     }
     return _without_nan(record)
@@ -171,6 +185,8 @@ def write_photo(
                 files={
                     "GLB": f"{name}/mesh.glb",
                     "OBJ": f"{name}/mesh.obj",
+                    "OBJ, the model's colours": f"{name}/model_colors.obj",
+                    "PLY": f"{name}/mesh.ply",
                     "texture": f"{name}/texture.png",
                     "coefficients": f"{name}/coefficients.json",
                 },
@@ -181,7 +197,7 @@ def write_photo(
     html = viewer.page_html(
         page_faces,
         np.asarray(model.triangles),
-        np.asarray(model.uv),
+        texture_layout(model)[0],
         vertex_part_colors(model),
         title=photo_name,
         subtitle=subtitle,
@@ -197,11 +213,26 @@ def _write_face(folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapp
     names = {"Photo": "crop", "Overlay": "overlay", "Shape": "shape", "Parts": "parts"}
     for title, name in names.items():
         visualize.save_png(folder / f"{name}.png", pictures[title])
-    triangles, uv, vertices = np.asarray(model.triangles), np.asarray(model.uv), np.asarray(drawn.face.shape[0])
+    visualize.save_png(folder / "landmarks.png", drawing.landmark_picture(drawn))
+    _write_segmentation(folder, model, drawn)
+    triangles, uv, vertices = np.asarray(model.triangles), texture_layout(model)[0], np.asarray(drawn.face.shape[0])
     normals = np.asarray(vertex_normals(drawn.face.shape[0], triangles))
     meshes.write_obj(folder / "mesh.obj", vertices, triangles, uv=uv, texture=drawn.texture)
+    own = drawing.albedo_texture(model, drawn)
+    name = "model_colors"
+    meshes.write_obj(folder / f"{name}.obj", vertices, triangles, uv=uv, texture=own, texture_name=f"{name}.png")
+    meshes.write_ply(folder / "mesh.ply", vertices, triangles, colors=drawing.vertex_colors(model, drawn))
     meshes.write_glb(folder / "mesh.glb", vertices, triangles, normals=normals, uv=uv, texture=drawn.texture)
     (folder / "coefficients.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _write_segmentation(folder: Path, model: FaceModel, drawn: DrawnFace) -> None:
+    labels = Image.fromarray(drawing.labels_in_photo(drawn))
+    labels.putpalette(visualize.PART_COLORS.tobytes())
+    labels.save(folder / "visible_parts.png")
+    (folder / "whole_parts").mkdir()
+    for part, mask in drawing.whole_parts(model, drawn).items():
+        Image.fromarray(drawing.mask_in_photo(drawn, mask) >= 128).save(folder / "whole_parts" / f"{part}.png")
 
 
 def vertex_part_colors(model: FaceModel) -> UInt8[np.ndarray, "V 3"]:

@@ -1,4 +1,7 @@
-"""Reconstructs faces with a trained encoder: python -m jaxface.reconstruct PHOTO... --checkpoint DIR."""
+"""Reconstructs faces with a trained encoder: python -m jaxface.reconstruct PHOTO... --checkpoint DIR.
+
+The published encoders of 3DDFA-V3 and Deep3D serve as well: --checkpoint net_recon.pth --model face_model.npy.
+"""
 
 import argparse
 import os
@@ -11,7 +14,9 @@ from jaxtyping import Float, UInt8
 from jaxface.checkpoint import load_encoder
 from jaxface.command_line import BatchReport, run
 from jaxface.drawing import scaled_alignment
+from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
+from jaxface.formats import load_face_model
 from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos
 
 
@@ -20,6 +25,7 @@ def reconstruct_photos(
     out: str | os.PathLike,
     *,
     checkpoint: str | os.PathLike,
+    model: str | os.PathLike | None = None,
     faces: str = "all",
 ) -> tuple[BatchReport, list[Path]]:
     """Reconstructs the faces of photos with an encoder and writes the results (see `jaxface.outputs`).
@@ -27,34 +33,41 @@ def reconstruct_photos(
     Args:
         patterns: photos, folders of photos, glob patterns.
         out: folder for the results; made if need be.
-        checkpoint: a training run's folder, or the folder `checkpoints` in it.
+        checkpoint: a training run's folder, or weights from elsewhere: see `checkpoint.load_encoder`.
+        model: name or path of the face model that the encoder was trained with; by default the one that the checkpoint
+            names, which weights from elsewhere do not.
         faces: "all" faces of a photo, or the "largest" alone.
 
     Returns:
         What was done and what failed, and the HTML pages written.
 
     Raises:
-        InputError: when the checkpoint or `out` cannot be used.
+        InputError: when the checkpoint, the model or `out` cannot be used.
         MissingDependencyError: when MediaPipe is not installed.
     """
-    predict, model = predict_faces(checkpoint)
-    settings = {"method": "encoder", "face model": model.name, "checkpoint": str(checkpoint)}
-    return process_photos(patterns, out, model, predict, faces=faces, description="reconstruct", settings=settings)
+    predict, face_model = predict_faces(checkpoint, model=model)
+    settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint)}
+    return process_photos(patterns, out, face_model, predict, faces=faces, description="reconstruct", settings=settings)
 
 
-def predict_faces(checkpoint: str | os.PathLike) -> tuple[Callable, FaceModel]:
+def predict_faces(
+    checkpoint: str | os.PathLike, *, model: str | os.PathLike | None = None
+) -> tuple[Callable, FaceModel]:
     """Loads an encoder as predict(photo, found) -> coefficient vectors [N, K], and its face model.
 
     `found` is what `preprocess_photo` found in the photo; the crops are cut anew at the encoder's own size.
     """
-    predict, model, config = load_encoder(Path(checkpoint))
+    given = None if model is None else load_face_model(model)
+    predict, face_model, config = load_encoder(Path(checkpoint), model=given)
+    if "68" not in face_model.landmarks:
+        raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
     size = int(config.image_size)
 
     def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
         crops = [scaled_alignment(alignment, size).crop_image(photo) for _, alignment, _ in found]
         return np.concatenate([predict(crop[None]) for crop in crops])
 
-    return solve, model
+    return solve, face_model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,14 +80,28 @@ def _parser() -> argparse.ArgumentParser:
         "all photos done; 1: some failed; 2: nothing could be done.",
     )
     add_photo_arguments(parser, out="outputs/reconstruct")
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="folder of a training run (jaxface.train)")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        help="folder of a training run (jaxface.train), or weights of 3DDFA-V3 or Deep3D (net_recon.pth, .safetensors)",
+    )
+    parser.add_argument(
+        "--model",
+        help="face model that the encoder was trained with: a name or a file, such as face_model.npy (default: the one "
+        "that the training run names)",
+    )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    return close(*reconstruct_photos(options.photos, options.out, checkpoint=options.checkpoint, faces=options.faces))
+    return close(
+        *reconstruct_photos(
+            options.photos, options.out, checkpoint=options.checkpoint, model=options.model, faces=options.faces
+        )
+    )
 
 
 if __name__ == "__main__":

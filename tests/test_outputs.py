@@ -74,7 +74,9 @@ def test_everything_is_there(written):
     folder, _ = written
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     per_face = ["coefficients.json", "crop.png", "mesh.glb", "mesh.mtl", "mesh.obj", "overlay.png", "parts.png"]
-    per_face += ["shape.png", "texture.png"]
+    per_face += ["shape.png", "texture.png", "landmarks.png", "mesh.ply", "visible_parts.png"]
+    per_face += [f"model_colors.{kind}" for kind in ("obj", "mtl", "png")]
+    per_face += [f"whole_parts/{part}.png" for part in PARTS]
     expected = [f"face_{i}/{name}" for i in (0, 1) for name in per_face]
     assert files == sorted([*expected, "index.html", "photo_overlay.png"])
 

@@ -16,7 +16,7 @@ def test_encoder_crops_the_photo_at_its_own_size(monkeypatch):
         return np.zeros((len(images), 41), np.float32)
 
     config = type("Config", (), {"image_size": 48})
-    monkeypatch.setattr(reconstruct, "load_encoder", lambda path: (predict, model, config))
+    monkeypatch.setattr(reconstruct, "load_encoder", lambda path, **_: (predict, model, config))
     solve, loaded = reconstruct.predict_faces("checkpoint")
     photo = np.zeros((112, 112, 3), np.uint8)
     alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=(112, 112))

@@ -92,6 +92,37 @@ def uv_texture(
     return np.clip(spread(result, covered.astype(np.float32)), 0, 1)
 
 
+def vertex_texture(
+    colors: Float[np.ndarray, "V 3"],
+    uv: Float[np.ndarray, "V 2"],
+    triangles: Integer[np.ndarray, "T 3"],
+    *,
+    texture_size: int = 1024,
+) -> Float[np.ndarray, "S S 3"]:
+    """Colours of vertices as a texture of the mesh; arguments and result as in `uv_texture`."""
+    corners, barycentric, covered = _texels(uv, triangles, texture_size)
+    image = np.zeros((texture_size, texture_size, 3), np.float32)
+    image[covered] = np.einsum("nk,nkc->nc", barycentric, np.asarray(colors, np.float32)[corners])
+    return np.clip(spread(image, covered.astype(np.float32)), 0, 1)
+
+
+def cylinder_uv(vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 2"]:
+    """Texture coordinates for a face without any: its angle about an upright axis behind it, and its height.
+
+    Where the surface folds back, in the nostrils and between the lips, places share a texel: that of the triangle that
+    comes first.
+
+    Args:
+        vertices: of the mean shape, y up, z towards the viewer.
+    """
+    vertices = np.asarray(vertices, np.float32)
+    low, high = vertices.min(0), vertices.max(0)
+    angle = np.arctan2(vertices[:, 0] - (low[0] + high[0]) / 2, vertices[:, 2] - low[2] + 1e-3)
+    unrolled = np.stack([angle, vertices[:, 1]], axis=-1)
+    low, high = unrolled.min(0), unrolled.max(0)
+    return (0.01 + 0.98 * (unrolled - low) / np.maximum(high - low, 1e-6)).astype(np.float32)
+
+
 def sample_texture(texture: Float[np.ndarray, "H W 3"], uv: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S 3"]:
     """Colours of a texture (row 0 at v = 1) at texture coordinates, bilinear."""
     height, width = texture.shape[:2]
