@@ -117,6 +117,26 @@ def test_the_largest_face_alone(photos, tmp_path):
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["faces"] == "largest"
 
 
+def test_label_maps_on_disk(photos, tmp_path):
+    """MediaPipe's own labels of a photo, saved in each order, come back as they are drawn into the crop."""
+    image = read_image(photos / "astronaut.png")
+    (face,) = detection.detect_faces(image)
+    labels = face.labels(*image.shape[:2])
+    ((drawn, alignment, _),) = preprocess.preprocess_photo(image, toy_face_model(), size=112)
+    for order in ("celebamask", "lapa", "bisenet", "jaxface"):
+        foreign = np.array([list(parts.PARSER_LABELS[order]).index(label % 9) for label in range(10)], np.uint8)
+        (tmp_path / order).mkdir()
+        Image.fromarray(foreign[labels]).save(tmp_path / order / "astronaut.png")
+        out = tmp_path / f"faces_{order}"
+        options = ["--size", "112", "--labels", order, "--label-folder", str(tmp_path / order)]
+        assert preprocess.main([str(photos / "astronaut.png"), str(out), *options]) == 0
+        stored = np.array(Image.open(out / "astronaut" / "face_0" / "labels.png"))
+        eight = np.where(labels == parts.FOREHEAD, 0, labels)
+        np.testing.assert_array_equal(stored, parts.cut_forehead(alignment.crop_labels(eight)))
+        small = np.isin(drawn["labels"], range(1, 8))
+        assert (stored == drawn["labels"])[small].mean() > 0.9
+
+
 def test_photos_of_the_same_name(photos, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
