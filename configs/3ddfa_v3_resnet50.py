@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.cache_dir = "outputs/cache"
     config.seed = 0
     config.face_model = "anny"  # the paper: BFM 2009
+    config.recognition = "dlib"
     config.image_size = 224
     config.batch_size = 128
     config.steps = 94_000  # 20 epochs of 600,000 faces
@@ -29,6 +30,7 @@ def get_config() -> ConfigDict:
 
     config.encoder = ConfigDict()
     config.encoder.name = "resnet50"
+    config.encoder.initial = ""
     config.encoder.width_multiplier = 1.0
 
     config.data = ConfigDict()
@@ -48,7 +50,7 @@ def get_config() -> ConfigDict:
     config.loss.prdl = 0.8e-3
     config.loss.landmark = 1.6e-3
     config.loss.photometric = 1.9
-    config.loss.perceptual = 0.0
+    config.loss.perceptual = 0.2  # needs the extra: pip install 'jaxface[perceptual]'; else 0.0
     config.loss.regularization = 3e-4
     config.loss.light = 10.0
     config.loss.reflectance = 5.0

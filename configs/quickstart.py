@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.cache_dir = "outputs/cache"  # synthetic faces and compiled programs, for the next run; "" keeps none
     config.seed = 0  # of parameters, data and their order
     config.face_model = "anny"  # a built-in face model, or the path of one
+    config.recognition = "dlib"  # network of the perceptual loss, or the path of an ArcFace checkpoint
     config.image_size = 96  # side of the crops in pixels
     config.batch_size = 16  # over all devices together
     config.steps = 7200
@@ -30,6 +31,7 @@ def get_config() -> ConfigDict:
 
     config.encoder = ConfigDict()  # arguments of networks.create_encoder
     config.encoder.name = "resnet10"  # or "resnet18", "resnet50", "mobilenet_v3_large"
+    config.encoder.initial = ""  # weights to start from: a run, net_recon.pth, a torchvision ResNet's .pth
     config.encoder.width_multiplier = 0.5
 
     config.data = ConfigDict()

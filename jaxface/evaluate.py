@@ -26,6 +26,8 @@ from jaxface.data.folder import FolderSource
 from jaxface.data.sample import Sample, stack_samples
 from jaxface.face import decode_face, landmark_points
 from jaxface.face_model import FaceModel
+from jaxface.formats import load_face_model
+from jaxface.formats.checks import require_parts
 from jaxface.objective import PUBLISHED_SIZE
 from jaxface.parts import PARTS, SEVEN_PARTS
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
@@ -174,7 +176,9 @@ def comparison_table(columns: Mapping[str, Mapping[str, float]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     options = _parse(arguments)
-    predict, model, config = load_encoder(options.checkpoint)
+    face_model = load_face_model(options.model) if options.model else None
+    predict, model, config = load_encoder(options.checkpoint, model=face_model)
+    require_parts(model, "the evaluation")
     source = FolderSource(options.dataset, size=config.image_size, coefficient_count=vector_size(model))
     camera = Camera().resized(config.image_size)
     report = command_line.BatchReport()
@@ -197,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         summaries = {"encoder": summarize(measures), "mean face": summarize(baseline)}
         print(comparison_table(summaries))
         names = [str(source.images[index].parent.relative_to(source.path)) for index in indices]
-        out = Path(options.out or Path(options.checkpoint) / "evaluation")
+        checkpoint = Path(options.checkpoint)
+        out = Path(options.out or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation")
         _write_results(out / "results.json", options, summaries, names, measures)
         _write_faces(out / "faces.png", model, camera, source, indices, names, np.concatenate(vectors), measures)
         print(f"written: {out / 'results.json'}, {out / 'faces.png'}")
@@ -208,8 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m jaxface.evaluate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("dataset", help="folder of samples, as written by python -m jaxface.preprocess")
-    parser.add_argument("--checkpoint", required=True, help="output folder of a training run")
-    parser.add_argument("--out", help="folder for results.json and faces.png (default: CHECKPOINT/evaluation)")
+    parser.add_argument(
+        "--checkpoint", required=True, help="output folder of a training run, or a file such as net_recon.pth"
+    )
+    parser.add_argument("--model", help="face model that a file's encoder was trained with (default: the checkpoint's)")
+    parser.add_argument(
+        "--out", help="folder for results.json and faces.png (default: evaluation/ in the run's folder, beside a file)"
+    )
     return parser.parse_args(arguments)
 
 

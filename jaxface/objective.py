@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from jaxface import camera as cameras
 from jaxface import face_model as face_models
@@ -15,13 +15,15 @@ from jaxface.coefficients import Coefficients
 from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel
 from jaxface.losses import (
+    DLIB_CHIP,
     LANDMARK_WEIGHTS_68,
+    ChipTemplate,
     coefficient_regularization,
-    cosine_feature_loss,
     grid_anchors,
     landmark_loss,
     light_regularization,
     mask_descriptor,
+    perceptual_loss,
     photometric_loss,
     prdl_loss,
     reflectance_loss,
@@ -54,7 +56,8 @@ def total_loss(
     shape: float = 0.0,
     color: float = 0.0,
     anchor_stride: int = 1,
-    features: Callable[[Float[Array, "B H W 3"]], Float[Array, "B F"]] | None = None,
+    features: Callable[[Float[Array, "B C C 3"]], Float[Array, "B F"]] | None = None,
+    chip: ChipTemplate = DLIB_CHIP,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Weighted sum of the losses (3DDFA-V3, section 3.3), and each of them before weighting; means over the batch.
 
@@ -69,7 +72,7 @@ def total_loss(
         prdl: weight of the part re-projection distance loss, px^2 at 224 x 224.
         landmark: weight of the 68 landmarks' loss, px^2 at 224 x 224, with marching along the cheeks.
         photometric: weight of the colour difference inside the face.
-        perceptual: weight of 1 - cosine of face-recognition features.
+        perceptual: weight of 1 - cosine of face-recognition features, for samples with landmarks.
         regularization: weight of the squared coefficients (identity 1, expression 0.8, albedo 0.017).
         light: weight of the light's departure from white; Deep3D's, as the next.
         reflectance: weight of the variance of the skin's albedo.
@@ -78,7 +81,9 @@ def total_loss(
         shape: weight of the mean distance of vertices before the pose to the true ones in mm.
         color: weight of the mean distance of every fourth vertex's shaded colour to the true one.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
-        features: face-recognition network from images in [0, 1] to feature vectors; needed for `perceptual`.
+        features: face-recognition network from chips in [0, 1] to feature vectors, such as a
+            `networks.face_recognition.FaceRecognizer`; needed for `perceptual`.
+        chip: how the network's input is cut out.
 
     Returns:
         The loss, and a dict of the unweighted terms under the names of their weights.
@@ -103,7 +108,7 @@ def total_loss(
             model, face, coefficients.angles[:, 2], batch["landmarks"], batch["landmark_weights"], camera
         )
     if wanted & {"photometric", "perceptual"}:
-        terms |= _appearance_terms(model, face, batch, camera, features, wanted)
+        terms |= _appearance_terms(model, face, batch, camera, features, chip, wanted)
     if "regularization" in wanted:
         terms["regularization"] = coefficient_regularization(
             coefficients.identity, coefficients.expression, coefficients.albedo
@@ -163,14 +168,31 @@ def part_loss(
     areas = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
     areas = {part: areas[:, model.parts[part]] for part in parts.PARTS}
     both_brows = jnp.stack([targets[part].any((1, 2)) for part in ("left_brow", "right_brow")]).all(0)
-    # A part of which nothing is seen, though the photo shows it, is to be pulled back into the picture as a whole.
-    areas = {part: jnp.where(area.any(-1, keepdims=True), area, 1.0) for part, area in areas.items()}
-    brows = (parts.visible_centroid(points[part], areas[part]) for part in ("left_brow", "right_brow"))
-    below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
-    areas["skin"] *= below | ~both_brows[:, None]
+    areas = comparable_areas(points, areas, both_brows)
     anchors = grid_anchors(height, width, stride=anchor_stride)
     loss = prdl_loss(points, targets, anchors=anchors, point_masks=areas)
     return loss * (PUBLISHED_SIZE / width) ** 2
+
+
+def comparable_areas(
+    points: Mapping[str, Float[Array, "B N 2"]], areas: Mapping[str, Float[Array, "B N"]], cut: Bool[Array, "B"]
+) -> dict[str, Float[Array, "B N"]]:
+    """Weights of the parts' vertices that make them comparable with a label map's pixels.
+
+    Args:
+        points: projected vertices of each part, in pixels.
+        areas: what each of them stands for in the picture, see `visible_areas`.
+        cut: whether the label map's skin was cut above the brows; the model's is then left out there.
+
+    Returns:
+        The areas; but all alike for a part of which nothing is seen: the loss is to pull it back into the picture as a
+        whole where the photo shows it.
+    """
+    weights = {part: jnp.where(area.any(-1, keepdims=True), area, 1.0) for part, area in areas.items()}
+    brows = (parts.visible_centroid(points[part], weights[part]) for part in ("left_brow", "right_brow"))
+    below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
+    weights["skin"] *= below | ~cut[:, None]
+    return weights
 
 
 def marched_landmark_loss(
@@ -200,21 +222,29 @@ def marched_landmark_loss(
 
 
 def _appearance_terms(
-    model: FaceModel, face: Face, batch: Batch, camera: Camera, features: Callable | None, wanted: set[str]
+    model: FaceModel,
+    face: Face,
+    batch: Batch,
+    camera: Camera,
+    features: Callable | None,
+    chip: ChipTemplate,
+    wanted: set[str],
 ) -> dict[str, Float[Array, "B"]]:
     image = to_float(batch["image"])
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
     rendered = interpolate(fragments, model.triangles, face.colors)
-    covered = fragments.triangle >= 0
+    seen = parts.face_mask(batch["labels"]) & (fragments.triangle >= 0)
     terms = {}
     if "photometric" in wanted:
-        terms["photometric"] = photometric_loss(rendered, image, parts.face_mask(batch["labels"]) & covered)
+        terms["photometric"] = photometric_loss(rendered, image, seen)
     if "perceptual" in wanted:
         if features is None:
             raise ValueError("the perceptual loss needs features=: give a network, or perceptual=0")
         # The render alone has no hair or background; the photo's own around it leave only the face to compare.
-        drawn = jnp.where(covered[..., None], rendered, image)
-        terms["perceptual"] = cosine_feature_loss(features(drawn), features(image))
+        drawn = jnp.where(seen[..., None], rendered, image)
+        terms["perceptual"] = perceptual_loss(
+            drawn, image, batch["landmarks"], features=features, chip=chip, weights=batch["landmark_weights"]
+        )
     return terms
 
 

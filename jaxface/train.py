@@ -29,7 +29,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxface import command_line, parallel, visualize
 from jaxface.camera import Camera
-from jaxface.checkpoint import Checkpoints, create_configured_encoder
+from jaxface.checkpoint import Checkpoints, create_configured_encoder, initial_state
 from jaxface.coefficients import vector_size
 from jaxface.data.sample import Sample
 from jaxface.data.training import make_training_data
@@ -37,6 +37,8 @@ from jaxface.errors import InputError
 from jaxface.evaluate import comparison_table, draw_faces, evaluate_predictions
 from jaxface.face_model import FaceModel
 from jaxface.formats import load_face_model
+from jaxface.formats.checks import require_parts
+from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.objective import total_loss
 from jaxface.optimizer import create_optimizer
 from jaxface.run_log import RunLog
@@ -62,13 +64,15 @@ def train(config: ConfigDict) -> dict[str, Any]:
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     model = load_face_model(config.face_model)
+    require_parts(model, "training")
+    objective, constants = _objective_of(config, model)
     camera = Camera().resized(config.image_size)
     batches, held_out = make_training_data(config, model)
 
     mapping = parallel.mapping(config.parallel)
     encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
     optimizer = create_optimizer(steps=config.steps, **config.optimizer)
-    objective = functools.partial(_objective, camera=camera, weights=dict(config.loss))
+    objective = functools.partial(objective, camera=camera)
     train_step = mapping.compile(make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS))
     predict = _make_predict(encoder)
 
@@ -76,15 +80,19 @@ def train(config: ConfigDict) -> dict[str, Any]:
     state = create_state(encoder, optimizer, image_size=config.image_size, seed=config.seed)
     if checkpoints.latest_step is not None:
         state = checkpoints.restore(state, batches)
+    elif config.encoder.initial:
+        state, taken = initial_state(state, optimizer, config.encoder.initial)
+        if jax.process_index() == 0:
+            print(f"The encoder starts with {taken}")
     start = int(state.step)
-    state, model_on_devices = mapping.replicate(state), mapping.replicate(model)
+    state, constants = mapping.replicate(state), mapping.replicate(constants)
 
     log = RunLog(folder, step=start, total=config.steps, enabled=jax.process_index() == 0)
     log.say(f"{'Resuming' if start else 'Starting'} {config.name} at step {start}; output in {folder}")
     started, window = time.monotonic(), []
     try:
         for step in range(start + 1, config.steps + 1):
-            state, metrics = train_step(state, mapping.shard(next(batches)), model_on_devices)
+            state, metrics = train_step(state, mapping.shard(next(batches)), constants)
             window.append(metrics)
             log.advance()
             if step % config.log_every == 0:
@@ -122,10 +130,31 @@ def evaluate_state(
     return evaluate_predictions(model, vectors, held_out, camera)
 
 
+def _objective_of(config: ConfigDict, model: FaceModel) -> tuple[Callable, Any]:
+    """objective(constants, vector, batch, camera=) and the constants: what the step needs but does not change."""
+    weights = dict(config.loss)
+    if weights["perceptual"] == 0:
+        return functools.partial(_objective, weights=weights), model
+    # An argument of the step like the face model, so that its weights are not compiled into the program.
+    return functools.partial(_perceptual_objective, weights=weights), (model, load_recognizer(config.recognition))
+
+
 def _objective(
     model: FaceModel, vector: Float[Array, "B K"], batch: Mapping[str, Array], *, camera: Camera, weights: dict
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     return total_loss(model, vector, batch, camera, **weights)
+
+
+def _perceptual_objective(
+    constants: tuple[FaceModel, FaceRecognizer],
+    vector: Float[Array, "B K"],
+    batch: Mapping[str, Array],
+    *,
+    camera: Camera,
+    weights: dict,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    model, recognizer = constants
+    return total_loss(model, vector, batch, camera, features=recognizer, chip=recognizer.chip, **weights)
 
 
 def _make_predict(encoder: Any) -> Callable[[TrainState, Sequence[Sample]], Float[np.ndarray, "N K"]]:

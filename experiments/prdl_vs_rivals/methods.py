@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxface import losses, parts
 from jaxface.face import Face
 from jaxface.face_model import FaceModel
+from jaxface.objective import comparable_areas
 from jaxface.render import label_triangles, visible_areas
 
 Loss = Callable[..., Float[Array, "B"]]
@@ -127,9 +128,4 @@ def point_masks(
     if method.visible:
         areas = visible_areas(face.points, face.depth, model.triangles, image_size=size)
         masks = {part: areas[:, index] for part, index in vertices.items()}
-        # A part of which nothing is seen counts whole, or nothing would ever bring it back into the picture.
-        masks = {part: jnp.where(area.any(1, keepdims=True), area, 1.0) for part, area in masks.items()}
-    brows = (parts.visible_centroid(points[part], masks[part]) for part in ("left_brow", "right_brow"))
-    below = parts.below_brows(jax.lax.stop_gradient(points["skin"]), *brows)
-    masks["skin"] = jnp.where(below | ~cut[:, None], masks["skin"], 0.0)
-    return masks
+    return comparable_areas(points, masks, cut)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxface import parts
 from jaxface.camera import Camera
@@ -18,7 +18,9 @@ from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.landmarks import fit_landmarks
 from jaxface.fitting.priors import Prior
 from jaxface.losses.landmark import landmark_loss
+from jaxface.losses.perceptual import cosine_feature_loss
 from jaxface.losses.photometric import photometric_loss
+from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.objective import PUBLISHED_SIZE, part_loss, part_targets
 from jaxface.render import interpolate, rasterize
 from jaxface.step import to_float
@@ -26,25 +28,30 @@ from jaxface.step import to_float
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
 """Adam's step for each kind of coefficient."""
 
+PERCEPTUAL_EVERY = 4
+"""The perceptual loss costs as much as all others: only every fourth step computes it, and weighs it fourfold."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FitWeights:
     """Weights of the loss terms. Only their ratios matter.
 
-    Against training (3DDFA-V3: 0.8e-3, 1.6e-3, 1.9), parts and landmarks count more: the prior alone keeps the head
-    human.
+    Against training (3DDFA-V3: 0.8e-3, 1.6e-3, 1.9, 0.2), parts, landmarks and the person count more: the prior alone
+    keeps the head human.
 
     Attributes:
         prdl: part re-projection distance, px^2 at 224 x 224.
         landmark: landmarks, px^2 at 224 x 224.
         photometric: colour difference.
+        perceptual: 1 - cosine of recognition features; needs a recognizer.
         prior: squared coefficients, in standard deviations.
     """
 
     prdl: float = 8e-3
     landmark: float = 5e-2
     photometric: float = 1.9
+    perceptual: float = 0.5
     prior: float = 1e-3
 
 
@@ -58,6 +65,7 @@ def fit_faces(
     weights: FitWeights | None = None,
     steps: int = 80,
     anchor_stride: int = 8,
+    recognizer: FaceRecognizer | None = None,
 ) -> Float[Array, "B K"]:
     """Fits the face model to aligned crops (analysis by synthesis with the losses of 3DDFA-V3).
 
@@ -74,6 +82,7 @@ def fit_faces(
         weights: of the loss terms.
         steps: of Adam; its rate falls to zero along a cosine.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
+        recognizer: network of the perceptual loss; None leaves it out.
 
     Returns:
         [B, K] coefficient vectors.
@@ -83,7 +92,15 @@ def fit_faces(
     vector = _place(model, start, arrays, camera, prior)
     vector = _paint(model, vector, arrays, camera)
     vector = _descend(
-        model, vector, arrays, camera, prior, weights or FitWeights(), steps=steps, anchor_stride=anchor_stride
+        model,
+        vector,
+        arrays,
+        camera,
+        prior,
+        weights or FitWeights(),
+        recognizer,
+        steps=steps,
+        anchor_stride=anchor_stride,
     )
     return _paint(model, vector, arrays, camera)  # the shape has moved under the colours
 
@@ -99,27 +116,43 @@ def _paint(model, vector, batch, camera):
 
 
 @jax.jit(static_argnames=("steps", "anchor_stride"))
-def _descend(model, vector, batch, camera, prior, weights, *, steps, anchor_stride):
+def _descend(model, vector, batch, camera, prior, weights, recognizer, *, steps, anchor_stride):
     targets = part_targets(batch["labels"], anchor_stride=anchor_stride)  # once, not in every step
+    image, face_mask = to_float(batch["image"]), parts.face_mask(batch["labels"])
     rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
+    person = None if recognizer is None else _features(image, batch, recognizer)
 
-    def loss_of(vector):
+    def loss_of(vector, index):
         coefficients = Coefficients.from_vector(vector, model)
         face = decode_face(model, coefficients, camera)
         loss = weights.prior * jnp.square(vector / prior.deviation[None]).sum(-1)
         loss += weights.prdl * part_loss(model, face, targets, camera, anchor_stride=anchor_stride)
         loss += weights.landmark * _landmark_loss(model, face, coefficients, batch, camera)
-        loss += weights.photometric * _color_loss(model, face, batch, camera)
-        return loss.sum()  # samples share nothing: each gets the gradient of its own loss
+        rendered, covered = _draw(model, face, camera)
+        loss += weights.photometric * photometric_loss(rendered, image, face_mask & covered)
+        loss = loss.sum()  # samples share nothing: each gets the gradient of its own loss
+        if recognizer is not None:
+            drawn = jnp.where((face_mask & covered)[..., None], rendered, image)
+            slope = jax.lax.cond(index % PERCEPTUAL_EVERY == 0, perceptual_slope, jnp.zeros_like, drawn)
+            loss += PERCEPTUAL_EVERY * weights.perceptual * (jax.lax.stop_gradient(slope) * drawn).sum()
+        return loss
 
-    def step(state, _):
+    def perceptual_slope(drawn):
+        # The gradient in the picture alone: what the network computes on the way need not outlive the step's branch.
+        return jax.grad(lambda drawn: cosine_feature_loss(_features(drawn, batch, recognizer), person).sum())(drawn)
+
+    def step(state, index):
         vector, optimizer_state = state
-        updates, optimizer_state = optimizer.update(jax.grad(loss_of)(vector), optimizer_state)
+        updates, optimizer_state = optimizer.update(jax.grad(loss_of)(vector, index), optimizer_state)
         vector = jnp.clip(vector + rates[None] * updates, prior.lower[None], prior.upper[None])
         return (vector, optimizer_state), None
 
-    return jax.lax.scan(step, (vector, optimizer.init(vector)), length=steps)[0][0]
+    return jax.lax.scan(step, (vector, optimizer.init(vector)), jnp.arange(steps))[0][0]
+
+
+def _features(image: Float[Array, "B H W 3"], batch, recognizer: FaceRecognizer) -> Float[Array, "B F"]:
+    return recognition_features(image, batch["landmarks"], recognizer, weights=batch["landmark_weights"])
 
 
 def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch, camera) -> Float[Array, "B"]:
@@ -128,8 +161,7 @@ def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, bat
     return loss * (PUBLISHED_SIZE / camera.image_size[1]) ** 2
 
 
-def _color_loss(model: FaceModel, face: Face, batch, camera: Camera) -> Float[Array, "B"]:
+def _draw(model: FaceModel, face: Face, camera: Camera) -> tuple[Float[Array, "B H W 3"], Bool[Array, "B H W"]]:
+    """The face's picture and which pixels it covers."""
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    rendered = interpolate(fragments, model.triangles, face.colors)
-    drawn_face = parts.face_mask(batch["labels"]) & (fragments.triangle >= 0)
-    return photometric_loss(rendered, to_float(batch["image"]), drawn_face)
+    return interpolate(fragments, model.triangles, face.colors), fragments.triangle >= 0

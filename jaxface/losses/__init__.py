@@ -6,7 +6,14 @@ They need jax and numpy only and can be used without the rest of jaxface. `prdl`
 
 from jaxface.losses import prdl
 from jaxface.losses.landmark import LANDMARK_WEIGHTS_68, landmark_loss, march_landmarks, unrolled_x
-from jaxface.losses.perceptual import cosine_feature_loss
+from jaxface.losses.perceptual import (
+    ARCFACE_CHIP,
+    DLIB_CHIP,
+    ChipTemplate,
+    align_chips,
+    cosine_feature_loss,
+    perceptual_loss,
+)
 from jaxface.losses.photometric import photometric_loss
 from jaxface.losses.point_sets import chamfer_loss, density_aware_chamfer_loss, icp_loss
 from jaxface.losses.prdl import grid_anchors, mask_descriptor, point_descriptor, prdl_loss
@@ -14,7 +21,11 @@ from jaxface.losses.regularization import coefficient_regularization, light_regu
 from jaxface.losses.silhouette import part_triangles, reda_loss, silhouette_iou_loss
 
 __all__ = [
+    "ARCFACE_CHIP",
+    "DLIB_CHIP",
     "LANDMARK_WEIGHTS_68",
+    "ChipTemplate",
+    "align_chips",
     "chamfer_loss",
     "coefficient_regularization",
     "cosine_feature_loss",
@@ -26,6 +37,7 @@ __all__ = [
     "march_landmarks",
     "mask_descriptor",
     "part_triangles",
+    "perceptual_loss",
     "photometric_loss",
     "point_descriptor",
     "prdl",
