@@ -23,13 +23,16 @@ SUCCESS, SOME_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all done; some inputs failed and the rest was done; nothing could be done; stopped with Ctrl-C."""
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
+def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True) -> NoReturn:
     """Runs an entry point and exits: a user's mistake becomes one line on stderr instead of a traceback.
 
     Args:
         main: does the work; returns an exit code, or None for success.
+        keep_freed_memory: False for programs whose single arrays fill much of the memory: freed and asked for again,
+            such an array may find its place taken by small ones, and then needs as much anew.
     """
-    _keep_freed_memory()
+    if keep_freed_memory:
+        _keep_freed_memory()
     sys.exit(_exit_code(main))
 
 
