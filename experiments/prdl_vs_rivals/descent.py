@@ -94,6 +94,16 @@ class Fitter:
             result.append(np.asarray(state[0])[:count])
         return np.concatenate(result)
 
+    def losses_of(self, vectors: Float[np.ndarray, "N K"], faces: Faces) -> Float[np.ndarray, "N"]:
+        """The loss of each face at given coefficients."""
+        result, batch = [], self.settings.batch
+        evaluate = jax.jit(self._losses)
+        for begin in range(0, len(vectors), batch):
+            index = np.minimum(np.arange(begin, begin + batch), len(vectors) - 1)
+            (vector, *_), (model, _, targets, cut, _) = self._begin(vectors[index], faces.labels[index], 1.0, 1)
+            result.append(np.asarray(evaluate(vector, model, targets, cut)))
+        return np.concatenate(result)[: len(vectors)]
+
     def _begin(self, start, labels, factor, steps):
         labels, vector = jnp.asarray(labels), jnp.asarray(start)
         left, right = ((labels == parts.LABELS[part]).any((1, 2)) for part in ("left_brow", "right_brow"))
