@@ -159,7 +159,7 @@ def trained(monkeypatch, model, truth):
         return vectors
 
     loaded = (predict, model, ConfigDict({"image_size": SIZE}))
-    monkeypatch.setattr(evaluate, "load_encoder", lambda path: loaded)
+    monkeypatch.setattr(evaluate, "load_encoder", lambda path, model=None: loaded)
 
 
 def test_the_command_prints_a_table_and_writes_results(tmp_path, dataset, trained, capsys):

@@ -219,8 +219,7 @@ def test_training_uses_the_network_of_the_config(kind, recognizer, monkeypatch):
     config.loss.update(color=0.0, shape=0.0, reprojection=0.0)
     assert training._objective_of(config, model)[1] is model and not asked  # off: nothing is loaded
     config.loss.perceptual = 0.2
-    with config.unlocked():
-        config.loss.recognition = "arcface.pth"
+    config.recognition = "arcface.pth"
     objective, constants = training._objective_of(config, model)
     assert asked == ["arcface.pth"]
     camera = Camera().resized(32)

@@ -129,6 +129,17 @@ class TestAgainstTheDefinition:
         in_float32 = describe_gradient(points.astype(np.float32), GRID, np.ones(300, bool))
         np.testing.assert_allclose(gradient.astype(np.float32), in_float32, rtol=1e-2)
 
+    def test_nan_comes_out_of_every_statistic(self):
+        points = random_points(300)
+        points[7] = np.nan
+        assert np.isnan(describe(points, GRID)).all()
+
+    def test_memory_is_that_of_points_plus_anchors(self):
+        count, anchors = 8000, prdl.grid_anchors(64, 64)
+        arguments = jnp.zeros((count, 2)), jnp.ones((len(anchors), 3)), anchors
+        memory = loss_and_gradient.lower(*arguments).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < count * len(anchors) * 4 / 40
+
 
 FINE = prdl.grid_anchors(40, 56)
 """A grid of more than FEW_ANCHORS, on which f_ave is a convolution and f_max comes from the outermost points."""
