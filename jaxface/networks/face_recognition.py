@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jaxtyping import Array, Float
 
 from jaxface.errors import InputError, MissingDependencyError
-from jaxface.formats.dlib_file import INPUT, DlibLayer, read_dlib_network
+from jaxface.formats.dlib_file import INPUT, DlibLayer
 from jaxface.losses.perceptual import ARCFACE_CHIP, DLIB_CHIP, ChipTemplate, align_chips
 from jaxface.networks.layers import batch_norm, convolution
 
@@ -99,23 +100,36 @@ def load_recognizer(name_or_path: str | os.PathLike = "dlib") -> FaceRecognizer:
     """Loads a recognition network.
 
     Args:
-        name_or_path: "dlib": the one that the extra `perceptual` brings; a dlib file (.dat); else a PyTorch checkpoint
-            of ArcFace's iresnet18 to iresnet100.
+        name_or_path: "dlib": the one that the extra `perceptual` brings; or a file: dlib's (.dat), a PyTorch checkpoint
+            of ArcFace's iresnet18 to iresnet100, or what `jaxface.convert` makes of either (.safetensors).
 
     Raises:
         MissingDependencyError: for "dlib" when the extra is not installed.
         InputError: when a file cannot be used.
     """
-    if str(name_or_path) == "dlib" or Path(name_or_path).suffix == ".dat":
-        path = dlib_path() if str(name_or_path) == "dlib" else Path(name_or_path)
-        return FaceRecognizer(dlib_variables(read_dlib_network(path), source=str(path)), DlibResNet(), DLIB_CHIP)
-    from jaxface.formats.torch_files import read_torch  # formats.weights, beside it, imports this module
+    from jaxface.formats.weights import read_state  # which imports this module in its functions
 
+    path = dlib_path() if str(name_or_path) == "dlib" else Path(name_or_path)
+    state = read_state(path)
     try:
-        network, variables = iresnet_from_torch(read_torch(name_or_path))
+        if any(name.startswith("params.") for name in state):
+            return FaceRecognizer(_dlib_from_arrays(state), DlibResNet(), DLIB_CHIP)
+        network, variables = iresnet_from_torch(state)
     except InputError as error:
-        raise InputError(f"{name_or_path}: {error}" if str(name_or_path) not in str(error) else str(error)) from error
+        raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     return FaceRecognizer(variables, network, ARCFACE_CHIP)
+
+
+def _dlib_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The variables of DlibResNet from its arrays by name, such as "params.stem.kernel"; all of them, and no others."""
+    chip = jax.ShapeDtypeStruct((1, DLIB_CHIP.size, DLIB_CHIP.size, 3), jnp.float32)
+    shapes = jax.eval_shape(DlibResNet().init, jax.random.key(0), chip)
+    wanted = {name: value.shape for name, value in traverse_util.flatten_dict(shapes, sep=".").items()}
+    wrong = sorted(name for name in wanted.keys() | arrays.keys() if wanted.get(name) != np.shape(arrays.get(name, 0)))
+    if wrong:
+        listed = ", ".join(wrong[:_LISTED])
+        raise InputError(f"{len(wrong)} arrays are not those of dlib's network: {listed}; convert its .dat file again")
+    return traverse_util.unflatten_dict(dict(arrays), sep=".")
 
 
 def dlib_path() -> Path:

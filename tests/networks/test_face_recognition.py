@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
+from safetensors.numpy import save_file
 
 from jaxface import demo
 from jaxface.data.images import read_image
@@ -226,6 +228,19 @@ def test_every_wrong_tensor_is_named():
 def test_what_is_no_state_dict_is_refused(state):
     with pytest.raises(InputError):
         iresnet_from_torch(state)
+
+
+def test_a_converted_dlib_file_gives_the_same_network(tmp_path):
+    variables = dlib_variables(random_layers())
+    arrays = traverse_util.flatten_dict(jax.tree.map(np.ascontiguousarray, variables), sep=".")
+    save_file(arrays, tmp_path / "dlib.safetensors")
+    loaded = load_recognizer(tmp_path / "dlib.safetensors")
+    assert loaded.chip.size == 150
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+    del arrays["params.fc.kernel"]
+    save_file(arrays | {"params.other": np.zeros(3, np.float32)}, tmp_path / "part.safetensors")
+    with pytest.raises(InputError, match=r"part\.safetensors: 2 arrays .* params\.fc\.kernel, params\.other"):
+        load_recognizer(tmp_path / "part.safetensors")
 
 
 def test_recognizers_are_loaded_by_name_and_by_file(tmp_path, monkeypatch):
