@@ -92,7 +92,7 @@ def _read_pickle(path: Path) -> FaceModel:
             f"{path} is a pickle, but not of FLAME (keys v_template, shapedirs, J_regressor, ...): it holds "
             f"{_contents(values)}"
         )
-    return read_flame(path)
+    return read_flame(path, values)
 
 
 def _contents(values: object) -> str:

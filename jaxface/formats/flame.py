@@ -48,11 +48,15 @@ def is_flame(content: Any) -> bool:
     return isinstance(content, dict) and {"v_template", "shapedirs", "J_regressor"} <= set(_texts(content))
 
 
-def read_flame(path: str | os.PathLike) -> FaceModel:
+def read_flame(path: str | os.PathLike, content: dict | None = None) -> FaceModel:
     """Reads a FLAME pickle, without running anything in it, and its companions into NumPy arrays (float32, int32).
 
     The expression coefficients are FLAME's 100 linear ones and 3 axis-angle numbers in radians for each of jaw, left
     eye and right eye. There are no albedo coefficients: the colour is a plain skin tone.
+
+    Args:
+        path: the pickle; its companions are looked for beside it.
+        content: what `pickles.read_pickle` has read from it, if it has.
 
     Raises:
         InputError: when a file is missing, damaged or inconsistent.
@@ -60,7 +64,7 @@ def read_flame(path: str | os.PathLike) -> FaceModel:
     from jaxface.formats.pickles import read_pickle
 
     path = Path(path)
-    arrays = _arrays(_texts(read_pickle(path)), path)
+    arrays = _arrays(_texts(read_pickle(path) if content is None else content), path)
     mean, weights = arrays["v_template"], arrays["weights"]
     joints = arrays["J_regressor"] @ mean
     shift = EYES_AT - UNITS_PER_METRE * joints[[JOINTS.index("left_eye"), JOINTS.index("right_eye")]].mean(0)

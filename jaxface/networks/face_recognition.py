@@ -22,6 +22,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from jaxface.errors import InputError, MissingDependencyError
+from jaxface.formats._weight_names import some
 from jaxface.formats.dlib_file import INPUT, DlibLayer
 from jaxface.losses.perceptual import ARCFACE_CHIP, DLIB_CHIP, ChipTemplate, align_chips
 from jaxface.networks.layers import batch_norm, convolution
@@ -47,9 +48,6 @@ IRESNETS = {
     "iresnet100": (3, 13, 30, 3),
 }
 """ArcFace's networks and their blocks per stage."""
-
-_LISTED = 6
-"""Names of each kind in an error message."""
 
 
 @jax.tree_util.register_dataclass
@@ -127,8 +125,9 @@ def _dlib_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     wanted = {name: value.shape for name, value in traverse_util.flatten_dict(shapes, sep=".").items()}
     wrong = sorted(name for name in wanted.keys() | arrays.keys() if wanted.get(name) != np.shape(arrays.get(name, 0)))
     if wrong:
-        listed = ", ".join(wrong[:_LISTED])
-        raise InputError(f"{len(wrong)} arrays are not those of dlib's network: {listed}; convert its .dat file again")
+        raise InputError(
+            f"{len(wrong)} arrays are not those of dlib's network: {some(wrong)}; convert its .dat file again"
+        )
     return traverse_util.unflatten_dict(dict(arrays), sep=".")
 
 
@@ -349,7 +348,7 @@ def iresnet_from_torch(state: Mapping[str, Any]) -> tuple[IResNet, dict[str, Any
             else:
                 values.append(_from_torch(array.astype(np.float32), leaf.shape))
     problems["misshaped"] = misshaped
-    told = [f"{kind}: {_listed(found)}" for kind, found in problems.items() if found]
+    told = [f"{kind}: {some(found)}" for kind, found in problems.items() if found]
     if told:
         raise InputError(f"not the weights of an iresnet of ArcFace ({'; '.join(told)})")
     return network, jax.tree_util.tree_unflatten(structure, values)
@@ -396,8 +395,3 @@ def _from_torch(array: Float[np.ndarray, "..."], shape: tuple[int, ...]) -> Floa
         side = ARCFACE_CHIP.size // 16
         return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(shape)
     return array
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
