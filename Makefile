@@ -42,7 +42,7 @@ demo: $(READY)
 	$(RUN) -m jaxface.demo --checkpoint outputs/quickstart/checkpoints --out outputs/demo
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(RUN) -m ruff check .

@@ -1,13 +1,45 @@
-"""Strict settings for every test, and the compiled things that many tests share."""
+"""Strict settings for every test, the order in which files run, and the compiled things that many tests share."""
 
 import os
+from pathlib import Path
+
+TESTS = Path(__file__).parent
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# For the workers, which inherit it: with as many of them as cores, the threads of numpy's linear algebra would mostly
+# wait for one another, and take ten times as long as one thread does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What one process compiled, all others load: the two workers, the programs that tests start, and the next run. An entry
+# is named by a hash of the program, its options, the devices and jaxlib's version, so none is ever out of date.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SLOWEST_FIRST = (
+    "test_fit.py",
+    "experiments/test_prdl_ablation.py",
+    "experiments/test_prdl_vs_rivals.py",
+    "benchmarks/test_prdl.py",
+    "experiments/test_prdl_bias.py",
+    "experiments/test_prdl_gradients.py",
+    "losses/test_silhouette_losses.py",
+    "test_train.py",
+)
+"""Files that take longest. Each runs in one worker: one that began last would keep the other worker waiting."""
+
+
+def pytest_configure(config):
+    # An entry that another process is still writing, or was killed while writing, cannot be read; it is compiled again.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
+
+
+def pytest_collection_modifyitems(items):
+    rank = {TESTS / name: place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -44,12 +44,8 @@ def _command(workplace, output):
 
 
 def _start(workplace, output):
-    # One device, as on a laptop; compiled programs are kept, so that only the first run compiles.
-    environment = os.environ | {
-        "XLA_FLAGS": "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    # One device, as on a laptop; compiled programs are kept (conftest.py), so that only the first run compiles.
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.Popen(
         _command(workplace, output), cwd=workplace, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -13,6 +14,7 @@ from jaxface.coefficients import vector_size
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL_ENCODER = {"name": "resnet18", "width_multiplier": 0.125}
+_decode = jax.jit(decode_face)
 
 
 def read_config_file(name: str) -> ConfigDict:
@@ -41,7 +43,7 @@ def toy_batch(model, batch: int, size: int, seed: int = 0) -> dict[str, np.ndarr
     vector = 0.3 * random.normal(size=(batch, vector_size(model))).astype(np.float32)
     vector[:, -33:] *= 0.2  # angles, light, translation
     camera = Camera().resized(size)
-    points = np.asarray(decode_face(model, Coefficients.from_vector(vector, model), camera).points)
+    points = np.asarray(_decode(model, Coefficients.from_vector(vector, model), camera).points)
     vertex_labels = np.zeros(points.shape[1], np.uint8)
     for part, vertices in model.parts.items():
         vertex_labels[np.asarray(vertices)] = parts.LABELS[part]

@@ -10,6 +10,7 @@ ablation.png, and prints the tables of the README.
 import argparse
 import importlib.util
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = options.out or Path("outputs/experiments/prdl_ablation")
     out = options.out or (work if options.quick else HERE)
     cache = work / "cache" if options.quick else Path("outputs/cache")  # the quickstart's faces serve here too
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     jax.config.update("jax_disable_most_optimizations", options.quick)  # compiles in half the time
     flags.FLAGS.mark_as_parsed()  # Grain looks at them
 

@@ -63,20 +63,19 @@ STEPS = {"translation": (2, 0.1, 8.0), "angles": (3, 0.1 / DEGREES, 5 / DEGREES)
 
 def random_faces(model, yaw: float, count: int, *, seed: int = 0) -> jaxface.Coefficients:
     """Random people as in synthetic training data, turned by `yaw` degrees to either side in turn."""
-    names = expression_names(BUILT_IN["anny"])
+    return _random_faces(model, jnp.float32(yaw), count, seed)
 
-    @jax.jit
-    def draw(model):
-        keys = jax.random.split(jax.random.key(seed), count)
-        coefficients = random_coefficients(keys, model, expression_names=names)
-        sides = jnp.where(jnp.arange(count) % 2 == 0, 1.0, -1.0)
-        coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(sides * yaw / DEGREES))
-        scale = jnp.exp(0.05 * jax.random.normal(jax.random.key(seed + 1), (count,)))
-        shift = 4 * jax.random.normal(jax.random.key(seed + 2), (count, 2))
-        translation = aligned_translation(model, coefficients, scale=scale, shift=shift)
-        return coefficients.replace(translation=translation)
 
-    return draw(model)
+@functools.partial(jax.jit, static_argnames=("count", "seed"))
+def _random_faces(model, yaw, count: int, seed: int):
+    keys = jax.random.split(jax.random.key(seed), count)
+    coefficients = random_coefficients(keys, model, expression_names=expression_names(BUILT_IN["anny"]))
+    sides = jnp.where(jnp.arange(count) % 2 == 0, 1.0, -1.0)
+    coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(sides * yaw / DEGREES))
+    scale = jnp.exp(0.05 * jax.random.normal(jax.random.key(seed + 1), (count,)))
+    shift = 4 * jax.random.normal(jax.random.key(seed + 2), (count, 2))
+    translation = aligned_translation(model, coefficients, scale=scale, shift=shift)
+    return coefficients.replace(translation=translation)
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -233,6 +232,15 @@ def _loss_and_gradient(vector, model, true_vector, weights, target, present, dev
     return loss, gradient
 
 
+def _optimizer(steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(1.0, steps))
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _update(gradient, state, *, steps: int):
+    return _optimizer(steps).update(gradient, state)
+
+
 def descend(faces: Faces, form: str, steps: int, progress: tqdm):
     """Adam on PRDL and the fit's prior, moved to the truth, over all coefficients: the fit's rates, from the truth on.
 
@@ -242,9 +250,7 @@ def descend(faces: Faces, form: str, steps: int, progress: tqdm):
     model, truth = faces.model, faces.coefficients.to_vector()
     prior = coefficient_prior(model, expression_units=True)
     rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
-    optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
-    update = jax.jit(optimizer.update)
-    vector, state, losses = truth, optimizer.init(truth), []
+    vector, state, losses = truth, _optimizer(steps).init(truth), []
     for step in range(steps + 1):
         points, depth, shape = decode(model, jaxface.Coefficients.from_vector(vector, model))
         weights = faces.weights(form, points, depth)
@@ -253,7 +259,7 @@ def descend(faces: Faces, form: str, steps: int, progress: tqdm):
         )
         losses.append(loss)
         if step < steps:
-            change, state = update(gradient, state)
+            change, state = _update(gradient, state, steps=steps)
             vector = vector + rates[None] * change
         progress.update()
     mm = MM_PER_UNIT * jnp.linalg.norm(shape - faces.shape, axis=-1).mean(-1)

@@ -54,9 +54,9 @@ QUICK = Settings(
     tuning_faces=2,
     test_faces=2,
     reach_faces=1,
-    reach_steps=18,
+    reach_steps=6,
     shifts=(0, 20),
     turns=(20,),
-    methods=("prdl", "softras", "icp_to_target"),
+    methods=("prdl", "softras"),
     variants=1,
 )

@@ -20,7 +20,7 @@ def test_quick_run(tmp_path):
     command = [sys.executable, str(RUN), "--quick", "--out", str(tmp_path)]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=400)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results["methods"]) == ["prdl", "softras", "icp_to_target"]
+    assert list(results["methods"]) == ["prdl", "softras"]
     start = sum(results["start"]["mean_part_iou"])
     for name, method in results["methods"].items():
         assert sum(entry.get("chosen", False) for entry in method["tuning"]) == 1

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import jax
@@ -28,15 +29,20 @@ def tiny_encoder(axis_name=None):
     return Encoder(ResNet(BasicBlock, (1, 1), width_multiplier=0.125, axis_name=axis_name), (4, 3, 2))
 
 
-def some_variables(module, *inputs):
+def some_variables(module, *inputs, **options):
     """Variables of the right shapes from numpy: kernels around 0, scales, biases and statistics around 1."""
     random = np.random.default_rng(0)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, train=False))
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, **options))
 
     def draw(leaf):
         return random.uniform(0.5, 1.5, leaf.shape).astype(np.float32) - np.float32(leaf.ndim > 1)
 
     return jax.tree.map(draw, variables)
+
+
+def apply(module, variables, *inputs, **options):
+    """module.apply as one program: operation by operation, each would be compiled by itself."""
+    return jax.jit(functools.partial(module.apply, **options))(variables, *inputs)
 
 
 def torch_names(variables):
@@ -81,18 +87,18 @@ def test_every_encoder_takes_any_image_size(name, size):
 def test_an_untrained_encoder_says_mean_face():
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     encoder = Encoder(ResNet(BasicBlock, (), width_multiplier=0.125), (4, 3, 2))
-    vector, _ = encoder.init_with_output(jax.random.key(0), image, train=False)
+    vector, _ = jax.jit(functools.partial(encoder.init_with_output, train=False))(jax.random.key(0), image)
     np.testing.assert_array_equal(vector, np.zeros((2, 42)))
 
 
 def test_heads_follow_the_order_of_the_coefficient_vector():
     encoder = tiny_encoder()
     image = jnp.zeros((1, 32, 32, 3))
-    variables = some_variables(encoder, image)
+    variables = some_variables(encoder, image, train=False)
     for index in range(7):
         head = variables["params"][f"final_layers_{index}"]
         head["kernel"], head["bias"] = np.zeros_like(head["kernel"]), np.full_like(head["bias"], index)
-    vector = encoder.apply(variables, image, train=False)[0]
+    vector = apply(encoder, variables, image, train=False)[0]
     np.testing.assert_array_equal(vector, np.repeat([0, 1, 2, 3, 4, 5, 6], [4, 3, 2, 3, 27, 2, 1]))
 
 
@@ -117,20 +123,20 @@ def test_unknown_encoder_names_the_known_ones():
 def test_statistics_follow_the_batch_in_training_and_stand_still_in_use():
     encoder = tiny_encoder()
     image = jax.random.uniform(jax.random.key(1), (4, 32, 32, 3))
-    variables = some_variables(encoder, image)
-    _, updated = encoder.apply(variables, image, train=True, mutable=["batch_stats"])
+    variables = some_variables(encoder, image, train=False)
+    _, updated = apply(encoder, variables, image, train=True, mutable=["batch_stats"])
     kernel = np.asarray(variables["params"]["backbone"]["conv1"]["kernel"])
     stem = torch_convolution(np.asarray(image), kernel, stride=2)
     old, new = (tree["batch_stats"]["backbone"]["bn1"] for tree in (variables, updated))
     np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * stem.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * stem.var((0, 1, 2)), atol=1e-5)
-    _, same = encoder.apply(variables, image, train=False, mutable=["batch_stats"])
+    _, same = apply(encoder, variables, image, train=False, mutable=["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
 
 
 def test_statistics_synchronised_over_devices_equal_the_whole_batch():
     images = jax.random.uniform(jax.random.key(1), (8, 32, 32, 3))
-    variables = some_variables(tiny_encoder(), images)
+    variables = some_variables(tiny_encoder(), images, train=False)
 
     def statistics(image, axis_name=None):
         encoder = tiny_encoder(axis_name)
@@ -182,7 +188,7 @@ class Oracle:
     """Applies one block's layers by name, in evaluation mode, from its Flax variables."""
 
     def __init__(self, module, x):
-        self.variables = some_variables(module, x)
+        self.variables = some_variables(module, x, train=False)
 
     def conv(self, name, x, stride=1, groups=1):
         return torch_convolution(x, self.variables["params"][name]["kernel"], stride, groups)
@@ -206,7 +212,7 @@ def test_basic_block_equals_numpy():
     y = relu(o.norm("bn1", o.conv("conv1", x, 2)))
     y = o.norm("bn2", o.conv("conv2", y))
     expected = relu(y + o.norm("downsample_1", o.conv("downsample_0", x, 2)))
-    np.testing.assert_allclose(block.apply(o.variables, x, train=False), expected, atol=1e-5)
+    np.testing.assert_allclose(apply(block, o.variables, x, train=False), expected, atol=1e-5)
 
 
 def test_bottleneck_strides_in_its_3x3_convolution():
@@ -216,7 +222,7 @@ def test_bottleneck_strides_in_its_3x3_convolution():
     y = relu(o.norm("bn2", o.conv("conv2", y, 2)))
     y = o.norm("bn3", o.conv("conv3", y))
     expected = relu(y + o.norm("downsample_1", o.conv("downsample_0", x, 2)))
-    np.testing.assert_allclose(block.apply(o.variables, x, train=False), expected, atol=1e-5)
+    np.testing.assert_allclose(apply(block, o.variables, x, train=False), expected, atol=1e-5)
 
 
 def test_inverted_residual_squeezes_before_the_activation():
@@ -229,7 +235,7 @@ def test_inverted_residual_squeezes_before_the_activation():
     y = y * hard_sigmoid(o.dense("conv_5", "fc_2", gate))[:, None, None]
     y = y * hard_sigmoid(y)
     expected = x + o.norm("conv_8", o.conv("conv_7", y))
-    np.testing.assert_allclose(block.apply(o.variables, x, train=False), expected, atol=1e-5)
+    np.testing.assert_allclose(apply(block, o.variables, x, train=False), expected, atol=1e-5)
 
 
 def test_inverted_residual_without_expansion():
@@ -237,7 +243,7 @@ def test_inverted_residual_without_expansion():
     o = Oracle(block, x)
     y = relu(o.norm("conv_1", o.conv("conv_0", x, 2, groups=3)))
     expected = o.norm("conv_5", o.conv("conv_4", y))
-    np.testing.assert_allclose(block.apply(o.variables, x, train=False), expected, atol=1e-5)
+    np.testing.assert_allclose(apply(block, o.variables, x, train=False), expected, atol=1e-5)
 
 
 def test_stem_pools_as_pytorch_does():
@@ -247,7 +253,7 @@ def test_stem_pools_as_pytorch_does():
     y = relu(o.norm("bn1", o.conv("conv1", x, 2)))
     y = np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(y, (3, 3), axis=(1, 2))[:, ::2, ::2]
-    np.testing.assert_allclose(stem.apply(o.variables, x, train=False), windows.max((-2, -1)), atol=1e-5)
+    np.testing.assert_allclose(apply(stem, o.variables, x, train=False), windows.max((-2, -1)), atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 2), (5, 2), (7, 2)])
@@ -255,9 +261,9 @@ def test_stem_pools_as_pytorch_does():
 def test_convolution_pads_as_pytorch_does(kernel, stride, size):
     x = block_input(2, size)
     module = convolution(3, kernel, stride, name="conv")
-    variables = module.init(jax.random.key(0), x)
-    expected = torch_convolution(x, np.asarray(variables["params"]["kernel"]), stride)
-    np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+    variables = some_variables(module, x)
+    expected = torch_convolution(x, variables["params"]["kernel"], stride)
+    np.testing.assert_allclose(apply(module, variables, x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
@@ -265,13 +271,19 @@ def test_convolution_pads_as_pytorch_does(kernel, stride, size):
 def test_stem_convolution_is_the_convolution_with_stride_2(kernel, size):
     x = block_input(3, size)
     module, plain = StemConvolution(5, kernel), convolution(5, kernel, 2, name=None)
-    variables = module.init(jax.random.key(0), x)
-    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, plain.init(jax.random.key(0), x))
-    expected = torch_convolution(x, np.asarray(variables["params"]["kernel"]), 2)
-    np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
-    gradient, other = (
-        jax.grad(lambda v, x, m=m: (m.apply(v, x) ** 3).sum(), argnums=(0, 1))(variables, x) for m in (module, plain)
-    )
+    variables = some_variables(module, x)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, some_variables(plain, x))
+    expected = torch_convolution(x, variables["params"]["kernel"], 2)
+    np.testing.assert_allclose(apply(module, variables, x), expected, atol=1e-5)
+
+    @jax.jit
+    def gradients(variables, x):
+        return [
+            jax.grad(lambda v, x, m=m: (m.apply(v, x) ** 3).sum(), argnums=(0, 1))(variables, x)
+            for m in (module, plain)
+        ]
+
+    gradient, other = gradients(variables, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradient, other)
 
 
@@ -282,9 +294,14 @@ def test_max_pool_and_its_gradient_are_those_of_the_windowed_maximum(size):
     def windowed(x):
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
-    np.testing.assert_array_equal(max_pool(x), windowed(x))
-    gradient, expected = (jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (max_pool, windowed))
-    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    @jax.jit
+    def pooled_and_gradients(x):
+        functions = (max_pool, windowed)
+        return [f(x) for f in functions], [jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in functions]
+
+    (result, expected), (gradient, expected_gradient) = pooled_and_gradients(x)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
@@ -295,15 +312,13 @@ def test_depthwise_convolution_equals_numpy_and_the_grouped_one(kernel, stride, 
     variables = {"params": {"kernel": np.random.default_rng(0).normal(size=(kernel, kernel, 1, 3)).astype(np.float32)}}
     weights = variables["params"]["kernel"]
     expected = torch_convolution(x, weights, stride, groups=3)
-    np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
-    np.testing.assert_allclose(_grouped_convolution(x, weights, stride=stride), expected, atol=1e-5)
+    grouped = functools.partial(_grouped_convolution, stride=stride)
+    np.testing.assert_allclose(apply(module, variables, x), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(grouped)(x, weights), expected, atol=1e-5)
     if size == 7 and stride == 2:
         gradient, other = (
-            jax.grad(lambda x, w, f=f: (f(x, w) ** 3).sum(), argnums=(0, 1))(x, weights)
-            for f in (
-                lambda x, w: module.apply({"params": {"kernel": w}}, x),
-                lambda x, w: _grouped_convolution(x, w, stride=stride),
-            )
+            jax.jit(jax.grad(lambda x, w, f=f: (f(x, w) ** 3).sum(), argnums=(0, 1)))(x, weights)
+            for f in (lambda x, w: module.apply({"params": {"kernel": w}}, x), grouped)
         )
         for one, two in zip(gradient, other, strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
@@ -312,6 +327,6 @@ def test_depthwise_convolution_equals_numpy_and_the_grouped_one(kernel, stride, 
 def test_batch_norm_normalises_by_the_biased_variance():
     x = block_input(3)
     norm = batch_norm(train=True, name="norm")
-    result, _ = norm.init_with_output(jax.random.key(0), x)
+    result, _ = jax.jit(norm.init_with_output)(jax.random.key(0), x)
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
     np.testing.assert_allclose(result, expected, atol=1e-5)

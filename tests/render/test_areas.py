@@ -11,6 +11,8 @@ from jaxface.render import coarse_visibility, projected_areas, rasterize, visibl
 
 SIZE = 48
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def sphere(radius=20.0, center=(24.0, 24.0), distance=10.0, rings=40):
     """A globe that looks at the camera with its equator: vertices crowd at the poles, above and below."""
@@ -186,7 +188,7 @@ def test_unknown_occlusion_is_named():
 def test_coarse_and_exact_agree_on_a_turned_face(anny):
     camera = Camera().resized(96)
     angles = jnp.deg2rad(jnp.array([[0.0, 0.0, 0.0], [0.0, 60.0, 0.0]]))
-    face = decode_face(anny, Coefficients.zeros(anny, 2).replace(angles=angles), camera)
+    face = jax.jit(decode_face)(anny, Coefficients.zeros(anny, 2).replace(angles=angles), camera)
     coarse, exact, none = (
         np.asarray(visible_areas(face.points, face.depth, anny.triangles, image_size=96, occlusion=occlusion))
         for occlusion in ("coarse", "exact", "none")

@@ -1,11 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxface import parts
 from jaxface.render import label_map, label_triangles, rasterize, render_labels, vertex_visibility
 
 SIZE = (48, 40)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def toy_face(turn=0.0):

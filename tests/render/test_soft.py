@@ -15,6 +15,8 @@ _spec.loader.exec_module(oracle)
 
 SIZE = (32, 40)
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def separate_triangles(seed, count, extent):
     rng = np.random.default_rng(seed)
