@@ -39,6 +39,7 @@ class Face:
     colors: Float[Array, "B V 3"]
 
 
+@jax.jit  # called by itself, it would otherwise be compiled in eighty pieces
 def decode_face(model: FaceModel, coefficients: Coefficients, camera: Camera) -> Face:
     """Decodes coefficients to shape, pose, projection, normals, albedo and shaded colours (3DDFA-V3, section 3.1).
 
