@@ -147,6 +147,7 @@ def part_loss(
     camera: Camera,
     *,
     anchor_stride: int = 1,
+    hidden: Bool[Array, "B S S"] | None = None,
 ) -> Float[Array, "B"]:
     """PRDL between the model's projected parts and the pixels of a label map (3DDFA-V3, eq. 5 to 7).
 
@@ -159,6 +160,8 @@ def part_loss(
         targets: from `part_targets` of the crops, with the same stride.
         camera: of the S x S crops.
         anchor_stride: anchors lie on every n-th pixel in x and y.
+        hidden: pixels where something lies over the face: vertices that come to lie there do not count, as no pixel of
+            the target answers to them. None: nowhere.
 
     Returns:
         Per sample, in px^2 of the 224 x 224 picture.
@@ -166,6 +169,11 @@ def part_loss(
     height, width = camera.image_size
     points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
     areas = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    if hidden is not None:
+        pixels = [
+            face.points[..., axis].astype(jnp.int32).clip(0, side - 1) for axis, side in ((1, height), (0, width))
+        ]
+        areas = jnp.where(hidden[jnp.arange(len(hidden))[:, None], pixels[0], pixels[1]], 0.0, areas)
     areas = {part: areas[:, model.parts[part]] for part in parts.PARTS}
     both_brows = jnp.stack([targets[part].any((1, 2)) for part in ("left_brow", "right_brow")]).all(0)
     areas = comparable_areas(points, areas, both_brows)

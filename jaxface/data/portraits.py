@@ -40,18 +40,43 @@ def draw_portraits(
         size: side S of the crops in pixels.
         expression_names: see `random_coefficients`.
     """
-    model, labels_of_triangles = jax.tree.map(jnp.asarray, (model, triangle_labels))
     keys = jax.vmap(jax.random.split)(keys)
     coefficients = random_coefficients(keys[:, 0], model, expression_names=expression_names)
     camera = Camera().resized(size)
     face = decode_face(model, coefficients, camera)
+    return draw_scenes(keys[:, 1], model, triangle_labels, coefficients, face, camera)
+
+
+def draw_scenes(
+    keys: Key[Array, "B"],
+    model: FaceModel,
+    triangle_labels: UInt8[Array | np.ndarray, "T"],
+    coefficients: Coefficients,
+    face: Face,
+    camera: Camera,
+) -> dict[str, Array]:
+    """Draws given faces into random scenes: head, hair, background, occluders, and what a camera does to a picture.
+
+    Args:
+        keys: one random key per picture.
+        model: the face model.
+        triangle_labels: from `render.label_triangles`.
+        coefficients: the faces; their light is not looked at.
+        face: the same, decoded with `camera`; its colours, of whatever light, are painted.
+        camera: of the square pictures.
+
+    Returns:
+        A batch in the layout of data/sample.py.
+    """
+    model, labels_of_triangles = jax.tree.map(jnp.asarray, (model, triangle_labels))
+    size = camera.image_size[0]
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=size)
     landmarks = landmark_points(model, face.points, coefficients.angles[:, 2])
     attributes = jnp.concatenate([face.colors, jnp.broadcast_to(_canonical(model), face.colors.shape)], axis=-1)
     surface = interpolate(fragments, model.triangles, attributes)
     cut = label_map(fragments, labels_of_triangles)
     frame = _head_frames(face, model, coefficients, camera, size)
-    image, labels = jax.vmap(_compose)(keys[:, 1], surface, cut, frame, landmarks)
+    image, labels = jax.vmap(_compose)(keys, surface, cut, frame, landmarks)
     labels = _uncut_without_brows(labels, fragments, labels_of_triangles)
     inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
     return {

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxface import face_model as face_models
 from jaxface.camera import Camera
@@ -27,6 +27,8 @@ def fit_appearance(
     image: Float[Array, "B H W 3"],
     face_mask: Float[Array, "B H W"],
     camera: Camera,
+    *,
+    albedo_held: bool | Bool[Array, ""] = False,
 ) -> Float[Array, "B K"]:
     """The most probable light and albedo given shape, pose and photo; robust to hair, glasses and highlights.
 
@@ -39,6 +41,7 @@ def fit_appearance(
         image: the crops, in [0, 1].
         face_mask: where they show the face, 0..1.
         camera: of the crops.
+        albedo_held: keeps the albedo of `vector` and solves for the light alone.
     """
     coefficients = Coefficients.from_vector(vector, model)
     face = decode_face(model, coefficients, camera)
@@ -48,12 +51,20 @@ def fit_appearance(
     sampled = jax.vmap(_bilinear)(stacked, face.points)
     facing = jnp.clip(face.normals[..., 2], 0.0, 1.0)
     trust = seen * jnp.floor(sampled[..., 3] + 1e-3) * facing * (OBSERVATIONS / seen.shape[-1])
-    solve = jax.vmap(lambda *arrays: _solve(model, *arrays))
-    light, albedo = solve(sampled[..., :3], trust, spherical_harmonics(face.normals))
+    start = jnp.where(jnp.asarray(albedo_held), coefficients.albedo, 0.0)
+    solve = jax.vmap(lambda *arrays: _solve(model, *arrays, albedo_held))
+    light, albedo = solve(sampled[..., :3], trust, spherical_harmonics(face.normals), start)
     return coefficients.replace(light=light, albedo=albedo).to_vector()
 
 
-def _solve(model: FaceModel, color: Float[Array, "V 3"], trust: Float[Array, "V"], basis: Float[Array, "V 9"]):
+def _solve(
+    model: FaceModel,
+    color: Float[Array, "V 3"],
+    trust: Float[Array, "V"],
+    basis: Float[Array, "V 9"],
+    start: Float[Array, "Ka"],
+    albedo_held: bool | Bool[Array, ""],
+):
     ambient = AMBIENT * (jnp.arange(9) == 0)
     mean_albedo, albedo_basis = jnp.asarray(model.mean_albedo), jnp.asarray(model.albedo_basis)
 
@@ -66,13 +77,12 @@ def _solve(model: FaceModel, color: Float[Array, "V 3"], trust: Float[Array, "V"
         missing = color - mean_albedo * shade
         normal = jnp.einsum("vck,v,vcl->kl", design, weight, design) / NOISE**2 + jnp.eye(design.shape[-1])
         right = jnp.einsum("vck,v,vc->k", design, weight, missing) / NOISE**2
-        coefficients = jnp.clip(jnp.linalg.solve(normal, right), -3.0, 3.0)
+        coefficients = jnp.where(albedo_held, start, jnp.clip(jnp.linalg.solve(normal, right), -3.0, 3.0))
         error = jnp.linalg.norm(color - face_models.albedo(model, coefficients) * shade, axis=-1)
         weight = trust / (1.0 + jnp.square(error / (2 * NOISE)))  # Cauchy's weights
         return (light, coefficients, weight), None
 
-    start = (jnp.zeros((3, 9)), jnp.zeros(albedo_basis.shape[-1]), trust)
-    (light, coefficients, _), _ = jax.lax.scan(one_round, start, length=ROUNDS)
+    (light, coefficients, _), _ = jax.lax.scan(one_round, (jnp.zeros((3, 9)), start, trust), length=ROUNDS)
     return light, coefficients
 
 

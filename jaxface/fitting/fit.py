@@ -1,6 +1,7 @@
 """fit_faces: coefficients of aligned crops by optimisation, from the mean face or from an encoder's answer."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -15,9 +16,9 @@ from jaxface.coefficients import Coefficients, vector_size, vector_sizes
 from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel
 from jaxface.fitting.appearance import fit_appearance
-from jaxface.fitting.landmarks import fit_landmarks
+from jaxface.fitting.landmarks import fit_landmarks, landmark_residuals
+from jaxface.fitting.occlusion import hidden_pixels
 from jaxface.fitting.priors import Prior
-from jaxface.losses.landmark import landmark_loss
 from jaxface.losses.perceptual import cosine_feature_loss
 from jaxface.losses.photometric import photometric_loss
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
@@ -42,7 +43,7 @@ class FitWeights:
 
     Attributes:
         prdl: part re-projection distance, px^2 at 224 x 224.
-        landmark: landmarks, px^2 at 224 x 224.
+        landmark: landmarks, squared standard deviations of a detector; 1 px at 224 x 224 inside the face.
         photometric: colour difference.
         perceptual: 1 - cosine of recognition features; needs a recognizer.
         prior: squared coefficients, in standard deviations.
@@ -66,6 +67,8 @@ def fit_faces(
     steps: int = 80,
     anchor_stride: int = 8,
     recognizer: FaceRecognizer | None = None,
+    same_person: Float[Array | np.ndarray, "B"] | None = None,
+    held: Bool[Array | np.ndarray, "K"] | None = None,
 ) -> Float[Array, "B K"]:
     """Fits the face model to aligned crops (analysis by synthesis with the losses of 3DDFA-V3).
 
@@ -83,14 +86,23 @@ def fit_faces(
         steps: of Adam; its rate falls to zero along a cosine.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
         recognizer: network of the perceptual loss; None leaves it out.
+        same_person: for crops that all show one person, what each counts (1, or 0 for padding): they share identity and
+            albedo. None takes every crop for a person of its own.
+        held: coefficients that stay as in `initial`, such as the identity of a person who is tracked; none by default.
+            If it holds the albedo, it has to hold all of it.
 
     Returns:
         [B, K] coefficient vectors.
     """
     start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
     arrays = {name: jnp.asarray(batch[name]) for name in ("image", "labels", "landmarks", "landmark_weights")}
-    vector = _place(model, start, arrays, camera, prior)
-    vector = _paint(model, vector, arrays, camera)
+    held = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
+    identity = jnp.asarray(_columns(model)[0])
+    vector = _place(model, start, arrays, camera, prior, held)
+    if same_person is not None:
+        vector = _shared(vector, jnp.asarray(same_person), identity & ~held)
+        vector = _place(model, vector, arrays, camera, prior, held | identity)
+    vector = _paint_all(model, vector, arrays, camera, same_person, held)
     vector = _descend(
         model,
         vector,
@@ -99,35 +111,65 @@ def fit_faces(
         prior,
         weights or FitWeights(),
         recognizer,
+        same_person,
+        held,
         steps=steps,
         anchor_stride=anchor_stride,
     )
-    return _paint(model, vector, arrays, camera)  # the shape has moved under the colours
+    return _paint_all(model, vector, arrays, camera, same_person, held)  # the shape has moved under the colours
+
+
+def _columns(model: FaceModel) -> Bool[np.ndarray, "6 K"]:
+    """Which coefficients are identity, expression, albedo, angles, light, translation: a mask each."""
+    kinds = np.repeat(np.arange(6), vector_sizes(model))
+    return kinds[None] == np.arange(6)[:, None]
+
+
+def _shared(
+    vector: Float[Array, "B K"], same_person: Float[Array, "B"], columns: Bool[Array, "K"]
+) -> Float[Array, "B K"]:
+    """Gives all rows the mean of the rows that count, in some columns."""
+    mean = jnp.einsum("b,bk->k", same_person / same_person.sum(), vector, precision=jax.lax.Precision.HIGHEST)
+    return jnp.where(columns[None], mean[None], vector)
 
 
 @jax.jit
-def _place(model, vector, batch, camera, prior):
-    return fit_landmarks(model, vector, batch["landmarks"], batch["landmark_weights"], camera, prior)
+def _place(model, vector, batch, camera, prior, held):
+    return fit_landmarks(model, vector, batch["landmarks"], batch["landmark_weights"], camera, prior, held=held)
+
+
+def _paint_all(model, vector, batch, camera, same_person, held):
+    albedo = jnp.asarray(_columns(model)[2])
+    vector = _paint(model, vector, batch, camera, (held & albedo).any())
+    if same_person is None:
+        return vector
+    return _paint(model, _shared(vector, jnp.asarray(same_person), albedo & ~held), batch, camera, True)
 
 
 @jax.jit
-def _paint(model, vector, batch, camera):
-    return fit_appearance(model, vector, to_float(batch["image"]), parts.face_mask(batch["labels"]), camera)
+def _paint(model, vector, batch, camera, albedo_held):
+    image, face_mask = to_float(batch["image"]), parts.face_mask(batch["labels"])
+    return fit_appearance(model, vector, image, face_mask, camera, albedo_held=albedo_held)
 
 
 @jax.jit(static_argnames=("steps", "anchor_stride"))
-def _descend(model, vector, batch, camera, prior, weights, recognizer, *, steps, anchor_stride):
+def _descend(model, vector, batch, camera, prior, weights, recognizer, same_person, held, *, steps, anchor_stride):
     targets = part_targets(batch["labels"], anchor_stride=anchor_stride)  # once, not in every step
     image, face_mask = to_float(batch["image"]), parts.face_mask(batch["labels"])
+    hidden = hidden_pixels(batch["labels"], batch["landmarks"], batch["landmark_weights"])
     rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
     person = None if recognizer is None else _features(image, batch, recognizer)
+    columns = jnp.asarray(_columns(model))
+    # The prior of what all share counts once: in the mean of the gradients below, each row's share of it.
+    shared = columns[0] | columns[2]
+    repeats = 1.0 if same_person is None else jnp.where(shared, 1 / same_person.sum(), 1.0)[None]
 
     def loss_of(vector, index):
         coefficients = Coefficients.from_vector(vector, model)
         face = decode_face(model, coefficients, camera)
-        loss = weights.prior * jnp.square(vector / prior.deviation[None]).sum(-1)
-        loss += weights.prdl * part_loss(model, face, targets, camera, anchor_stride=anchor_stride)
+        loss = weights.prior * (repeats * jnp.square(vector / prior.deviation[None])).sum(-1)
+        loss += weights.prdl * part_loss(model, face, targets, camera, anchor_stride=anchor_stride, hidden=hidden)
         loss += weights.landmark * _landmark_loss(model, face, coefficients, batch, camera)
         rendered, covered = _draw(model, face, camera)
         loss += weights.photometric * photometric_loss(rendered, image, face_mask & covered)
@@ -144,7 +186,10 @@ def _descend(model, vector, batch, camera, prior, weights, recognizer, *, steps,
 
     def step(state, index):
         vector, optimizer_state = state
-        updates, optimizer_state = optimizer.update(jax.grad(loss_of)(vector, index), optimizer_state)
+        gradient = jnp.where(held[None], 0.0, jax.grad(loss_of)(vector, index))
+        if same_person is not None:
+            gradient = _shared(gradient, same_person, shared)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state)
         vector = jnp.clip(vector + rates[None] * updates, prior.lower[None], prior.upper[None])
         return (vector, optimizer_state), None
 
@@ -157,8 +202,9 @@ def _features(image: Float[Array, "B H W 3"], batch, recognizer: FaceRecognizer)
 
 def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch, camera) -> Float[Array, "B"]:
     points = landmark_points(model, face.points, coefficients.angles[:, 2])
-    loss = landmark_loss(points, batch["landmarks"], weights=batch["landmark_weights"])
-    return loss * (PUBLISHED_SIZE / camera.image_size[1]) ** 2
+    pixel = camera.image_size[1] / PUBLISHED_SIZE
+    residuals = jax.vmap(functools.partial(landmark_residuals, pixel=pixel))
+    return jnp.square(residuals(points, batch["landmarks"], batch["landmark_weights"])).sum((1, 2)) / points.shape[1]
 
 
 def _draw(model: FaceModel, face: Face, camera: Camera) -> tuple[Float[Array, "B H W 3"], Bool[Array, "B H W"]]:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxface import camera as cameras
 from jaxface import face_model as face_models
@@ -18,6 +18,10 @@ from jaxface.fitting.priors import Prior
 POSE_STEPS, SHAPE_STEPS = 12, 20
 NOISE = 1.0
 """Standard deviation of a detector's landmark in pixels of the 224 picture: weighs the photo against the prior."""
+ACROSS, ALONG = 1.5, 6.0
+"""Likewise of the landmarks of the face's outline, across it and along it: no spot of a cheek differs from the next."""
+OUTLINE = 17
+"""The first landmarks of ibug's 68 run along the outline, from ear to ear."""
 
 
 def fit_landmarks(
@@ -27,10 +31,13 @@ def fit_landmarks(
     weights: Float[Array, "B 68"],
     camera: Camera,
     prior: Prior,
+    *,
+    held: Bool[Array | np.ndarray, "K"] | None = None,
 ) -> Float[Array, "B K"]:
     """The most probable pose, identity and expression given the 68 landmarks (Levenberg 1944, Marquardt 1963).
 
-    First the pose alone, then all of it. Albedo and light stay as they are. Landmarks of the outline march.
+    First the pose alone, then all of it. Albedo and light stay as they are. Landmarks of the outline march, and slide
+    along it with ease.
 
     Args:
         model: the face model.
@@ -39,27 +46,56 @@ def fit_landmarks(
         weights: 0 leaves a landmark out.
         camera: of the crops.
         prior: of the coefficients.
+        held: coefficients that stay as they are; none by default.
     """
+    held = jnp.zeros(vector.shape[-1], bool) if held is None else jnp.asarray(held)
     small = _landmark_model(model)
     sizes = vector_sizes(model)
     shape_columns = np.arange(sum(sizes[:2]))
     pose_columns = np.r_[sum(sizes[:3]) : sum(sizes[:3]) + 3, sum(sizes[:5]) : sum(sizes)]
-    noise = NOISE * camera.image_size[0] / 224
+    pixel = camera.image_size[0] / 224
 
     def fit_one(vector, target, weight):
         def residuals(vector):
-            difference = (_landmark_points(small, vector, camera) - target) / noise
-            return (jnp.sqrt(weight)[:, None] * jnp.where((weight > 0)[:, None], difference, 0.0)).reshape(-1)
+            return landmark_residuals(_landmark_points(small, vector, camera), target, weight, pixel=pixel).reshape(-1)
 
-        vector = _levenberg_marquardt(residuals, vector, prior, columns=pose_columns, steps=POSE_STEPS)
+        vector = _levenberg_marquardt(residuals, vector, prior, held, columns=pose_columns, steps=POSE_STEPS)
         columns = np.concatenate([shape_columns, pose_columns])
-        return _levenberg_marquardt(residuals, vector, prior, columns=columns, steps=SHAPE_STEPS)
+        return _levenberg_marquardt(residuals, vector, prior, held, columns=columns, steps=SHAPE_STEPS)
 
     return jax.vmap(fit_one)(vector, jnp.asarray(landmarks), jnp.asarray(weights))
 
 
-def _levenberg_marquardt(residuals, vector: Float[Array, "K"], prior: Prior, *, columns: np.ndarray, steps: int):
+def landmark_residuals(
+    points: Float[Array, "68 2"], target: Float[Array, "68 2"], weights: Float[Array, "68"], *, pixel: float
+) -> Float[Array, "68 2"]:
+    """Differences between landmarks in standard deviations of a detector, times the square root of their weights.
+
+    Args:
+        points: of the face model.
+        target: of the photo; anything, even NaN, where the weight is 0.
+        weights: 0 leaves a landmark out.
+        pixel: how many pixels of these points one of the 224 picture measures.
+    """
+    known = (weights > 0)[:, None]
+    target = jnp.where(known, target, 0.0)
+    difference = jnp.where(known, points - target, 0.0) / pixel
+    line = jnp.arange(OUTLINE)
+    before, after = jnp.maximum(line - 1, 0), jnp.minimum(line + 1, OUTLINE - 1)
+    # Between unknown neighbours the direction is unknown too: zero, and the landmark is held on all sides.
+    along = jnp.where(known[before] & known[after], target[after] - target[before], 0.0)
+    along = along / jnp.maximum(jnp.linalg.norm(along, axis=-1, keepdims=True), 1e-6)
+    outline = difference[:OUTLINE]
+    slid = (along * outline).sum(-1, keepdims=True) * along
+    outline = outline / ACROSS - (1 / ACROSS - 1 / ALONG) * slid
+    return jnp.sqrt(weights)[:, None] * jnp.concatenate([outline, difference[OUTLINE:] / NOISE])
+
+
+def _levenberg_marquardt(
+    residuals, vector: Float[Array, "K"], prior: Prior, fixed: Bool[Array, "K"], *, columns: np.ndarray, steps: int
+):
     """Minimises |residuals|^2 + |vector / deviation|^2 over some columns, within the prior's bounds."""
+    fixed = fixed[columns]
     precision = jnp.asarray(1.0 / prior.deviation**2)[columns]
     lower, upper = (jnp.asarray(bound)[columns] for bound in (prior.lower, prior.upper))
 
@@ -77,7 +113,7 @@ def _levenberg_marquardt(residuals, vector: Float[Array, "K"], prior: Prior, *, 
         gradient = jnp.matmul(jacobian.T, residual, precision=jax.lax.Precision.HIGHEST) + precision * values
         damped = normal + damping * jnp.diag(jnp.diag(normal) + 1e-6)
         # What rests against a bound and is pushed on stays out of the step: else clipping would spoil the others' part.
-        held = ((values <= lower) & (gradient > 0)) | ((values >= upper) & (gradient < 0))
+        held = fixed | ((values <= lower) & (gradient > 0)) | ((values >= upper) & (gradient < 0))
         damped = jnp.where(held[:, None] | held[None], 0.0, damped) + jnp.diag(held.astype(values.dtype))
         moved = jnp.clip(values - jnp.linalg.solve(damped, jnp.where(held, 0.0, gradient)), lower, upper)
         better = cost(moved) < cost(values)
