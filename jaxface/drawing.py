@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
-from jaxtyping import Array, Bool, Float, Integer, UInt8
-from PIL import Image, ImageFilter
+from jaxtyping import Array, Bool, Float, UInt8
+from PIL import Image
 
 from jaxface import camera as cameras
 from jaxface import visualize
@@ -23,11 +21,13 @@ from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes
 from jaxface.parts import BACKGROUND, LABELS
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
-from jaxface.render.textures import cylinder_uv, sample_texture, uv_texture, vertex_texture, view_weights
+from jaxface.render.textures import sample_texture, vertex_texture
+from jaxface.texture_from_photo import photo_texture, scaled_alignment, texture_layout
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
-TEXTURE_SIZE = 1024
+TEXTURE_SIZE = 2048
+"""Largest side of a texture in pixels, if not told otherwise; a small face gets a smaller one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DrawnFace:
         normals: [S, S, 3] in posed model space.
         labels: [S, S] parts.
         landmarks: per scheme of the model [L, 2], in picture pixels.
-        texture: [TEXTURE_SIZE, TEXTURE_SIZE, 3] for the coordinates of `texture_layout`.
+        texture: [T, T, 3] for the coordinates of `texture_layout`; T is a power of two.
     """
 
     coefficients: Coefficients
@@ -78,6 +78,9 @@ def draw_face(
     model: FaceModel,
     reconstruction: Reconstruction,
     photo: UInt8[np.ndarray, "H W 3"],
+    *,
+    delight: bool = False,
+    largest_texture: int | None = None,
 ) -> DrawnFace:
     """Decodes a reconstruction, draws it and takes its texture from the photo.
 
@@ -85,67 +88,35 @@ def draw_face(
         model: the face model.
         reconstruction: the face.
         photo: the original photo.
+        delight: takes the fitted light off the texture, so that it can be lit anew.
+        largest_texture: bound on the texture's side in pixels, a power of two up to 4096; TEXTURE_SIZE if None. Within
+            it, the side is such that a texel is about as large as the photo's pixels.
     """
     larger = scaled_alignment(reconstruction.alignment, PICTURE_SIZE)
     camera = Camera().resized(PICTURE_SIZE)
     triangle_labels = label_triangles(model.parts, model.triangles)
     drawn = jax.tree.map(np.asarray, _draw(model, reconstruction.vector[None], camera, triangle_labels))
-    face = drawn["face"]
-    picture = larger.crop_image(photo)
-    posed = np.asarray(cameras.to_camera_space(face.vertices, camera))[0]
-    weights = view_weights(face.normals[0], np.array([0, 0, camera.distance]) - posed)
-    weights[_inner_mouth(model)] = 1  # rugged, and worth having at any angle
-    texture = uv_texture(
-        picture.astype(np.float32) / 255,
-        face.points[0],
-        face.depth[0],
-        weights,
-        np.clip(face.colors[0], 0, 1),
-        *texture_layout(model),
-        surface_depth=drawn["depth"][0],
-        mask=_soft_mask(reconstruction.sample["labels"] != BACKGROUND),
-        mirror=None if model.mirror is None else np.asarray(model.mirror),
-        texture_size=TEXTURE_SIZE,
-    )
     return DrawnFace(
         coefficients=drawn["coefficients"],
-        face=face,
+        face=drawn["face"],
         alignment=larger,
-        picture=picture,
+        picture=larger.crop_image(photo),
         colors=drawn["colors"][0],
         normals=drawn["normals"][0],
         labels=drawn["labels"][0],
         landmarks={scheme: points[0] for scheme, points in drawn["landmarks"].items()},
-        texture=meshes.to_bytes(texture),
+        texture=photo_texture(
+            model,
+            drawn["face"],
+            drawn["coefficients"].light,
+            drawn["fragments"],
+            photo,
+            reconstruction.sample["labels"],
+            larger,
+            delight=delight,
+            largest_size=TEXTURE_SIZE if largest_texture is None else largest_texture,
+        ),
     )
-
-
-def _inner_mouth(model: FaceModel) -> Bool[np.ndarray, "V"]:
-    """Cavity and teeth: pieces of surface in no part that touch the lips, or nothing (the neck touches the skin)."""
-    triangles, count = np.asarray(model.triangles), len(model.mean_shape)
-    if not {"upper_lip", "lower_lip"} <= model.parts.keys():
-        return np.zeros(count, bool)
-    lips, outside = np.zeros(count, bool), np.zeros(count, bool)
-    for part, vertices in model.parts.items():
-        outside[np.asarray(vertices)] = True
-        lips[np.asarray(vertices)] |= part in ("upper_lip", "lower_lip")
-    edges = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    inner_edges = edges[~outside[edges].any(1)]
-    graph = scipy.sparse.coo_array((np.ones(len(inner_edges)), tuple(inner_edges.T)), shape=(count, count))
-    _, piece = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    beside_parts, beside_lips = (piece[triangles[of_part[triangles].any(1)]] for of_part in (outside, lips))
-    return ~outside & (np.isin(piece, beside_lips) | ~np.isin(piece, beside_parts))
-
-
-def _soft_mask(mask: Bool[np.ndarray, "S S"]) -> Float[np.ndarray, "P P"]:
-    """The face's mask at PICTURE_SIZE, a little smaller and with a soft edge: hair and background show at the outline.
-
-    What lies above the face counts as well: a fringe or a hat looks better whole than cut at the detector's outline.
-    """
-    above = np.maximum.accumulate(mask[::-1], axis=0)[::-1]
-    picture = Image.fromarray(255 * above.astype(np.uint8)).resize((PICTURE_SIZE, PICTURE_SIZE))
-    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(PICTURE_SIZE / 24)), np.float32) / 255
-    return np.clip(2.5 * blurred - 1.5, 0, 1)
 
 
 @jax.jit
@@ -156,27 +127,15 @@ def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangl
     return {
         "coefficients": coefficients,
         "face": face,
-        "depth": fragments.depth,
         "colors": interpolate(fragments, model.triangles, face.colors),
         "normals": interpolate(fragments, model.triangles, face.normals),
+        "fragments": fragments,
         "labels": label_map(fragments, triangle_labels),
         "landmarks": {
             scheme: landmark_points(model, face.points, coefficients.angles[:, 2], scheme=scheme)
             for scheme in model.landmarks
         },
     }
-
-
-def scaled_alignment(alignment: Alignment, size: int) -> Alignment:
-    """The same crop with `size` pixels a side."""
-    factor = size / alignment.size
-    return dataclasses.replace(
-        alignment,
-        scale=alignment.scale * factor,
-        offset_x=alignment.offset_x * factor,
-        offset_y=alignment.offset_y * factor,
-        size=size,
-    )
 
 
 def face_pictures(drawn: DrawnFace) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
@@ -200,23 +159,10 @@ def _with_landmarks(drawn: DrawnFace, scheme: str) -> UInt8[np.ndarray, "S S 3"]
     return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=PICTURE_SIZE / 224)
 
 
-def texture_layout(model: FaceModel) -> tuple[Float[np.ndarray, "V 2"], Integer[np.ndarray, "T 3"]]:
-    """The model's texture coordinates, or those of `cylinder_uv` for a model without; and its triangles.
-
-    Where a cylinder's surface folds back, two triangles share texels, which go to the first: here, to the outer one.
-    """
-    triangles = np.asarray(model.triangles)
-    if model.uv is not None:
-        return np.asarray(model.uv), triangles
-    vertices = np.asarray(model.mean_shape)
-    radius = np.hypot(vertices[:, 0], vertices[:, 2] - vertices[:, 2].min())
-    return cylinder_uv(vertices), triangles[np.argsort(-radius[triangles].mean(1), kind="stable")]
-
-
 def albedo_texture(model: FaceModel, drawn: DrawnFace) -> UInt8[np.ndarray, "T T 3"]:
     """The face in the model's own colours, without light."""
     albedo = np.asarray(drawn.face.albedo[0])
-    return meshes.to_bytes(vertex_texture(albedo, *texture_layout(model), texture_size=TEXTURE_SIZE))
+    return meshes.to_bytes(vertex_texture(albedo, *texture_layout(model), texture_size=len(drawn.texture)))
 
 
 def vertex_colors(model: FaceModel, drawn: DrawnFace) -> Float[np.ndarray, "V 3"]:
