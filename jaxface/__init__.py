@@ -1,6 +1,8 @@
 """jaxface: 3D face reconstruction in JAX, guided by the parts of a face.
 
     import jaxface
+    jaxface.fit_photo("portrait.jpg").save("results")
+
     model = jaxface.load_face_model("anny")
     face = jaxface.decode_face(model, jaxface.Coefficients.zeros(model), jaxface.Camera())
 
@@ -17,6 +19,7 @@ _HOME = {
     "Face": "jaxface.face",
     "FaceModel": "jaxface.face_model",
     "decode_face": "jaxface.face",
+    "fit_photo": "jaxface.fit",
     "load_face_model": "jaxface.formats",
 }
 _SUBPACKAGES = ("losses", "render")

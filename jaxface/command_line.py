@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import dataclasses
 import glob
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -17,23 +19,33 @@ from jaxface.errors import InputError, MissingDependencyError
 
 Item = TypeVar("Item")
 
-IMAGE_SUFFIXES = frozenset(".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pgm .png .ppm .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .mpo .pgm .png .ppm .tif .tiff .webp".split()
+)
+"""What counts as a picture in a folder. HEIC cannot be read: better that each file is named than that none is seen."""
 
 SUCCESS, SOME_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all done; some inputs failed and the rest was done; nothing could be done; stopped with Ctrl-C."""
 
 
-def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True) -> NoReturn:
+def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True, wait_for_threads: bool = True) -> NoReturn:
     """Runs an entry point and exits: a user's mistake becomes one line on stderr instead of a traceback.
 
     Args:
         main: does the work; returns an exit code, or None for success.
         keep_freed_memory: False for programs whose single arrays fill much of the memory: freed and asked for again,
             such an array may find its place taken by small ones, and then needs as much anew.
+        wait_for_threads: False for programs that on Ctrl-C have nothing left to lose in other threads: a long
+            computation there is then cut off rather than waited for.
     """
     if keep_freed_memory:
         _keep_freed_memory()
-    sys.exit(_exit_code(main))
+    code = _exit_code(main)
+    if code == INTERRUPTED and not wait_for_threads:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _keep_freed_memory() -> None:
@@ -183,9 +195,38 @@ def unique_names(
     return names
 
 
+def file_digest(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def holds_another_photo(folder: Path, photo: Path, *, record: str) -> bool:
+    """Whether a folder has results of another photo than `photo`, or something else; made for `unique_names`.
+
+    Args:
+        folder: where the results would go.
+        photo: the photo's file.
+        record: name of the JSON file in `folder` that holds the digest of its photo as "sha256".
+    """
+    if not folder.exists() or not photo.is_file():
+        return False
+    try:
+        return json.loads((folder / record).read_text())["sha256"] != file_digest(photo)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
 def progress(items: Sequence[Item], *, description: str, unit: str = "photo") -> Iterable[Item]:
     """A progress bar with the time left on stderr; silent when stderr is not a terminal."""
     return tqdm(items, desc=description, unit=unit, dynamic_ncols=True, disable=None)
+
+
+def progress_bar(total: int, *, initial: int = 0, description: str, unit: str = "photo") -> tqdm:
+    """A bar like `progress` that the caller moves; `initial` items were done before and do not count as speed."""
+    return tqdm(
+        total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True, disable=None, smoothing=0
+    )
 
 
 @dataclasses.dataclass
@@ -195,12 +236,14 @@ class BatchReport:
     Attributes:
         done: inputs finished in this run.
         skipped: inputs left alone because their results were there already.
-        failures: one message per failed input.
+        failures: one message per failed input, which names it.
+        reasons: failed input -> what is wrong with it.
     """
 
     done: int = 0
     skipped: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @contextlib.contextmanager
     def guard(self, path: str | os.PathLike) -> Iterator[None]:
@@ -212,6 +255,7 @@ class BatchReport:
         except InputError as error:
             message = str(error) if str(path) in str(error) else f"{path}: {error}"
             self.failures.append(message)
+            self.reasons[str(path)] = message.removeprefix(f"{path}: ")
             tqdm.write(f"skipped: {message}", file=sys.stderr)
 
     @property

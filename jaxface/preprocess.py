@@ -4,7 +4,6 @@ python -m jaxface.preprocess PHOTOS... OUT
 """
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -15,7 +14,16 @@ from jaxtyping import UInt8
 
 from jaxface import visualize
 from jaxface.coefficients import vector_size
-from jaxface.command_line import BatchReport, atomic_folder, collect_files, progress, run, unique_names
+from jaxface.command_line import (
+    BatchReport,
+    atomic_folder,
+    collect_files,
+    file_digest,
+    holds_another_photo,
+    progress,
+    run,
+    unique_names,
+)
 from jaxface.data.alignment import CROP_SIZE, Alignment, align_face
 from jaxface.data.detection import DetectedFace, detect_faces
 from jaxface.data.folder import (
@@ -143,7 +151,7 @@ def preprocess_files(
     parse = create_parser(parser, weights=parser_weights, labels=labels, label_folder=label_folder)
     if isinstance(parse, LabelFolder):
         paths = _without_label_maps(paths, parse.folder)
-    names = unique_names(paths, occupied=lambda name, path: _holds_another_photo(out / name, path))
+    names = unique_names(paths, occupied=lambda name, path: holds_another_photo(out / name, path, record=_PHOTO_FILE))
     report = BatchReport()
     for path, name in progress(list(zip(paths, names, strict=True)), description="preprocess"):
         with report.guard(path):
@@ -189,26 +197,13 @@ def _without_label_maps(paths: Sequence[Path], folder: Path) -> list[Path]:
     return photos
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _holds_another_photo(folder: Path, photo: Path) -> bool:
-    if not folder.exists() or not photo.is_file():
-        return False
-    try:
-        return json.loads((folder / _PHOTO_FILE).read_text())["sha256"] != _digest(photo)
-    except (OSError, ValueError, KeyError, TypeError):
-        return True  # not made by this program: leave it alone
-
-
 def _write_photo(folder: Path, photo: Path, found: Sequence[tuple[Sample, Alignment, DetectedFace]]) -> None:
     with atomic_folder(folder) as partial:
         for index, (sample, alignment, face) in enumerate(found):
             details = {"photo": photo.name, "score": round(face.score, 4), "box": np.round(face.box, 2).tolist()}
             (partial / f"face_{index}").mkdir()
             write_sample(partial / f"face_{index}", sample, alignment, details)
-        content = {"photo": photo.name, "sha256": _digest(photo), "faces": len(found)}
+        content = {"photo": photo.name, "sha256": file_digest(photo), "faces": len(found)}
         (partial / _PHOTO_FILE).write_text(json.dumps(content) + "\n")
 
 

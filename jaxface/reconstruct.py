@@ -27,8 +27,11 @@ def reconstruct_photos(
     checkpoint: str | os.PathLike,
     model: str | os.PathLike | None = None,
     faces: str = "all",
+    overwrite: bool = False,
 ) -> tuple[BatchReport, list[Path]]:
-    """Reconstructs the faces of photos with an encoder and writes the results (see `jaxface.outputs`).
+    """Reconstructs the faces of photos with an encoder and writes the results.
+
+    See `jaxface.outputs` and `photos.process_photos`.
 
     Args:
         patterns: photos, folders of photos, glob patterns.
@@ -37,9 +40,10 @@ def reconstruct_photos(
         model: name or path of the face model that the encoder was trained with; by default the one that the checkpoint
             names, which weights from elsewhere do not.
         faces: "all" faces of a photo, or the "largest" alone.
+        overwrite: makes results again that are there already.
 
     Returns:
-        What was done and what failed, and the HTML pages written.
+        What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
 
     Raises:
         InputError: when the checkpoint, the model or `out` cannot be used.
@@ -47,7 +51,16 @@ def reconstruct_photos(
     """
     predict, face_model = predict_faces(checkpoint, model=model)
     settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint)}
-    return process_photos(patterns, out, face_model, predict, faces=faces, description="reconstruct", settings=settings)
+    return process_photos(
+        patterns,
+        out,
+        face_model,
+        predict=predict,
+        faces=faces,
+        overwrite=overwrite,
+        description="reconstruct",
+        settings=settings,
+    )
 
 
 def predict_faces(
@@ -76,8 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Turns photos into 3D faces with a trained encoder, in one pass: textured meshes (OBJ, GLB), "
         "pictures, coefficients, and a page to look at in a browser, offline. jaxface.fit takes longer and fits "
         "closer.",
-        epilog="example: python -m jaxface.reconstruct portrait.jpg --checkpoint outputs/quickstart   -- Exit code 0: "
-        "all photos done; 1: some failed; 2: nothing could be done.",
+        epilog="example: python -m jaxface.reconstruct portrait.jpg --checkpoint outputs/quickstart   -- Stop it "
+        "with Ctrl-C; the same command goes on from there, and skips what is done. Exit code 0: all photos done; "
+        "1: some failed; 2: nothing could be done.",
     )
     add_photo_arguments(parser, out="outputs/reconstruct")
     parser.add_argument(
@@ -99,11 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     return close(
         *reconstruct_photos(
-            options.photos, options.out, checkpoint=options.checkpoint, model=options.model, faces=options.faces
+            options.photos,
+            options.out,
+            checkpoint=options.checkpoint,
+            model=options.model,
+            faces=options.faces,
+            overwrite=options.overwrite,
         )
     )
 
 
 if __name__ == "__main__":
     keep_compiled()
-    run(main)
+    run(main, wait_for_threads=False)

@@ -12,11 +12,13 @@ import jaxface
 PUBLIC_MODULES = [
     "jaxface.camera", "jaxface.coefficients", "jaxface.face", "jaxface.face_model", "jaxface.lighting", "jaxface.parts",
     "jaxface.losses.prdl", "jaxface.losses.landmark", "jaxface.losses.photometric", "jaxface.losses.perceptual",
-    "jaxface.losses.regularization", "jaxface.render", "jaxface.skinning",
+    "jaxface.losses.regularization", "jaxface.render", "jaxface.skinning", "jaxface.fitted_photo",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["Camera", "Coefficients", "Face", "FaceModel", "decode_face", "load_face_model"])
+@pytest.mark.parametrize(
+    "name", ["Camera", "Coefficients", "Face", "FaceModel", "decode_face", "fit_photo", "load_face_model"]
+)
 def test_names_at_the_top(name):
     assert name in dir(jaxface) and getattr(jaxface, name).__doc__
 

@@ -1,5 +1,9 @@
 """Errors as one line, atomic output, input files, batch reports."""
 
+import hashlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,8 @@ from jaxface.command_line import (
     atomic_folder,
     atomic_write,
     collect_files,
+    file_digest,
+    holds_another_photo,
     run,
     unique_names,
 )
@@ -35,6 +41,22 @@ def test_run_exits_130_on_interruption(capsys):
 
     assert exit_code(main) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_interrupted_program_need_not_wait_for_its_threads():
+    program = """
+import threading, time
+from jaxface.command_line import run
+
+def main():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("last words")
+    raise KeyboardInterrupt
+
+run(main, wait_for_threads=False)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "last words\n", "interrupted\n")
 
 
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1)])
@@ -105,6 +127,24 @@ def test_unique_names(tmp_path):
     assert unique_names(paths, occupied=lambda name, path: name == "y") == ["x", "x_2", "X_3", "y_2"]
 
 
+def test_holds_another_photo(tmp_path):
+    photo, folder = tmp_path / "x.jpg", tmp_path / "x"
+    photo.write_bytes(b"pixels")
+    assert file_digest(photo) == hashlib.sha256(b"pixels").hexdigest()
+    assert not holds_another_photo(folder, photo, record="done.json")  # nothing there
+    folder.mkdir()
+    assert holds_another_photo(folder, photo, record="done.json")  # of someone else
+    for content, other in (
+        (json.dumps({"sha256": file_digest(photo)}), False),
+        (json.dumps({"sha256": "0"}), True),
+        ("[]", True),
+        ("{", True),
+    ):
+        (folder / "done.json").write_text(content)
+        assert holds_another_photo(folder, photo, record="done.json") == other
+    assert not holds_another_photo(folder, tmp_path / "missing.jpg", record="done.json")
+
+
 def test_batch_report_goes_on_after_a_bad_input(capsys):
     report = BatchReport()
     with report.guard("a.jpg"):
@@ -114,6 +154,7 @@ def test_batch_report_goes_on_after_a_bad_input(capsys):
     with report.guard("c.jpg"):
         raise InputError("c.jpg: damaged")
     assert report.failures == ["b.jpg: no face found", "c.jpg: damaged"]
+    assert report.reasons == {"b.jpg": "no face found", "c.jpg": "damaged"}
     assert capsys.readouterr().err == "skipped: b.jpg: no face found\nskipped: c.jpg: damaged\n"
     assert report.summary() == "1 photo done, 2 failed"
     assert report.exit_code == 1
