@@ -2,9 +2,9 @@
 
     python -m jaxface.demo --checkpoint outputs/quickstart --out outputs/demo
 
-writes OUT/index.html, OUT/side_by_side.png and, per portrait, what `jaxface.outputs` lists. The portraits are NASA's
-of Eileen Collins (scikit-image's `astronaut`) and the U.S. Navy's of Grace Hopper (matplotlib's sample): both in the
-public domain.
+writes OUT/index.html, OUT/side_by_side.png and, per portrait, what `jaxface.results.outputs` lists. The portraits are
+NASA's of Eileen Collins (scikit-image's `astronaut`) and the U.S. Navy's of Grace Hopper (matplotlib's sample): both in
+the public domain.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from jaxtyping import UInt8
 from jaxface import visualize
 from jaxface.command_line import atomic_folder, atomic_write, progress, run
 from jaxface.data.images import read_image
-from jaxface.drawing import DrawnFace, face_pictures, turned_views
 from jaxface.errors import MissingDependencyError
 from jaxface.face_model import FaceModel
 from jaxface.fit import fit_solver
-from jaxface.outputs import write_photo
 from jaxface.photos import PAGE, keep_compiled, reconstructions_of
 from jaxface.preprocess import preprocess_photo
 from jaxface.reconstruct import predict_faces
+from jaxface.results.drawing import DrawnFace, face_pictures, turned_views
+from jaxface.results.outputs import write_photo
 
 PORTRAITS = {
     "astronaut": ("skimage", "data/astronaut.png", "scikit-image"),

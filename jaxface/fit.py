@@ -1,4 +1,4 @@
-"""Fits the face model to photos: python -m jaxface.fit PHOTO... --out DIR."""
+"""Fits the face model to photos and clips: python -m jaxface.fit PHOTO... --out DIR."""
 
 import argparse
 import functools
@@ -12,18 +12,21 @@ from jaxtyping import Float, UInt8
 from jaxface.camera import Camera
 from jaxface.command_line import BatchReport, run
 from jaxface.data.alignment import CROP_SIZE
+from jaxface.data.frames import VIDEO_SUFFIXES
 from jaxface.data.images import read_image
 from jaxface.data.sample import Sample, stack_samples
 from jaxface.errors import InputError, MissingDependencyError
 from jaxface.face_model import FaceModel
-from jaxface.fitted_photo import FittedPhoto
 from jaxface.fitting import coefficient_prior, fit_faces
 from jaxface.formats import load_face_model
 from jaxface.formats.checks import require_parts
-from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
+from jaxface.networks.face_recognition import FaceRecognizer
+from jaxface.person import fit_person
 from jaxface.photo_queue import Predict, Solve, batch_sizes
 from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos, reconstructions_of
 from jaxface.preprocess import preprocess_photo
+from jaxface.results.fitted_photo import FittedPhoto
+from jaxface.video import fit_video
 
 EXPRESSION_UNITS = ("anny", "ict", "ict_narrow", "FaceVerse v2", "FaceVerse v3")
 """Face models whose expression coefficients are shares of an artist's units, 0 to 1."""
@@ -39,7 +42,7 @@ def fit_photos(
     recognition: str | os.PathLike = "auto",
     overwrite: bool = False,
 ) -> tuple[BatchReport, list[Path]]:
-    """Fits the faces of photos and writes the results (see `jaxface.outputs` and `photos.process_photos`).
+    """Fits the faces of photos and writes the results (see `jaxface.results.outputs` and `photos.process_photos`).
 
     Nothing is drawn at random: the same photos give the same files.
 
@@ -128,7 +131,7 @@ def _prepared(
         from jaxface.reconstruct import predict_faces  # its checkpoints take a second to import
 
         predict, face_model = predict_faces(checkpoint, model=model)
-    network, recognizer = _recognizer(recognition)
+    network, recognizer = find_recognizer(recognition)
     settings = {
         "method": "fit",
         "face model": face_model.name,
@@ -152,7 +155,7 @@ def fit_solver(
     Raises:
         InputError: when the model or the network cannot be used.
     """
-    solve_samples = _sample_solver(model, _recognizer(str(recognition))[1])
+    solve_samples = _sample_solver(model, find_recognizer(str(recognition))[1])
 
     def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
         return solve_samples([sample for sample, *_ in found], None if predict is None else predict(photo, found))
@@ -181,8 +184,15 @@ def _sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> Solve
     return solve
 
 
-def _recognizer(recognition: str) -> tuple[str, FaceRecognizer | None]:
-    """The network of the perceptual loss and what to call it."""
+def find_recognizer(recognition: str) -> tuple[str, FaceRecognizer | None]:
+    """The network of the perceptual loss and what to call it.
+
+    Args:
+        recognition: as for `fit_solver`.
+
+    Raises:
+        InputError: when the network cannot be used.
+    """
     if recognition == "off":
         return "off", None
     if recognition != "auto":
@@ -201,12 +211,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxface.fit",
         description="Turns photos into 3D faces by optimisation: textured meshes (OBJ, GLB), pictures, coefficients, "
-        "and a page to look at in a browser, offline.",
+        "and a page to look at in a browser, offline. Clips become an animated mesh.",
         epilog="example: python -m jaxface.fit portrait.jpg holiday/ --out outputs/fit   -- Stop it with Ctrl-C; the "
         "same command goes on from there, and skips what is done. Nothing is drawn at random: the same photos give the "
         "same files. Exit code 0: all photos done; 1: some failed; 2: nothing could be done.",
     )
     add_photo_arguments(parser, out="outputs/fit")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--same-person",
+        action="store_true",
+        help="all photos show one person: one identity and one texture for all, in OUT/person",
+    )
+    kinds.add_argument(
+        "--video",
+        action="store_true",
+        help="each PHOTO is a clip: a folder with a picture per frame, or an animated picture; a file such as clip.mp4 "
+        "is one without this",
+    )
     parser.add_argument("--model", help="face model: a name or a file (default: the checkpoint's, or anny)")
     parser.add_argument(
         "--checkpoint", metavar="PATH", help="start from this trained encoder's answer (default: from the mean face)"
@@ -224,9 +246,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    return close(
-        *fit_photos(
-            options.photos,
+    clips = [path for path in options.photos if options.video or Path(path).suffix.lower() in VIDEO_SUFFIXES]
+    photos = [path for path in options.photos if path not in clips]
+    if options.checkpoint and (clips or options.same_person):
+        raise InputError("--checkpoint starts the fit of single photos; leave it out with --same-person and clips")
+    several = {"model": options.model or "anny", "recognition": options.recognition}
+    report = BatchReport()
+    pages: list[Path] = []
+    if options.same_person:
+        report, pages = fit_person(photos, options.out, **several)
+    elif photos:
+        report, pages = fit_photos(
+            photos,
             options.out,
             model=options.model,
             checkpoint=options.checkpoint,
@@ -234,7 +265,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recognition=options.recognition,
             overwrite=options.overwrite,
         )
-    )
+    for clip in clips:
+        with report.guard(clip):
+            fitted, page = fit_video(clip, options.out, **several)
+            report.done += fitted.done
+            pages += page
+    return close(report, pages, unit="photo" if photos else "clip")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """From photos on disk to results on disk: the loop that `jaxface.fit` and `jaxface.reconstruct` share.
 
-OUT/<photo>/                what `jaxface.outputs` lists, and
+OUT/<photo>/                what `jaxface.results.outputs` lists, and
     done.json               photo, sha256 of its file, settings, jaxface's version (by these it is skipped), measures
     face_<i>/card.jpg       crop, overlay and shape, small, for the overview
 OUT/summary.json            of the last run: done and skipped [{photo, folder}], failed [{photo, reason}]
@@ -33,13 +33,13 @@ from jaxface.command_line import (
     unique_names,
 )
 from jaxface.data.images import read_image
-from jaxface.drawing import Reconstruction
 from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
-from jaxface.gallery import DONE_FILE, PAGE, write_card, write_overview
-from jaxface.outputs import write_photo
 from jaxface.photo_queue import Found, FoundPhoto, Predict, Solve, work_through
 from jaxface.preprocess import preprocess_photo
+from jaxface.results.drawing import Reconstruction
+from jaxface.results.gallery import DONE_FILE, PAGE, write_card, write_overview
+from jaxface.results.outputs import write_photo
 
 SUMMARY = "summary.json"
 
@@ -236,9 +236,9 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def close(report: BatchReport, pages: Sequence[Path]) -> int:
+def close(report: BatchReport, pages: Sequence[Path], *, unit: str = "photo") -> int:
     """Prints the summary, what failed and why and, last, the page to open; returns the exit code."""
-    print(report.summary())
+    print(report.summary(unit))
     if report.done + report.skipped + len(report.failures) > 1:
         for message in report.failures:
             print(f"  {message}")

@@ -13,11 +13,11 @@ from jaxtyping import Float, UInt8
 
 from jaxface.checkpoint import load_encoder
 from jaxface.command_line import BatchReport, run
-from jaxface.drawing import scaled_alignment
 from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
 from jaxface.formats import load_face_model
 from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos
+from jaxface.results.drawing import scaled_alignment
 
 
 def reconstruct_photos(
@@ -31,7 +31,7 @@ def reconstruct_photos(
 ) -> tuple[BatchReport, list[Path]]:
     """Reconstructs the faces of photos with an encoder and writes the results.
 
-    See `jaxface.outputs` and `photos.process_photos`.
+    See `jaxface.results.outputs` and `photos.process_photos`.
 
     Args:
         patterns: photos, folders of photos, glob patterns.

@@ -12,7 +12,7 @@ import jaxface
 PUBLIC_MODULES = [
     "jaxface.camera", "jaxface.coefficients", "jaxface.face", "jaxface.face_model", "jaxface.lighting", "jaxface.parts",
     "jaxface.losses.prdl", "jaxface.losses.landmark", "jaxface.losses.photometric", "jaxface.losses.perceptual",
-    "jaxface.losses.regularization", "jaxface.render", "jaxface.skinning", "jaxface.fitted_photo",
+    "jaxface.losses.regularization", "jaxface.render", "jaxface.skinning", "jaxface.results.fitted_photo",
 ]  # fmt: skip
 
 

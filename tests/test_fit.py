@@ -12,11 +12,12 @@ import trimesh
 from PIL import Image
 
 import jaxface
-from jaxface import demo, drawing, fit, photos, reconstruct
+from jaxface import demo, fit, photos, reconstruct
 from jaxface.coefficients import vector_size
 from jaxface.command_line import _exit_code
 from jaxface.data.alignment import Alignment
 from jaxface.errors import InputError
+from jaxface.results import drawing
 from toy import toy_model
 from toy_training import toy_batch
 

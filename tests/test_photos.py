@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 import toy_photos as toys
-from jaxface import drawing, photo_queue, photos
+from jaxface import photo_queue, photos
 from jaxface.coefficients import vector_size
 from jaxface.data.alignment import Alignment
 from jaxface.errors import InputError, MissingDependencyError
 from jaxface.photo_queue import batch_sizes, grouped
+from jaxface.results import drawing
 from toy import toy_model
 from toy_training import toy_batch
 
@@ -351,14 +352,19 @@ def test_what_waits_does_not_grow_with_the_number_of_photos(hundred_files, tmp_p
         monkeypatch.setattr(photo_queue, name, 2)
     counts, written = [], []
 
+    def waiting():
+        gc.collect()
+        return sum(isinstance(one, photo_queue.FoundPhoto) for one in gc.get_objects())
+
     def write(*arguments, **options):
         written.append(1)
         if len(written) % 10 == 0:
             time.sleep(0.1)  # what can run ahead, does
-            counts.append(sum(isinstance(one, photo_queue.FoundPhoto) for one in gc.get_objects()))
+            counts.append(waiting() - before)
         return toys.write_photo(*arguments, **options)
 
     monkeypatch.setattr(photos, "write_photo", write)
+    before = waiting()  # of tests that ran earlier
     toys.process(hundred_files, tmp_path / "out")
     assert len(counts) == 7 and min(counts) >= 1 and max(counts) <= 12
 

@@ -13,17 +13,19 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from formats import stand_ins
-from jaxface import Camera, Coefficients, decode_face, drawing, load_face_model, outputs, reconstruct, visualize
+from glb_reader import posed, read_face
+from jaxface import Camera, Coefficients, decode_face, load_face_model, reconstruct, visualize
 from jaxface.coefficients import vector_size
 from jaxface.data.alignment import Alignment
 from jaxface.data.sample import empty_coefficients
-from jaxface.drawing import scaled_alignment
 from jaxface.errors import InputError
 from jaxface.formats import weights
 from jaxface.networks import create_encoder
 from jaxface.parts import LABELS, PARTS
 from jaxface.preprocess import preprocess_photo
 from jaxface.render import label_triangles, rasterize, render_labels
+from jaxface.results import drawing, outputs
+from jaxface.results.drawing import scaled_alignment
 from torch_encoders import random_state
 from toy import toy_model
 
@@ -167,10 +169,10 @@ def test_meshes_and_both_textures(written, direct):
     folder, _ = written
     model, _, face, _ = direct
     uv = np.asarray(model.uv)
-    for name in ("mesh.obj", "model_colors.obj", "mesh.glb"):
+    for name in ("mesh.obj", "model_colors.obj"):
         mesh = trimesh.load(folder / name, force="mesh", process=False)
-        unit = 10 if name == "mesh.glb" else 1 / 100
-        np.testing.assert_allclose(mesh.vertices * unit, np.asarray(face.shape)[0], atol=1e-3)
+        np.testing.assert_allclose(mesh.vertices / 100, np.asarray(face.shape)[0], atol=1e-3)
+    np.testing.assert_allclose(posed(read_face(folder / "mesh.glb")) * 10, np.asarray(face.shape)[0], atol=1e-3)
     own = drawing.sample_texture(_read(folder / "model_colors.png") / np.float32(255), uv)
     albedo = np.clip(np.asarray(face.albedo)[0], 0, 1)
     middle = np.asarray(model.parts["nose"])

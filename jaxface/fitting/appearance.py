@@ -1,5 +1,7 @@
 """Light and albedo of a face whose shape is known: linear least squares in turns, no gradient descent."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -52,7 +54,7 @@ def fit_appearance(
     facing = jnp.clip(face.normals[..., 2], 0.0, 1.0)
     trust = seen * jnp.floor(sampled[..., 3] + 1e-3) * facing * (OBSERVATIONS / seen.shape[-1])
     start = jnp.where(jnp.asarray(albedo_held), coefficients.albedo, 0.0)
-    solve = jax.vmap(lambda *arrays: _solve(model, *arrays, albedo_held))
+    solve = jax.vmap(functools.partial(_solve, model, albedo_held=albedo_held))
     light, albedo = solve(sampled[..., :3], trust, spherical_harmonics(face.normals), start)
     return coefficients.replace(light=light, albedo=albedo).to_vector()
 
@@ -63,6 +65,7 @@ def _solve(
     trust: Float[Array, "V"],
     basis: Float[Array, "V 9"],
     start: Float[Array, "Ka"],
+    *,
     albedo_held: bool | Bool[Array, ""],
 ):
     ambient = AMBIENT * (jnp.arange(9) == 0)

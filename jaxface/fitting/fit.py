@@ -49,7 +49,7 @@ class FitWeights:
         prior: squared coefficients, in standard deviations.
     """
 
-    prdl: float = 8e-3
+    prdl: float = 4e-3
     landmark: float = 5e-2
     photometric: float = 1.9
     perceptual: float = 0.5

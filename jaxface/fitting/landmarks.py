@@ -49,7 +49,7 @@ def fit_landmarks(
         held: coefficients that stay as they are; none by default.
     """
     held = jnp.zeros(vector.shape[-1], bool) if held is None else jnp.asarray(held)
-    small = _landmark_model(model)
+    small = landmark_model(model)
     sizes = vector_sizes(model)
     shape_columns = np.arange(sum(sizes[:2]))
     pose_columns = np.r_[sum(sizes[:3]) : sum(sizes[:3]) + 3, sum(sizes[:5]) : sum(sizes)]
@@ -57,7 +57,7 @@ def fit_landmarks(
 
     def fit_one(vector, target, weight):
         def residuals(vector):
-            return landmark_residuals(_landmark_points(small, vector, camera), target, weight, pixel=pixel).reshape(-1)
+            return landmark_residuals(model_landmarks(small, vector, camera), target, weight, pixel=pixel).reshape(-1)
 
         vector = _levenberg_marquardt(residuals, vector, prior, held, columns=pose_columns, steps=POSE_STEPS)
         columns = np.concatenate([shape_columns, pose_columns])
@@ -123,7 +123,7 @@ def _levenberg_marquardt(
     return with_columns(values)
 
 
-def _landmark_model(model: FaceModel) -> FaceModel:
+def landmark_model(model: FaceModel) -> FaceModel:
     """The face model cut down to the vertices that may be landmarks: a few hundred instead of all."""
     vertices = jnp.asarray(model.landmarks["68"])
     contours: dict[str, Array] = {}
@@ -135,7 +135,8 @@ def _landmark_model(model: FaceModel) -> FaceModel:
     return dataclasses.replace(small, landmarks={"68": jnp.arange(68)}, contours=contours)
 
 
-def _landmark_points(small: FaceModel, vector: Float[Array, "K"], camera: Camera) -> Float[Array, "68 2"]:
+def model_landmarks(small: FaceModel, vector: Float[Array, "K"], camera: Camera) -> Float[Array, "68 2"]:
+    """The 68 landmarks of one face in the picture; `small` is a `landmark_model`."""
     coefficients = Coefficients.from_vector(vector, small)
     shape = face_models.shape(small, coefficients.identity, coefficients.expression)
     posed = cameras.pose(shape, coefficients.angles, coefficients.translation)

@@ -1,15 +1,14 @@
 """The files reopen elsewhere (trimesh) with the same geometry, orientation, units and texture."""
 
 import io
-import json
 import os
-import struct
 
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
+from glb_reader import posed, read_animation, read_face, read_glb
 from jaxface.errors import InputError
 from jaxface.formats import meshes
 
@@ -73,21 +72,112 @@ def test_glb_follows_the_specification(tmp_path, patch):
     vertices, triangles, uv, normals, texture = patch
     path = tmp_path / "mesh.glb"
     meshes.write_glb(path, vertices, triangles, normals=normals, uv=uv, texture=texture)
-    content = path.read_bytes()
-    magic, version, length = struct.unpack("<4sII", content[:12])
-    assert (magic, version, length) == (b"glTF", 2, len(content))
-    json_length, kind = struct.unpack("<I4s", content[12:20])
-    assert kind == b"JSON" and json_length % 4 == 0
-    document = json.loads(content[20 : 20 + json_length])
-    binary_length, kind = struct.unpack("<I4s", content[20 + json_length : 28 + json_length])
-    assert kind == b"BIN\0" and binary_length == document["buffers"][0]["byteLength"]
-    binary = content[28 + json_length :]
-    assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
+    document, binary = read_glb(path)
     view = document["bufferViews"][document["images"][0]["bufferView"]]
     image = Image.open(io.BytesIO(binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]))
     assert image.size == (64, 64)
-    bounds = document["accessors"][1]
-    np.testing.assert_allclose(bounds["max"], vertices.max(0) * 0.1, rtol=1e-6)
+    face = read_face(path)
+    np.testing.assert_allclose(face["positions"], vertices * 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(face["triangles"], triangles)
+    assert len(face["targets"]) == 0 and "animations" not in document
+
+
+@pytest.fixture
+def expressive(patch):
+    """Blendshapes of all kinds: one moves every vertex, one a single vertex, one none; and weights."""
+    targets = np.zeros((25, 3, 4), np.float32)
+    random = np.random.default_rng(0)
+    targets[..., 0] = random.normal(size=(25, 3))
+    targets[24, :, 1] = (0.1, -0.2, 0.3)
+    targets[3:9, 1, 3] = random.normal(size=6)
+    return {"targets": targets, "target_names": ("all", "one", "none", "some"), "weights": np.float32([0.3, -1, 2, 1])}
+
+
+def test_glb_blendshapes_add_up_to_the_fitted_shape(tmp_path, patch, expressive):
+    vertices, triangles, uv, normals, texture = patch
+    path = tmp_path / "mesh.glb"
+    meshes.write_glb(path, vertices, triangles, normals=normals, uv=uv, texture=texture, **expressive)
+    face = read_face(path)
+    assert face["names"] == ["all", "one", "none", "some"]
+    np.testing.assert_allclose(posed(face), vertices * 0.1, atol=1e-7)
+    neutral = vertices - expressive["targets"] @ expressive["weights"]
+    np.testing.assert_allclose(posed(face, np.zeros(4)), neutral * 0.1, atol=1e-7)
+    np.testing.assert_allclose(face["targets"], np.moveaxis(expressive["targets"], -1, 0) * 0.1, rtol=1e-6)
+    document, _ = read_glb(path)
+    kinds = [
+        "sparse" in document["accessors"][t["POSITION"]] for t in document["meshes"][0]["primitives"][0]["targets"]
+    ]
+    assert kinds == [False, True, True, True]
+    mesh = trimesh.load(path, force="mesh", process=False)
+    assert mesh.metadata["targetNames"] == face["names"] and mesh.visual.material.baseColorTexture.size == (64, 64)
+
+
+def test_sparse_indices_of_a_large_mesh_are_wide(tmp_path):
+    count = 70000
+    targets = np.zeros((count, 3, 1), np.float32)
+    targets[-1, 2] = 1
+    still = {"normals": np.zeros((count, 3)), "uv": np.zeros((count, 2)), "texture": np.zeros((2, 2, 3), np.uint8)}
+    meshes.write_glb(tmp_path / "a.glb", np.zeros((count, 3)), np.array([[0, 1, 69999]]), targets=targets, **still)
+    face = read_face(tmp_path / "a.glb")
+    np.testing.assert_allclose(face["targets"][0, -1], [0, 0, 0.1])
+    assert face["names"] == ["expression_0"] and (tmp_path / "a.glb").stat().st_size < 36 * count
+
+
+def test_glb_animation(tmp_path, patch, expressive):
+    vertices, triangles, uv, normals, texture = patch
+    random = np.random.default_rng(1)
+    times, weights = np.array([0.0, 0.04, 0.1]), random.uniform(size=(3, 4))
+    rotation, translation = random.normal(size=(3, 4)), random.normal(size=(3, 3))
+    path = tmp_path / "mesh.glb"
+    animation = meshes.GlbAnimation(times, weights, rotation, translation)
+    options = {"normals": normals, "uv": uv, "texture": texture}
+    meshes.write_glb(path, vertices, triangles, animation=animation, **options, **expressive)
+    tracks = read_animation(path)
+    assert tracks.keys() == {"weights", "rotation", "translation"}
+    for found, _ in tracks.values():
+        np.testing.assert_allclose(found, times, rtol=1e-6)
+    np.testing.assert_allclose(tracks["weights"][1].reshape(3, 4), weights, rtol=1e-6)
+    unit = rotation / np.linalg.norm(rotation, axis=1, keepdims=True)
+    np.testing.assert_allclose(tracks["rotation"][1], unit, rtol=1e-5)
+    np.testing.assert_allclose(tracks["translation"][1], translation, rtol=1e-6)
+    np.testing.assert_allclose(posed(read_face(path)), vertices * 0.1, atol=1e-7)
+    assert trimesh.load(path, force="mesh").faces.shape == triangles.shape
+    meshes.write_glb(path, vertices, triangles, animation=meshes.GlbAnimation(times, rotation=rotation), **options)
+    assert read_animation(path).keys() == {"rotation"}
+
+
+@pytest.mark.parametrize("wrong", [
+    {"times": [0.0, 0.0]}, {"times": [-1.0, 0.0]}, {"times": []}, {"weights": np.zeros((2, 3))}, {"rotation": None},
+    {"rotation": np.full((2, 4), np.nan)}, {"translation": np.zeros((3, 3))},
+])  # fmt: skip
+def test_a_wrong_animation_is_refused(tmp_path, patch, wrong):
+    vertices, triangles, uv, normals, texture = patch
+    good = {"times": [0.0, 1.0], "rotation": np.ones((2, 4))}
+    with pytest.raises(ValueError, match=r"times|expected|needs"):
+        meshes.write_glb(
+            tmp_path / "a.glb", vertices, triangles, normals=normals, uv=uv, texture=texture,
+            animation=meshes.GlbAnimation(**(good | wrong)),
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"target_names": ("a",)}, {"weights": np.zeros(3)}, {"targets": np.zeros((24, 3, 4))}]
+)
+def test_blendshapes_that_do_not_fit_are_refused(tmp_path, patch, expressive, wrong):
+    vertices, triangles, uv, normals, texture = patch
+    with pytest.raises(ValueError, match=r"blendshapes|targets"):
+        meshes.write_glb(
+            tmp_path / "a.glb", vertices, triangles, normals=normals, uv=uv, texture=texture, **(expressive | wrong)
+        )
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7)])
+def test_png_keeps_every_pixel(shape):
+    for dtype in (np.uint8, np.uint16) if len(shape) == 2 else (np.uint8,):
+        pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        stored = Image.open(io.BytesIO(meshes.encode_image(pixels, "PNG")))
+        np.testing.assert_array_equal(np.asarray(stored), pixels)
 
 
 def test_ply_keeps_colours(tmp_path, patch):

@@ -16,12 +16,12 @@ from jaxface import face_model as face_models
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
 from jaxface.command_line import atomic_folder
-from jaxface.drawing import DrawnFace, Reconstruction, draw_face, face_pictures, texture_layout, turned_views
 from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
-from jaxface.gallery import DONE_FILE
-from jaxface.outputs import measure, projection_matrix
 from jaxface.photos import write_results
+from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, face_pictures, texture_layout, turned_views
+from jaxface.results.gallery import DONE_FILE
+from jaxface.results.outputs import measure, projection_matrix
 
 if TYPE_CHECKING:
     import trimesh

@@ -1,19 +1,24 @@
 """What a reconstruction leaves on disk: pictures, meshes, coefficients and an HTML page.
 
-OUT/<photo>/index.html           offline page: the mesh turns under the mouse, slider between photo and overlay
+OUT/<photo>/index.html           offline page: the mesh turns under the mouse, its expression moves, slider between
+                                 photo and overlay
 OUT/<photo>/photo_overlay.png    all faces drawn into the original photo
 OUT/<photo>/face_<i>/
     crop.png                     what was reconstructed: the aligned crop
     overlay.png, shape.png, parts.png    the face in its colours, as clay, and its parts, over the crop
     landmarks.png                the landmarks on the crop, one picture per scheme of the face model
+    depth.png, normals.png       in the photo: 16 bits, millimetres from the camera, 0 where there is no face; and
+                                 255 (n + 1) / 2 of the normals (x right, y up, z towards the viewer)
     visible_parts.png            what is seen of the parts, in the photo: pixels are labels of `jaxface.parts`, coloured
     whole_parts/<part>.png       each part in the photo as if nothing hid it, black and white
     mesh.obj, mesh.mtl, texture.png      millimetres, y up, before the pose, expression kept; the texture is the
                                  photo's, blended into the model's colours where the photo does not show the face
     model_colors.obj, .mtl, .png the same mesh in the model's own colours, without light
     mesh.ply                     the same mesh, the photo's texture as a colour per vertex
-    mesh.glb                     in metres, photo's texture inside
+    mesh.glb                     in metres, photo's texture inside, the expression basis as blendshapes
     coefficients.json            see `face_record`
+
+docs/results.md tells more, and assets/face.schema.json is the JSON schema of coefficients.json.
 """
 
 import dataclasses
@@ -25,21 +30,28 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image
 
 import jaxface
 from jaxface import camera as cameras
-from jaxface import drawing, metrics, visualize
+from jaxface import metrics, visualize
 from jaxface.camera import Camera
 from jaxface.coefficients import Coefficients
-from jaxface.drawing import DrawnFace, Reconstruction, draw_face, draw_into_photo, face_pictures, texture_layout
+from jaxface.command_line import atomic_write
 from jaxface.face import decode_face, landmark_points
 from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes, viewer
+from jaxface.formats.pictures import encode_image
 from jaxface.parts import PARTS
 from jaxface.render import label_map, label_triangles, rasterize
+from jaxface.render.textures import vertex_texture
+from jaxface.results import drawing
+from jaxface.results.blendshapes import Blendshapes, blendshape_weights, expression_blendshapes
+from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, draw_into_photo, face_pictures, texture_layout
+from jaxface.results.photo_maps import PhotoMaps, depth_picture, normal_colors, photo_maps, write_photo_maps
 
 SCHEMA = "jaxface face 1"
+MODEL_COLORS_SIZE = 1024
+"""Largest side, in pixels, of the texture in the model's own colours."""
 
 
 def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
@@ -50,28 +62,39 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
         224 crop), landmark_error_interocular (share of the distance between the outer eye corners); NaN if unknown.
     """
     sample = reconstruction.sample
-    camera = Camera().resized(sample["image"].shape[0])
-    labels, landmarks = _measured(
-        model, reconstruction.vector[None], camera, label_triangles(model.parts, model.triangles)
-    )
-    iou = np.asarray(metrics.part_iou(labels, sample["labels"][None]))[0]
-    iou = np.where([part in model.parts for part in PARTS], iou, np.nan)
+    size = sample["image"].shape[0]
     weights, target = sample["landmark_weights"][None], sample["landmarks"][None]
-    error = float(metrics.landmark_error(landmarks, target, weights)[0])
+    triangle_labels = label_triangles(model.parts, model.triangles)
+    measured = _measured(
+        model,
+        reconstruction.vector[None],
+        Camera().resized(size),
+        triangle_labels,
+        sample["labels"][None],
+        target,
+        weights,
+    )
+    iou, error, interocular = (np.asarray(value)[0] for value in measured)
+    iou = np.where([part in model.parts for part in PARTS], iou, np.nan)
     return {
         "part_iou": float(metrics.mean_part_iou(iou)),
         "part_iou_of": dict(zip(PARTS, iou.tolist(), strict=True)),
-        "landmark_error_px": error * 224 / sample["image"].shape[0],
-        "landmark_error_interocular": error / float(metrics.interocular_distance(target, weights)[0]),
+        "landmark_error_px": float(error) * 224 / size,
+        "landmark_error_interocular": float(error) / float(interocular),
     }
 
 
 @jax.jit
-def _measured(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangle_labels):
+def _measured(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangle_labels, labels, target, weights):
     coefficients = Coefficients.from_vector(vector, model)
     face = decode_face(model, coefficients, camera)
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    return label_map(fragments, triangle_labels), landmark_points(model, face.points, coefficients.angles[:, 2])
+    landmarks = landmark_points(model, face.points, coefficients.angles[:, 2])
+    return (
+        metrics.part_iou(label_map(fragments, triangle_labels), labels),
+        metrics.landmark_error(landmarks, target, weights),
+        metrics.interocular_distance(target, weights),
+    )
 
 
 def projection_matrix(coefficients: Coefficients, camera: Camera) -> Float[np.ndarray, "3 4"]:
@@ -96,12 +119,14 @@ def face_record(
     *,
     photo_name: str,
     settings: Mapping[str, str],
+    expression_names: Sequence[str] = (),
 ) -> dict:
-    """What coefficients.json holds; schema "jaxface face 1".
+    """What coefficients.json holds; schema "jaxface face 1", see docs/results.md and assets/face.schema.json.
 
     schema, jaxface (version), photo {file, height, width}, face_model, settings;
     coefficients {identity, expression, albedo, angles (pitch, yaw, roll; radians), light [3 channels][9 bands],
     translation (model units)};
+    expression_names: of the linear expression coefficients, which come first;
     camera {crop, photo}: {focal, center, distance, image_size, matrix}: the 3 x 4 matrix takes (X, Y, Z, 1) of model
     space (before the pose; 1 unit = 10 cm; divide the OBJ's millimetres by 100, multiply the GLB's metres by 10) to
     (x w, y w, w) in pixels, y down, pixel centres at + 0.5;
@@ -131,6 +156,7 @@ def face_record(
         "coefficients": {
             field.name: getattr(coefficients, field.name)[0].tolist() for field in dataclasses.fields(coefficients)
         },
+        "expression_names": list(expression_names),
         "camera": {
             name: {
                 **dataclasses.asdict(camera),
@@ -163,17 +189,43 @@ def write_photo(
     photo_name: str,
     subtitle: str,
     settings: Mapping[str, str],
+    expression_names: Sequence[str] = (),
 ) -> tuple[list[DrawnFace], list[dict]]:
-    """Writes everything about one photo into an existing, empty folder; returns the faces as drawn and measured."""
+    """Writes everything about one photo into an existing, empty folder; returns the faces as drawn and measured.
+
+    Args:
+        folder: where it goes.
+        model: the face model.
+        photo: the original photo.
+        reconstructions: its faces.
+        photo_name: file name of the photo, told in the results.
+        subtitle: of the page, beside the photo's name.
+        settings: told in every result.
+        expression_names: of the model's expression coefficients; those of a built-in model are known.
+
+    Raises:
+        InputError: when a file cannot be written.
+    """
     drawn = [draw_face(model, one, photo) for one in reconstructions]
     all_measures = [measure(model, one) for one in reconstructions]
+    blendshapes = expression_blendshapes(model, names=expression_names)
     page_faces = []
     for index, (one, face, measures) in enumerate(zip(reconstructions, drawn, all_measures, strict=True)):
         name = f"face_{index}"
         (folder / name).mkdir()
-        pictures = face_pictures(face)
-        record = face_record(model, one, face, measures, photo_name=photo_name, settings=settings)
-        _write_face(folder / name, model, face, pictures, record)
+        maps = photo_maps(model, face)
+        pictures = _pictures(face, maps)
+        record = face_record(
+            model,
+            one,
+            face,
+            measures,
+            photo_name=photo_name,
+            settings=settings,
+            expression_names=blendshapes.names,
+        )
+        write_photo_maps(folder / name, maps)
+        _write_face(folder / name, model, face, pictures, record, blendshapes)
         page_faces.append(
             viewer.ViewerFace(
                 label=one.label,
@@ -182,18 +234,12 @@ def write_photo(
                 pictures=pictures,
                 part_iou=measures["part_iou_of"],
                 measures=_printed(measures, face),
-                files={
-                    "GLB": f"{name}/mesh.glb",
-                    "OBJ": f"{name}/mesh.obj",
-                    "OBJ, the model's colours": f"{name}/model_colors.obj",
-                    "PLY": f"{name}/mesh.ply",
-                    "texture": f"{name}/texture.png",
-                    "coefficients": f"{name}/coefficients.json",
-                },
+                files={title: f"{name}/{file}" for title, file in _LINKS.items()},
+                weights=blendshape_weights(model, face.coefficients.expression[0]),
             )
         )
     overlay = draw_into_photo(photo, drawn)
-    visualize.save_png(folder / "photo_overlay.png", overlay)
+    _write_png(folder / "photo_overlay.png", overlay)
     html = viewer.page_html(
         page_faces,
         np.asarray(model.triangles),
@@ -204,35 +250,64 @@ def write_photo(
         part_colors={part: tuple(visualize.PART_COLORS[i + 1].tolist()) for i, part in enumerate(PARTS)},
         photo={"Photo": photo, "Overlay": overlay},
         settings=settings,
+        blendshapes=blendshapes,
     )
     (folder / "index.html").write_text(html, encoding="utf-8")
     return drawn, all_measures
 
 
-def _write_face(folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapping, record: dict) -> None:
-    names = {"Photo": "crop", "Overlay": "overlay", "Shape": "shape", "Parts": "parts"}
-    for title, name in names.items():
-        visualize.save_png(folder / f"{name}.png", pictures[title])
-    visualize.save_png(folder / "landmarks.png", drawing.landmark_picture(drawn))
-    _write_segmentation(folder, model, drawn)
+_LINKS = {
+    "GLB": "mesh.glb",
+    "OBJ": "mesh.obj",
+    "OBJ, the model's colours": "model_colors.obj",
+    "PLY": "mesh.ply",
+    "texture": "texture.png",
+    "depth": "depth.png",
+    "normals": "normals.png",
+    "coefficients": "coefficients.json",
+}
+_PICTURE_FILES = {"Photo": "crop", "Overlay": "overlay", "Shape": "shape", "Parts": "parts"}
+
+
+def _pictures(drawn: DrawnFace, maps: PhotoMaps) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
+    seen = (maps.depth_picture > 0)[..., None]
+    return face_pictures(drawn) | {
+        "Depth": depth_picture(drawn.picture, maps.depth_picture),
+        "Normals": np.where(seen, normal_colors(drawn.normals), drawn.picture),
+    }
+
+
+def _write_face(
+    folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapping, record: dict, blendshapes: Blendshapes
+) -> None:
+    for title, name in _PICTURE_FILES.items():
+        _write_png(folder / f"{name}.png", pictures[title])
+    _write_png(folder / "landmarks.png", drawing.landmark_picture(drawn))
     triangles, uv, vertices = np.asarray(model.triangles), texture_layout(model)[0], np.asarray(drawn.face.shape[0])
-    normals = np.asarray(vertex_normals(drawn.face.shape[0], triangles))
     meshes.write_obj(folder / "mesh.obj", vertices, triangles, uv=uv, texture=drawn.texture)
-    own = drawing.albedo_texture(model, drawn)
+    # The model's colours are known at the vertices alone: however fine the photo, this size holds them.
+    size = min(len(drawn.texture), MODEL_COLORS_SIZE)
+    own = vertex_texture(np.asarray(drawn.face.albedo[0]), *texture_layout(model), texture_size=size)
     name = "model_colors"
     meshes.write_obj(folder / f"{name}.obj", vertices, triangles, uv=uv, texture=own, texture_name=f"{name}.png")
     meshes.write_ply(folder / "mesh.ply", vertices, triangles, colors=drawing.vertex_colors(model, drawn))
-    meshes.write_glb(folder / "mesh.glb", vertices, triangles, normals=normals, uv=uv, texture=drawn.texture)
+    meshes.write_glb(
+        folder / "mesh.glb",
+        vertices,
+        triangles,
+        normals=np.asarray(vertex_normals(drawn.face.shape[0], triangles)),
+        uv=uv,
+        texture=drawn.texture,
+        targets=blendshapes.deltas,
+        target_names=blendshapes.names,
+        weights=blendshape_weights(model, drawn.coefficients.expression[0]),
+    )
     (folder / "coefficients.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
-def _write_segmentation(folder: Path, model: FaceModel, drawn: DrawnFace) -> None:
-    labels = Image.fromarray(drawing.labels_in_photo(drawn))
-    labels.putpalette(visualize.PART_COLORS.tobytes())
-    labels.save(folder / "visible_parts.png")
-    (folder / "whole_parts").mkdir()
-    for part, mask in drawing.whole_parts(model, drawn).items():
-        Image.fromarray(drawing.mask_in_photo(drawn, mask) >= 128).save(folder / "whole_parts" / f"{part}.png")
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    with atomic_write(path) as partial:
+        partial.write_bytes(encode_image(picture, "PNG"))
 
 
 def vertex_part_colors(model: FaceModel) -> UInt8[np.ndarray, "V 3"]:

@@ -1,13 +1,12 @@
 """Faces made visible: decoded, drawn over the crop and into the photo, textured from it, seen from other sides."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from jaxface import camera as cameras
@@ -19,10 +18,10 @@ from jaxface.data.sample import Sample
 from jaxface.face import Face, decode_face, landmark_points
 from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes
-from jaxface.parts import BACKGROUND, LABELS
+from jaxface.parts import BACKGROUND
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
-from jaxface.render.textures import sample_texture, vertex_texture
-from jaxface.texture_from_photo import photo_texture, scaled_alignment, texture_layout
+from jaxface.render.textures import sample_texture
+from jaxface.results.texture_from_photo import photo_texture, scaled_alignment, texture_layout
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
@@ -159,54 +158,9 @@ def _with_landmarks(drawn: DrawnFace, scheme: str) -> UInt8[np.ndarray, "S S 3"]
     return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=PICTURE_SIZE / 224)
 
 
-def albedo_texture(model: FaceModel, drawn: DrawnFace) -> UInt8[np.ndarray, "T T 3"]:
-    """The face in the model's own colours, without light."""
-    albedo = np.asarray(drawn.face.albedo[0])
-    return meshes.to_bytes(vertex_texture(albedo, *texture_layout(model), texture_size=len(drawn.texture)))
-
-
 def vertex_colors(model: FaceModel, drawn: DrawnFace) -> Float[np.ndarray, "V 3"]:
     """The photo's texture at the vertices, in [0, 1]."""
     return sample_texture(drawn.texture.astype(np.float32) / 255, texture_layout(model)[0])
-
-
-def whole_parts(model: FaceModel, drawn: DrawnFace) -> dict[str, Bool[np.ndarray, "S S"]]:
-    """Masks of the model's parts over the picture, each as if nothing hid it; the skin with the forehead."""
-    names = [part for part in LABELS if part in model.parts]
-    labels = np.array([LABELS[part] for part in names], np.uint8)
-    triangle_labels = label_triangles(model.parts, model.triangles)
-    size = drawn.labels.shape
-    masks = _coverage(drawn.face.points, drawn.face.depth, model.triangles, triangle_labels, labels, image_size=size)
-    return dict(zip(names, np.asarray(masks), strict=True))
-
-
-@functools.partial(jax.jit, static_argnames="image_size")
-def _coverage(points, depth, triangles, triangle_labels, labels, *, image_size) -> Bool[Array, "P S S"]:
-    def one_part(label: Array) -> Bool[Array, "S S"]:
-        own = jnp.where((triangle_labels == label)[:, None], triangles, 0)  # the others lose their area
-        return rasterize(points[0], depth[0], own, image_size=image_size).triangle >= 0
-
-    return jax.lax.map(one_part, labels)
-
-
-def mask_in_photo(drawn: DrawnFace, mask: Bool[np.ndarray, "S S"]) -> UInt8[np.ndarray, "H W"]:
-    """A mask of the picture in the photo, 0 to 255: between the picture's pixels, linear."""
-    alignment = drawn.alignment
-    height, width = alignment.photo_size
-    matrix = (alignment.scale, 0, alignment.offset_x, 0, alignment.scale, alignment.offset_y)
-    picture = Image.fromarray(255 * mask.astype(np.uint8))
-    return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
-
-
-def labels_in_photo(drawn: DrawnFace) -> UInt8[np.ndarray, "H W"]:
-    """The label map of what is seen of the face, in the photo: per pixel the label whose mask is the strongest."""
-    strongest = mask_in_photo(drawn, drawn.labels != BACKGROUND)
-    labels, strongest = np.zeros(strongest.shape, np.uint8), np.where(strongest < 128, 255, 0).astype(np.uint8)
-    for label in np.unique(drawn.labels[drawn.labels != BACKGROUND]):
-        mask = mask_in_photo(drawn, drawn.labels == label)
-        stronger = mask > strongest
-        labels[stronger], strongest[stronger] = label, mask[stronger]
-    return labels
 
 
 def turned_views(

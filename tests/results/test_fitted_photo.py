@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from jaxface import Camera, Coefficients, decode_face, drawing
+from jaxface import Camera, Coefficients, decode_face
 from jaxface.coefficients import vector_size
 from jaxface.data.alignment import Alignment
-from jaxface.drawing import Reconstruction
 from jaxface.errors import InputError
-from jaxface.fitted_photo import FittedPhoto
+from jaxface.results import drawing
+from jaxface.results.drawing import Reconstruction
+from jaxface.results.fitted_photo import FittedPhoto
 from toy import toy_model
 from toy_training import toy_batch
 

@@ -1,0 +1,1 @@
+"""What reconstructions leave: pictures, textures, meshes, pages and records, of photos, persons and clips."""
