@@ -108,7 +108,7 @@ def test_powers_of_two():
 
 
 def test_mouth_takes_the_pictures_colours():
-    """A square of two triangles inside the mouth, one of them seen: both take the colour that is seen."""
+    """A square of two triangles inside the mouth, one of them seen: its colour fades into the other's own, black."""
     model = toy_model()
     inner = np.zeros(81, bool)
     corners = np.unique(np.asarray(model.triangles)[[0, 64]])
@@ -118,7 +118,11 @@ def test_mouth_takes_the_pictures_colours():
     fragments = Fragments(triangle, np.full((1, 8, 8, 3), 1 / 3, np.float32), np.zeros((1, 8, 8), np.float32))
     colors, picture, seen = np.zeros((81, 3)), np.full((8, 8, 3), 0.6), np.ones((8, 8), np.float32)
     filled = texture_from_photo._mouth_colors(model, inner, colors, fragments, picture, seen)
-    np.testing.assert_allclose(filled[inner], 0.6, atol=1e-6)
+    first, second = np.asarray(model.triangles)[[0, 64]]
+    np.testing.assert_allclose(filled[first], 0.6, atol=1e-6)
+    # The one hidden corner is tied to two seen ones by an edge each, and to its own colour.
+    (hidden,) = set(second.tolist()) - set(first.tolist())
+    np.testing.assert_allclose(filled[hidden], 0.6 * 2 / (2 + texture_from_photo.INTO_THE_DARK), atol=1e-6)
     assert (filled[~inner] == 0).all()
     unseen = texture_from_photo._mouth_colors(model, inner, colors, fragments, picture, 0 * seen)
     assert (unseen == 0).all()
