@@ -41,6 +41,7 @@ def fit_photos(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     overwrite: bool = False,
+    delight: bool = False,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits the faces of photos and writes the results (see `jaxface.results.outputs` and `photos.process_photos`).
 
@@ -54,6 +55,7 @@ def fit_photos(
         faces: "all" faces of a photo, or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
         overwrite: makes results again that are there already.
+        delight: takes the photo's light off the textures.
 
     Returns:
         What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
@@ -73,6 +75,7 @@ def fit_photos(
         solve=solve,
         faces=faces,
         overwrite=overwrite,
+        delight=delight,
         description="fit",
         settings=settings,
     )
@@ -85,6 +88,7 @@ def fit_photo(
     checkpoint: str | os.PathLike | None = None,
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
+    delight: bool = False,
 ) -> FittedPhoto:
     """Fits the faces of one photo; models and networks stay in memory for the next call.
 
@@ -98,6 +102,7 @@ def fit_photo(
         checkpoint: an encoder to start from.
         faces: "all" faces of the photo, the largest first, or the "largest" alone.
         recognition: network of the perceptual loss.
+        delight: takes the photo's light off the texture.
 
     Raises:
         InputError: when the photo cannot be read or shows no face, or the model, the checkpoint or the network cannot
@@ -116,7 +121,7 @@ def fit_photo(
     found = preprocess_photo(pixels, face_model)[: 1 if faces == "largest" else None]
     vectors = solve([sample for sample, *_ in found], None if predict is None else predict(pixels, found))
     reconstructions = reconstructions_of(vectors, found)
-    return FittedPhoto(face_model, pixels, reconstructions, name=name, settings=settings)
+    return FittedPhoto(face_model, pixels, reconstructions, name=name, settings=settings, delight=delight)
 
 
 @functools.cache
@@ -234,6 +239,12 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", metavar="PATH", help="start from this trained encoder's answer (default: from the mean face)"
     )
     parser.add_argument(
+        "--delight",
+        action="store_true",
+        help="take the photo's light off the texture, for a mesh that will be lit anew (single photos; with "
+        "--same-person and clips it is always done)",
+    )
+    parser.add_argument(
         "--recognition",
         default="auto",
         metavar="NETWORK",
@@ -264,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             faces=options.faces,
             recognition=options.recognition,
             overwrite=options.overwrite,
+            delight=options.delight,
         )
     for clip in clips:
         with report.guard(clip):

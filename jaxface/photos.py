@@ -53,6 +53,7 @@ def process_photos(
     solve: Solve | None = None,
     faces: str = "all",
     overwrite: bool = False,
+    delight: bool = False,
     description: str,
     settings: Mapping[str, str],
 ) -> tuple[BatchReport, list[Path]]:
@@ -72,6 +73,7 @@ def process_photos(
             from several photos. Without it, the vectors of `predict` are the result.
         faces: "all" faces of a photo, or the "largest" alone.
         overwrite: makes results again that are there already.
+        delight: takes the photo's light off the textures.
         description: what is done, for the progress bar and the page.
         settings: told in every result.
 
@@ -87,6 +89,8 @@ def process_photos(
     paths = collect_files(patterns, exclude=out)
     names = unique_names(paths, occupied=lambda name, path: holds_another_photo(out / name, path, record=DONE_FILE))
     jobs, made_with = list(zip(paths, names, strict=True)), {**settings, "faces": faces}
+    if delight:
+        made_with["texture"] = "without the photo's light"
     todo = [job for job in jobs if overwrite or not _is_done(out / job[1], job[0], made_with)]
     report = BatchReport(skipped=len(jobs) - len(todo))
 
@@ -102,7 +106,7 @@ def process_photos(
         record = {"photo": photo.path.name, "sha256": photo.digest, "settings": made_with}
         pixels, reconstructions = _read(photo.path), reconstructions_of(vectors, photo.found)
         with atomic_folder(out / photo.name) as folder:
-            write_results(folder, model, pixels, reconstructions, record, description=description)
+            write_results(folder, model, pixels, reconstructions, record, description=description, delight=delight)
 
     with progress_bar(len(jobs), initial=report.skipped, description=description) as bar:
         work_through(todo, find, solve, write, report, bar)
@@ -122,6 +126,7 @@ def write_results(
     record: Mapping,
     *,
     description: str,
+    delight: bool = False,
 ) -> None:
     """Fills an empty folder with what `outputs.write_photo` writes, cards for the overview, and `DONE_FILE`.
 
@@ -132,6 +137,7 @@ def write_results(
         reconstructions: its faces.
         record: photo (file name), sha256 (of the file; None if there is none), settings.
         description: what was done, for the page.
+        delight: takes the photo's light off the textures.
 
     Raises:
         InputError: when a vector is not finite.
@@ -147,6 +153,7 @@ def write_results(
         photo_name=record["photo"],
         subtitle=f"{count}, {description}",
         settings={name: value for name, value in record["settings"].items() if name != "faces"},
+        delight=delight,
     )
     results = []
     for index, measures in enumerate(all_measures):

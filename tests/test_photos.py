@@ -369,6 +369,15 @@ def test_what_waits_does_not_grow_with_the_number_of_photos(hundred_files, tmp_p
     assert len(counts) == 7 and min(counts) >= 1 and max(counts) <= 12
 
 
+def test_without_the_photos_light_it_is_another_result(hundred_files, tmp_path, stand_ins):
+    path, out = hundred_files / "animated.gif", tmp_path / "out"
+    options = {"solve": toys.solve, "description": "test", "settings": {}}
+    for delight, done in ((False, 1), (True, 1), (True, 0)):
+        report, pages = photos.process_photos([path], out, None, delight=delight, **options)
+        assert (report.done, report.skipped) == (done, 1 - done)
+        assert f"delight={delight}" in pages[0].read_text()
+
+
 def test_the_bar_counts_what_was_done_before(hundred_files, tmp_path, stand_ins, monkeypatch):
     seen = []
 

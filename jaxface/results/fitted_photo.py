@@ -38,8 +38,15 @@ class FittedFace:
         coefficients: a batch of one; light and pose are those of the crop's camera, `jaxface.Camera()`.
     """
 
-    def __init__(self, model: FaceModel, reconstruction: Reconstruction, photo: UInt8[np.ndarray, "H W 3"]):
-        self.model, self.reconstruction, self._photo = model, reconstruction, photo
+    def __init__(
+        self,
+        model: FaceModel,
+        reconstruction: Reconstruction,
+        photo: UInt8[np.ndarray, "H W 3"],
+        *,
+        delight: bool = False,
+    ):
+        self.model, self.reconstruction, self._photo, self._delight = model, reconstruction, photo, delight
         self.coefficients = Coefficients.from_vector(np.asarray(reconstruction.vector)[None], model)
 
     @property
@@ -67,7 +74,7 @@ class FittedFace:
     @functools.cached_property
     def drawn(self) -> DrawnFace:
         """The face decoded, drawn over its crop and textured from the photo."""
-        return draw_face(self.model, self.reconstruction, self._photo)
+        return draw_face(self.model, self.reconstruction, self._photo, delight=self._delight)
 
     @property
     def texture(self) -> UInt8[np.ndarray, "S S 3"]:
@@ -144,9 +151,10 @@ class FittedPhoto:
         *,
         name: str,
         settings: Mapping[str, str],
+        delight: bool = False,
     ):
-        self.faces = [FittedFace(model, one, photo) for one in reconstructions]
-        self.photo, self.name, self.settings = photo, name, settings
+        self.faces = [FittedFace(model, one, photo, delight=delight) for one in reconstructions]
+        self.photo, self.name, self.settings, self._delight = photo, name, settings, delight
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes what `python -m jaxface.fit` writes for a photo: meshes, pictures, coefficients, a page.
@@ -167,6 +175,13 @@ class FittedPhoto:
             raise InputError(f"{folder}: holds other files; name a new folder for the results")
         record = {"photo": self.name, "sha256": None, "settings": dict(self.settings)}
         with atomic_folder(folder) as partial:
-            reconstructions = [face.reconstruction for face in self.faces]
-            write_results(partial, self.faces[0].model, self.photo, reconstructions, record, description="fit")
+            write_results(
+                partial,
+                self.faces[0].model,
+                self.photo,
+                [face.reconstruction for face in self.faces],
+                record,
+                description="fit",
+                delight=self._delight,
+            )
         return folder / "index.html"

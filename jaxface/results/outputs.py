@@ -190,6 +190,7 @@ def write_photo(
     subtitle: str,
     settings: Mapping[str, str],
     expression_names: Sequence[str] = (),
+    delight: bool = False,
 ) -> tuple[list[DrawnFace], list[dict]]:
     """Writes everything about one photo into an existing, empty folder; returns the faces as drawn and measured.
 
@@ -202,11 +203,12 @@ def write_photo(
         subtitle: of the page, beside the photo's name.
         settings: told in every result.
         expression_names: of the model's expression coefficients; those of a built-in model are known.
+        delight: takes the photo's light off the textures.
 
     Raises:
         InputError: when a file cannot be written.
     """
-    drawn = [draw_face(model, one, photo) for one in reconstructions]
+    drawn = [draw_face(model, one, photo, delight=delight) for one in reconstructions]
     all_measures = [measure(model, one) for one in reconstructions]
     blendshapes = expression_blendshapes(model, names=expression_names)
     page_faces = []
