@@ -201,7 +201,7 @@ def test_the_fit_comes_nearer_to_the_person(recognizer):
 
     def fitted(weight):
         weights = FitWeights(prdl=0.0, landmark=0.0, photometric=0.0, prior=1e-3, perceptual=weight)
-        return fit_faces(model, batch, camera, prior, weights=weights, recognizer=recognizer, steps=8)
+        return fit_faces(model, batch, camera, prior, weights=weights, recognizer=recognizer, steps=30)
 
     @jax.jit
     def loss(vector):

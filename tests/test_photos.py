@@ -238,9 +238,12 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(hundred_files, tmp_path
         [sys.executable, program, hundred_files, out],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
     ) as process:  # fmt: skip
-        assert process.stdout.readline() == "solving\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "solving\n"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "Traceback" not in errors
     assert errors.splitlines()[-1] == "interrupted"
     assert len(list(out.iterdir())) == 16 and all((path / "done.json").is_file() for path in out.iterdir())

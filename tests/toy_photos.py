@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import struct
 import sys
 import time
@@ -147,6 +148,7 @@ def main() -> int:
         return solve(samples, initial)
 
     photos.preprocess_photo, photos.write_photo = find_faces, write_photo
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background may have it ignored
     return photos.close(*process(sys.argv[1], sys.argv[2], slow))
 
 
