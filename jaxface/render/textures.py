@@ -157,7 +157,7 @@ def texture_side(
 
 
 def steady_shading(shading: Float[np.ndarray, "V 3"], weights: Float[np.ndarray, "V"]) -> Float[np.ndarray, "V 3"]:
-    """A fitted shading that can be divided by: never below 0.3 or above 2 of its usual value, with soft bounds.
+    """A fitted shading that can be divided by: never below half or above twice its usual value, with soft bounds.
 
     Nine spherical harmonics fitted to one side of a head may say anything of the other, negative light included: where
     nothing is seen, the logarithm counts for two fifths.
@@ -168,7 +168,7 @@ def steady_shading(shading: Float[np.ndarray, "V 3"], weights: Float[np.ndarray,
     """
     shading = np.nan_to_num(np.asarray(shading, np.float32), nan=1.0)
     usual = np.maximum(np.median(shading[weights > 0.5] if (weights > 0.5).any() else shading, axis=0), 0.05)
-    share = -_soft_maximum(-_soft_maximum(shading / usual[None], 0.3), -2.0)
+    share = -_soft_maximum(-_soft_maximum(shading / usual[None], 0.5), -2.0)
     return usual[None] * share ** (0.4 + 0.6 * weights[:, None])
 
 
