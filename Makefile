@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo     train the quickstart, reconstruct two portraits (about 15 minutes on 2 cores)"
-	@echo "make test     run all tests (about 12 minutes on 2 cores)"
+	@echo "make test     run all tests (about 10 minutes on 2 cores)"
 	@echo "make check    linter, formatter and type checker"
 	@echo "make setup    only install into .venv"
 	@echo "make format   rewrite the code in the project's format"
