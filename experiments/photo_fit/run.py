@@ -1,6 +1,6 @@
 """How well the fit does on photos, and what each of its losses adds.
 
-    python experiments/photo_fit/run.py [--quick] [--out FOLDER]
+    python experiments/photo_fit/run.py [--seed N] [--no-ablation] [--quick] [--out FOLDER]
 
 Fits the two portraits and 30 renders of random people by another camera, light and with things in the way: once from
 what MediaPipe finds in them, once from the renders' own parts and landmarks, and the latter again without each loss.
@@ -218,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two renders, four steps, no portraits: does it run?")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"other renders (default: {SEED})")
+    parser.add_argument("--no-ablation", action="store_true", help="all losses only")
     parser.add_argument("--out", type=Path, help="folder for the results (default: this one; with --quick, outputs/)")
     options = parser.parse_args(arguments)
     out = options.out or (Path("outputs/experiments/photo_fit") if options.quick else HERE)
@@ -227,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = jax.tree.map(jnp.asarray, jaxface.load_face_model("anny"))
     recognizer = None if options.quick else load_recognizer("dlib")
 
-    photos = faces.renders(model, count=2 if options.quick else 30, seed=SEED)
+    photos = faces.renders(model, count=2 if options.quick else 30, seed=options.seed)
     known = exact(model, photos)
     tables, times, every = {}, {}, {}
 
@@ -251,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn.insert(0, (portraits, run("portraits, MediaPipe", portraits, FitWeights())))
         shown = every["portraits, MediaPipe"] + shown
     ablation = {"all losses": tables["renders, exact parts and landmarks"]}
-    for name in ["photometric"] if options.quick else WITHOUT:
+    for name in [] if options.no_ablation else ["photometric"] if options.quick else WITHOUT:
         title = f"without {WITHOUT[name]}"
         network = None if name == "perceptual" else recognizer
         run(title, known, dataclasses.replace(FitWeights(), **{name: 0.0}), network)
@@ -259,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     draw(out / "faces.png", model, drawn, shown)
     content = {
-        "seed": SEED, "steps": steps, "not_found": missed, "summary": tables, "ablation": ablation,
+        "seed": options.seed, "steps": steps, "not_found": missed, "summary": tables, "ablation": ablation,
         "seconds": {title: round(seconds, 1) for title, seconds in times.items()},
         "faces": {
             title: [{key: round(value, 4) for key, value in row.items()} for row in rows]
