@@ -20,8 +20,8 @@ from jaxface.face_model import FaceModel, vertex_normals
 from jaxface.formats import meshes
 from jaxface.parts import BACKGROUND
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
-from jaxface.render.textures import sample_texture
 from jaxface.results.texture_from_photo import photo_texture, scaled_alignment, texture_layout
+from jaxface.results.textures import sample_texture
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""

@@ -43,11 +43,11 @@ from jaxface.formats import meshes, viewer
 from jaxface.formats.pictures import encode_image
 from jaxface.parts import PARTS
 from jaxface.render import label_map, label_triangles, rasterize
-from jaxface.render.textures import vertex_texture
 from jaxface.results import drawing
 from jaxface.results.blendshapes import Blendshapes, blendshape_weights, expression_blendshapes
 from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, draw_into_photo, face_pictures, texture_layout
 from jaxface.results.photo_maps import PhotoMaps, depth_picture, normal_colors, photo_maps, write_photo_maps
+from jaxface.results.textures import vertex_texture
 
 SCHEMA = "jaxface face 1"
 MODEL_COLORS_SIZE = 1024

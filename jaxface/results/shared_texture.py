@@ -19,8 +19,8 @@ from jaxface.face_model import FaceModel
 from jaxface.formats.pictures import to_bytes
 from jaxface.parts import BACKGROUND
 from jaxface.render import rasterize, vertex_visibility
-from jaxface.render.textures import vertex_texture, view_weights
 from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, texture_layout
+from jaxface.results.textures import vertex_texture, view_weights
 
 LARGEST = 1024
 """Side in pixels of the merged texture, at most."""

@@ -21,7 +21,7 @@ from jaxface.formats import meshes
 from jaxface.lighting import shade
 from jaxface.parts import BACKGROUND
 from jaxface.render import Fragments, interpolate
-from jaxface.render.textures import cylinder_uv, texture_side, uv_texture, view_weights
+from jaxface.results.textures import cylinder_uv, texture_side, uv_texture, view_weights
 
 INTO_THE_DARK = 0.5
 """How strongly the hidden inside of a mouth keeps its own colour, against the ties of a mesh edge (1)."""

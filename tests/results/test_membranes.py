@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxface.render.membranes import STIFFNESS, membrane
+from jaxface.results.membranes import STIFFNESS, membrane
 
 
 def dense_membrane(values, weights, covered, links, screening):

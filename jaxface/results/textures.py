@@ -8,8 +8,8 @@ import scipy.ndimage
 from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image
 
-from jaxface.render.atlases import bilinear, block_means, enlarged, lay_out, spread
-from jaxface.render.membranes import membrane
+from jaxface.results.atlases import bilinear, block_means, enlarged, lay_out, spread
+from jaxface.results.membranes import membrane
 
 GRAZING, FACING = 0.3, 0.7
 """Cosines between the normal and the line of sight at which the photo begins to count, and at which it counts fully."""

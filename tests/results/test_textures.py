@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jaxface.render import atlases, rasterize, textures
+from jaxface.render import rasterize
+from jaxface.results import atlases, textures
 
 SIZE = 96
 FOCAL, DISTANCE = 200.0, 5.0
