@@ -35,7 +35,7 @@ from jaxface.data.folder import (
 )
 from jaxface.data.images import read_image
 from jaxface.data.parsing import PARSERS, LabelFolder, Parser, create_parser, mediapipe_labels
-from jaxface.data.sample import Sample, empty_coefficients
+from jaxface.data.sample import Sample, photo_sample
 from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
 from jaxface.formats import load_face_model
@@ -93,16 +93,8 @@ def make_sample(
     `preprocess_photo`.
     """
     crop, alignment = align_face(image, face.landmarks68, model, size=size)
-    landmarks = alignment.to_crop(face.landmarks68)
-    in_crop = ((landmarks >= 0) & (landmarks <= size)).all(-1)
-    in_photo = ((face.landmarks68 >= 0) & (face.landmarks68 <= image.shape[1::-1])).all(-1)
-    sample = {
-        "image": crop,
-        "labels": parser(image, face, alignment, path=path),
-        "landmarks": landmarks.astype(np.float32),
-        "landmark_weights": np.asarray(in_crop & in_photo, np.float32),
-        **empty_coefficients(vector_size(model)),
-    }
+    labels = parser(image, face, alignment, path=path)
+    sample = photo_sample(crop, labels, face.landmarks68, alignment, coefficients=vector_size(model))
     return sample, alignment
 
 

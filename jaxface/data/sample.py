@@ -15,8 +15,10 @@ a leading axis B. Images travel as bytes; the training step divides by 255.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from jaxface import parts
+from jaxface.data.alignment import Alignment
 from jaxface.errors import InputError
 
 Sample = Mapping[str, np.ndarray]
@@ -30,6 +32,37 @@ DTYPES = {
     "coefficients": np.float32,
     "has_coefficients": np.float32,
 }
+
+
+def photo_sample(
+    crop: UInt8[np.ndarray, "S S 3"],
+    labels: UInt8[np.ndarray, "S S"],
+    landmarks: Float[np.ndarray, "68 2"],
+    alignment: Alignment,
+    *,
+    coefficients: int,
+) -> dict[str, np.ndarray]:
+    """The sample of a face found in a photo.
+
+    Landmarks outside the crop or the photo get the weight 0: the detector made them up.
+
+    Args:
+        crop: the face, cut out.
+        labels: of its parts.
+        landmarks: ibug-68 points in photo pixels.
+        alignment: where the crop lies in the photo.
+        coefficients: length K of the face model's coefficient vector.
+    """
+    in_crop = alignment.to_crop(landmarks)
+    inside = ((in_crop >= 0) & (in_crop <= alignment.size)).all(-1)
+    inside &= ((landmarks >= 0) & (landmarks <= alignment.photo_size[::-1])).all(-1)
+    return {
+        "image": crop,
+        "labels": labels,
+        "landmarks": in_crop.astype(np.float32),
+        "landmark_weights": np.asarray(inside, np.float32),
+        **empty_coefficients(coefficients),
+    }
 
 
 def empty_coefficients(size: int) -> dict[str, np.ndarray]:

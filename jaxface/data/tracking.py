@@ -17,7 +17,7 @@ from jaxface.data.alignment import CROP_SIZE, Alignment, fit_alignment, five_poi
 from jaxface.data.detection import DetectedFace, detect_faces
 from jaxface.data.frames import Clip
 from jaxface.data.parsing import mediapipe_labels
-from jaxface.data.sample import Sample, empty_coefficients
+from jaxface.data.sample import Sample, photo_sample
 from jaxface.errors import InputError
 from jaxface.face_model import FaceModel
 from jaxface.fitting.sequence import GAP_WEIGHT, fill_gaps, outlier_weights, smooth_in_time, smoothing_stiffness
@@ -153,13 +153,5 @@ def cut_samples(
 def _sample(
     frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel
 ) -> dict[str, np.ndarray]:
-    landmarks = window.to_crop(face.landmarks68)
-    in_crop = ((landmarks >= 0) & (landmarks <= window.size)).all(-1)
-    in_frame = ((face.landmarks68 >= 0) & (face.landmarks68 <= frame.shape[1::-1])).all(-1)
-    return {
-        "image": window.crop_image(frame),
-        "labels": mediapipe_labels(frame, face, window),
-        "landmarks": landmarks.astype(np.float32),
-        "landmark_weights": np.asarray(in_crop & in_frame, np.float32),
-        **empty_coefficients(vector_size(model)),
-    }
+    labels = mediapipe_labels(frame, face, window)
+    return photo_sample(window.crop_image(frame), labels, face.landmarks68, window, coefficients=vector_size(model))

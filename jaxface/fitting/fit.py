@@ -99,7 +99,7 @@ def fit_faces(
     held = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
     identity = jnp.asarray(_columns(model)[0])
     vector = _place(model, start, arrays, camera, prior, held)
-    if same_person is not None:
+    if same_person is not None and not held[identity].all():  # what is held was placed above
         vector = _shared(vector, jnp.asarray(same_person), identity & ~held)
         vector = _place(model, vector, arrays, camera, prior, held | identity)
     vector = _paint_all(model, vector, arrays, camera, same_person, held)
