@@ -38,16 +38,19 @@ import numpy as np
 from tqdm import tqdm
 
 import jaxface
-from jaxface import command_line, parallel, parts
-from jaxface.checkpoint import create_configured_encoder
-from jaxface.coefficients import vector_size
-from jaxface.errors import MissingDependencyError
-from jaxface.face import landmark_points
+from jaxface.core import parts
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import MissingDependencyError
+from jaxface.core.faces import landmark_points
+from jaxface.files import atomic, command_line
 from jaxface.losses import grid_anchors, mask_descriptor, prdl_loss
-from jaxface.objective import part_loss, part_targets, total_loss
-from jaxface.optimizer import create_optimizer
+from jaxface.losses.faces import part_loss, part_targets
+from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.render import label_triangles, render_labels
-from jaxface.step import create_state, make_train_step
+from jaxface.training import parallel
+from jaxface.training.objective import total_loss
+from jaxface.training.optimizer import create_optimizer
+from jaxface.training.step import create_state, make_train_step
 
 HERE = Path(__file__).resolve().parent
 SIZE = 224
@@ -407,7 +410,7 @@ def draw(path, results):
         panel.set(xscale="log", yscale="log")
         panel.grid(alpha=0.3)
     panels[0, 0].legend(fontsize=8)
-    with command_line.atomic_write(path) as partial:
+    with atomic.atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
@@ -480,7 +483,7 @@ def main(arguments=None):
         bar.set_postfix_str("train step")
         results["train_step"] = train_step_in_another_process(options.quick)
         bar.update()
-    with command_line.atomic_write(out / "prdl.json") as path:
+    with atomic.atomic_write(out / "prdl.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
     print_report(results)
     draw(out / "prdl.png", results)

@@ -84,7 +84,7 @@ def main():
     benchmark("sphere", sphere(500, 224), 224, 1)
     try:
         face, small = anny(224), anny(112)
-    except jaxface.errors.InputError:
+    except jaxface.core.errors.InputError:
         return
     benchmark("anny", face, 224, 1)
     benchmark("anny", small, 112, 16)

@@ -2,7 +2,7 @@
 
 import torch
 
-from jaxface import parts
+from jaxface.core import parts
 
 CHUNK = 400_000  # pairs at once in the lean form: the quickest of 1e5 ... 1e7 here
 

@@ -14,13 +14,13 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "Camera": "jaxface.camera",
-    "Coefficients": "jaxface.coefficients",
-    "Face": "jaxface.face",
-    "FaceModel": "jaxface.face_model",
-    "decode_face": "jaxface.face",
-    "fit_photo": "jaxface.fit",
-    "load_face_model": "jaxface.formats",
+    "Camera": "jaxface.core.cameras",
+    "Coefficients": "jaxface.core.coefficients",
+    "Face": "jaxface.core.faces",
+    "FaceModel": "jaxface.core.face_models",
+    "decode_face": "jaxface.core.faces",
+    "fit_photo": "jaxface.results.reconstruction",
+    "load_face_model": "jaxface.models",
 }
 _SUBPACKAGES = ("losses", "render")
 

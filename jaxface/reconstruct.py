@@ -4,83 +4,10 @@ The published encoders of 3DDFA-V3 and Deep3D serve as well: --checkpoint net_re
 """
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Float, UInt8
-
-from jaxface.checkpoint import load_encoder
-from jaxface.command_line import BatchReport, run
-from jaxface.errors import InputError
-from jaxface.face_model import FaceModel
-from jaxface.formats import load_face_model
-from jaxface.photos import add_photo_arguments, close, keep_compiled, process_photos
-from jaxface.results.drawing import scaled_alignment
-
-
-def reconstruct_photos(
-    patterns: Sequence[str | os.PathLike],
-    out: str | os.PathLike,
-    *,
-    checkpoint: str | os.PathLike,
-    model: str | os.PathLike | None = None,
-    faces: str = "all",
-    overwrite: bool = False,
-) -> tuple[BatchReport, list[Path]]:
-    """Reconstructs the faces of photos with an encoder and writes the results.
-
-    See `jaxface.results.outputs` and `photos.process_photos`.
-
-    Args:
-        patterns: photos, folders of photos, glob patterns.
-        out: folder for the results; made if need be.
-        checkpoint: a training run's folder, or weights from elsewhere: see `checkpoint.load_encoder`.
-        model: name or path of the face model that the encoder was trained with; by default the one that the checkpoint
-            names, which weights from elsewhere do not.
-        faces: "all" faces of a photo, or the "largest" alone.
-        overwrite: makes results again that are there already.
-
-    Returns:
-        What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
-
-    Raises:
-        InputError: when the checkpoint, the model or `out` cannot be used.
-        MissingDependencyError: when MediaPipe is not installed.
-    """
-    predict, face_model = predict_faces(checkpoint, model=model)
-    settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint)}
-    return process_photos(
-        patterns,
-        out,
-        face_model,
-        predict=predict,
-        faces=faces,
-        overwrite=overwrite,
-        description="reconstruct",
-        settings=settings,
-    )
-
-
-def predict_faces(
-    checkpoint: str | os.PathLike, *, model: str | os.PathLike | None = None
-) -> tuple[Callable, FaceModel]:
-    """Loads an encoder as predict(photo, found) -> coefficient vectors [N, K], and its face model.
-
-    `found` is what `preprocess_photo` found in the photo; the crops are cut anew at the encoder's own size.
-    """
-    given = None if model is None else load_face_model(model)
-    predict, face_model, config = load_encoder(Path(checkpoint), model=given)
-    if "68" not in face_model.landmarks:
-        raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
-    size = int(config.image_size)
-
-    def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
-        crops = [scaled_alignment(alignment, size).crop_image(photo) for _, alignment, _ in found]
-        return np.concatenate([predict(crop[None]) for crop in crops])
-
-    return solve, face_model
+from jaxface.files.command_line import add_photo_arguments, close, keep_compiled, run
+from jaxface.results.reconstruction import reconstruct_photos
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,22 +27,25 @@ from absl import flags
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict, config_flags
 
-from jaxface import command_line, parallel, visualize
-from jaxface.camera import Camera
-from jaxface.checkpoint import Checkpoints, create_configured_encoder, initial_state
-from jaxface.coefficients import vector_size
-from jaxface.data.sample import Sample
-from jaxface.data.training import make_training_data
-from jaxface.errors import InputError
-from jaxface.evaluate import comparison_table, draw_faces, evaluate_predictions
-from jaxface.face_model import FaceModel
-from jaxface.formats import load_face_model
-from jaxface.formats.checks import require_parts
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.core.units import to_float
+from jaxface.files import atomic, command_line, visualize
+from jaxface.models import load_face_model
+from jaxface.models.checks import require_parts
+from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
-from jaxface.objective import total_loss
-from jaxface.optimizer import create_optimizer
-from jaxface.run_log import RunLog
-from jaxface.step import TrainState, create_state, make_train_step, to_float
+from jaxface.photos.samples import Sample
+from jaxface.training import parallel
+from jaxface.training.checkpoint import Checkpoints, initial_state
+from jaxface.training.data import make_training_data
+from jaxface.training.evaluation import comparison_table, draw_faces, evaluate_predictions
+from jaxface.training.objective import total_loss
+from jaxface.training.optimizer import create_optimizer
+from jaxface.training.run_log import RunLog
+from jaxface.training.step import TrainState, create_state, make_train_step
 
 PREVIEW_FACES = 6
 EVALUATION_BATCH = 32
@@ -212,7 +215,7 @@ def _finish(
         "mean_face": evaluate_predictions(model, mean_face, held_out, camera),
     }
     if jax.process_index() == 0:
-        with command_line.atomic_write(Path(config.output_dir) / "results.json") as path:
+        with atomic.atomic_write(Path(config.output_dir) / "results.json") as path:
             path.write_text(json.dumps(results, indent=2) + "\n")
         print(comparison_table({"encoder": results["encoder"], "mean face": results["mean_face"]}))
     return results

@@ -10,9 +10,10 @@ import pytest
 import jaxface
 
 PUBLIC_MODULES = [
-    "jaxface.camera", "jaxface.coefficients", "jaxface.face", "jaxface.face_model", "jaxface.lighting", "jaxface.parts",
+    "jaxface.core.cameras", "jaxface.core.coefficients", "jaxface.core.faces", "jaxface.core.face_models",
+    "jaxface.core.lighting", "jaxface.core.parts",
     "jaxface.losses.prdl", "jaxface.losses.landmark", "jaxface.losses.photometric", "jaxface.losses.perceptual",
-    "jaxface.losses.regularization", "jaxface.render", "jaxface.skinning", "jaxface.results.fitted_photo",
+    "jaxface.losses.regularization", "jaxface.render", "jaxface.core.skinning", "jaxface.results.fitted_photo",
 ]  # fmt: skip
 
 

@@ -12,14 +12,17 @@ import trimesh
 from PIL import Image
 
 import jaxface
-from jaxface import demo, fit, photos, reconstruct
-from jaxface.coefficients import vector_size
-from jaxface.command_line import BatchReport, _exit_code
-from jaxface.data.alignment import Alignment
-from jaxface.errors import InputError
-from jaxface.results import drawing
-from toy import toy_model
-from toy_training import toy_batch
+from jaxface import demo, fit, reconstruct
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.files.command_line import _exit_code
+from jaxface.files.progress import BatchReport
+from jaxface.fitting import solver
+from jaxface.photos.alignment import Alignment
+from jaxface.results import drawing, photos, reconstruction
+from jaxface.results.demo import portrait_paths
+from toys.models import toy_model
+from toys.training import toy_batch
 
 
 @pytest.mark.parametrize(
@@ -82,9 +85,11 @@ def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, co
         alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=image.shape[:2])
         return [(sample, alignment, None)] * (11 if image.shape[0] == 77 else 1)
 
-    monkeypatch.setattr(fit, "fit_faces", lambda model, batch, *_, **__: fit_faces(batch["image"], batch["landmarks"]))
+    monkeypatch.setattr(
+        solver, "fit_faces", lambda model, batch, *_, **__: fit_faces(batch["image"], batch["landmarks"])
+    )
     monkeypatch.setattr(photos, "preprocess_photo", find)
-    solve = fit._sample_solver(model, None)
+    solve = solver._sample_solver(model, None)
 
     def process(name, size):
         Image.new("RGB", size, (90, 80, 70)).save(tmp_path / name)
@@ -116,8 +121,8 @@ def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
         batches.append(len(batch["image"]))
         return np.stack([initial[:, 0], batch["landmark_weights"][:, 0]], -1)
 
-    monkeypatch.setattr(fit, "fit_faces", fit_faces)
-    vectors = fit._sample_solver(model, None)(samples, np.arange(27, dtype=np.float32)[:, None])
+    monkeypatch.setattr(solver, "fit_faces", fit_faces)
+    vectors = solver._sample_solver(model, None)(samples, np.arange(27, dtype=np.float32)[:, None])
     np.testing.assert_array_equal(vectors, np.stack([np.arange(27), np.arange(27)], -1))
     assert batches == [16, 16]
 
@@ -126,8 +131,8 @@ def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
 @pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs jaxface[photo]: mediapipe")
 def test_real_portraits_fit_closely(tmp_path):
     """Both portraits, from the files: Part IoU of 0.70 and landmarks within 2.5 % of the eye distance are demanded."""
-    paths = demo.portrait_paths()
-    report, pages = fit.fit_photos(list(paths.values()), tmp_path)
+    paths = portrait_paths()
+    report, pages = reconstruction.fit_photos(list(paths.values()), tmp_path)
     assert report.exit_code == 0 and len(pages) == 3
     for name in paths:
         face = tmp_path / name / "face_0"
@@ -186,7 +191,7 @@ def called(monkeypatch):
         return call
 
     for name in ("fit_photos", "fit_person", "fit_video"):
-        monkeypatch.setattr(fit, name, stand_in(name))
+        monkeypatch.setattr(solver, name, stand_in(name))
     return calls
 
 
@@ -214,7 +219,7 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch
             raise InputError(f"{path}: not a video")
         return BatchReport(done=1), []
 
-    monkeypatch.setattr(fit, "fit_video", refuse)
+    monkeypatch.setattr(solver, "fit_video", refuse)
     assert fit.main(["bad.mp4", "good.mp4"]) == 1
     assert "bad.mp4: not a video" in capsys.readouterr().err
 

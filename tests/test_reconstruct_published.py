@@ -12,22 +12,21 @@ from flax import traverse_util
 from PIL import Image
 from safetensors.numpy import save_file
 
-from formats import stand_ins
-from glb_reader import posed, read_face
-from jaxface import Camera, Coefficients, decode_face, load_face_model, reconstruct, visualize
-from jaxface.coefficients import vector_size
-from jaxface.data.alignment import Alignment
-from jaxface.data.sample import empty_coefficients
-from jaxface.errors import InputError
-from jaxface.formats import weights
-from jaxface.networks import create_encoder
-from jaxface.parts import LABELS, PARTS
-from jaxface.preprocess import preprocess_photo
+from jaxface import Camera, Coefficients, decode_face, load_face_model, reconstruct
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.core.parts import LABELS, PARTS
+from jaxface.files import visualize
+from jaxface.networks import create_encoder, weights
+from jaxface.photos.alignment import Alignment, scaled_alignment
+from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.samples import empty_coefficients
 from jaxface.render import label_triangles, rasterize, render_labels
-from jaxface.results import drawing, outputs
-from jaxface.results.drawing import scaled_alignment
-from torch_encoders import random_state
-from toy import toy_model
+from jaxface.results import drawing, photo_files
+from toys import stand_ins
+from toys.glb_reader import posed, read_face
+from toys.models import toy_model
+from toys.torch_encoders import random_state
 
 NAME, SIZES = "mobilenet_v3_large", (80, 64, 80)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -213,7 +212,7 @@ def test_models_that_lack_something_are_written_all_the_same(tmp_path, missing):
     }
     photo = np.full((180, 220, 3), (200, 120, 60), np.uint8)
     one = drawing.Reconstruction(vector, sample, alignment, "Face 1")
-    outputs.write_photo(tmp_path, model, photo, [one], photo_name="x.png", subtitle="", settings={})
+    photo_files.write_photo(tmp_path, model, photo, [one], photo_name="x.png", subtitle="", settings={})
     folder = tmp_path / "face_0"
     record = json.loads((folder / "coefficients.json").read_text())
     assert all(record["measures"]["part_iou_of"][part] is None for part in PARTS if part not in model.parts)

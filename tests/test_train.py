@@ -9,13 +9,13 @@ import time
 import numpy as np
 import pytest
 
-from jaxface import command_line
 from jaxface import train as training
-from jaxface.checkpoint import load_encoder
-from jaxface.errors import InputError
-from jaxface.formats.native import write_face_model
-from toy import toy_model
-from toy_training import CONFIGS, toy_config, write_toy_dataset
+from jaxface.core.errors import InputError
+from jaxface.files import command_line
+from jaxface.models.native import write_face_model
+from jaxface.networks.checkpoints import load_encoder
+from toys.models import toy_model
+from toys.training import CONFIGS, toy_config, write_toy_dataset
 
 SIZE, STEPS = 32, 12
 

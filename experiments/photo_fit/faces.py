@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from jaxface import camera as cameras
-from jaxface.camera import Camera
-from jaxface.data.images import read_image
-from jaxface.data.portraits import draw_scenes
-from jaxface.data.random_faces import random_coefficients
-from jaxface.demo import portrait_paths
-from jaxface.face import Face, decode_face
-from jaxface.face_model import FaceModel
-from jaxface.formats import BUILT_IN
-from jaxface.formats.native import expression_names
-from jaxface.parts import BACKGROUND
+from jaxface.core import cameras
+from jaxface.core.cameras import Camera
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import Face, decode_face
+from jaxface.core.parts import BACKGROUND
+from jaxface.files.images import read_image
+from jaxface.models.native import expression_names
+from jaxface.models.registry import BUILT_IN
 from jaxface.render import label_map, label_triangles, rasterize, vertex_visibility
+from jaxface.results.demo import portrait_paths
+from jaxface.synthetic.portraits import draw_scenes
+from jaxface.synthetic.random_faces import random_coefficients
 
 PHOTO_SIZE = 512
 DISTANCES = 6.0, 20.0

@@ -22,17 +22,18 @@ from faces import Photo
 from jaxtyping import Float
 
 import jaxface
-from jaxface import command_line, metrics, visualize
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients, vector_size
-from jaxface.data.alignment import Alignment, align_face
-from jaxface.data.sample import Sample, empty_coefficients, stack_samples
-from jaxface.errors import InputError
-from jaxface.face import decode_face, landmark_points
+from jaxface.core import metrics
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients, vector_size
+from jaxface.core.errors import InputError
+from jaxface.core.faces import decode_face, landmark_points
+from jaxface.core.parts import BACKGROUND
+from jaxface.files import atomic, command_line, progress, visualize
 from jaxface.fitting import FitWeights, coefficient_prior, fit_faces
 from jaxface.networks.face_recognition import load_recognizer
-from jaxface.parts import BACKGROUND
-from jaxface.preprocess import preprocess_photo
+from jaxface.photos.alignment import Alignment, align_face
+from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.samples import Sample, empty_coefficients, stack_samples
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +69,7 @@ class Case:
 def detected(model: jaxface.FaceModel, photos: Sequence[Photo]) -> tuple[list[Case], list[str]]:
     """What MediaPipe finds; and the names of the photos in which it finds nothing."""
     cases, missed = [], []
-    for photo in command_line.progress(photos, description="detecting"):
+    for photo in progress.progress(photos, description="detecting"):
         try:
             sample, alignment, _ = preprocess_photo(photo.pixels, model)[0]
             cases.append(Case(photo, sample, alignment, True))
@@ -98,7 +99,7 @@ def fit(model, cases: Sequence[Case], recognizer, weights: FitWeights, *, steps:
     prior = coefficient_prior(model, expression_units=True)
     size = min(BATCH, len(cases))
     vectors = []
-    for start in command_line.progress(range(0, len(cases), size), description=label, unit="batch"):
+    for start in progress.progress(range(0, len(cases), size), description=label, unit="batch"):
         chunk = list(cases[start : start + size])
         batch = stack_samples([case.sample for case in chunk + [chunk[-1]] * (size - len(chunk))])
         found = fit_faces(model, batch, CAMERA, prior, weights=weights, recognizer=recognizer, steps=steps)
@@ -269,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
     }  # fmt: skip
     content = json.loads(json.dumps(content), parse_constant=lambda _: None)  # NaN is no JSON
-    with command_line.atomic_write(out / "results.json") as path:
+    with atomic.atomic_write(out / "results.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     print(table(tables))
     print(f"\nNot found by MediaPipe: {', '.join(missed) or 'none'}\n\n{table(ablation)}")

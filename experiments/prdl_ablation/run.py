@@ -20,10 +20,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxface import command_line
-from jaxface.checkpoint import config_to_dict
-from jaxface.errors import InputError, MissingDependencyError
-from jaxface.parts import PARTS
+from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.parts import PARTS
+from jaxface.files import atomic, command_line, progress
+from jaxface.networks.checkpoints import config_to_dict
 from jaxface.train import train
 
 HERE = Path(__file__).resolve().parent
@@ -86,7 +86,7 @@ def trained(config: ConfigDict) -> dict[str, Any]:
     if (folder / "config.json").exists() and json.loads((folder / "config.json").read_text()) != wanted:
         raise InputError(f"{folder} holds a training with another configuration: move it away or delete it")
     if not (folder / "results.json").exists():
-        with command_line.atomic_write(folder / "config.json") as path:
+        with atomic.atomic_write(folder / "config.json") as path:
             path.write_text(json.dumps(wanted, indent=1) + "\n")
         train(config)
         jax.clear_caches()  # the compiled step of this training serves no other
@@ -174,7 +174,7 @@ def draw(path: Path, runs: Sequence[Mapping[str, Any]], summary: Mapping[str, An
         axes[3].legend(fontsize=8, ncols=len(trained_variants), loc="lower center", bbox_to_anchor=(0.5, -0.24))
         axes[0].set_ylabel(setting, fontsize=11)
     figure.suptitle("Held-out figures of the trained encoders: dots are seeds, red the mean face", fontsize=11)
-    with command_line.atomic_write(path) as partial:
+    with atomic.atomic_write(path) as partial:
         figure.savefig(partial, dpi=100)
 
 
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # All variants of a seed before the next seed: whatever is finished can be compared.
     wanted = [(setting, variant, seed) for seed in range(options.seeds) for setting in settings for variant in variants]
     runs = []
-    for setting, variant, seed in command_line.progress(wanted, description="trainings", unit="training"):
+    for setting, variant, seed in progress.progress(wanted, description="trainings", unit="training"):
         print(f"training {len(runs) + 1} of {len(wanted)}: {setting}, {variant}, seed {seed}")
         config = configure(
             setting, variant, seed, steps=options.steps, runs=work / "runs", cache=cache, tiny=options.quick
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "overrides": {name: SETTINGS[name] for name in settings} | {name: VARIANTS[name] for name in variants},
         "summary": summary, "runs": runs,
     }  # fmt: skip
-    with command_line.atomic_write(out / "results.json") as path:
+    with atomic.atomic_write(out / "results.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
     draw(out / "ablation.png", runs, summary)
     for setting, variants_of_setting in summary.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxface import command_line
+from jaxface.files import atomic
 
 
 def draw(path: Path, results: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
         panel.margins(y=0.15)
     axes[0].legend(fontsize=9)
     figure.suptitle("How far the minimum of PRDL lies from the true face (medians), by the weights of the vertices")
-    with command_line.atomic_write(path) as partial:
+    with atomic.atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 

@@ -23,16 +23,16 @@ import report
 from tqdm import tqdm
 
 import jaxface
-from jaxface import command_line, parts
-from jaxface.coefficients import vector_sizes
-from jaxface.data.random_faces import aligned_translation, random_coefficients
-from jaxface.errors import MissingDependencyError
+from jaxface.core import parts
+from jaxface.core.coefficients import vector_sizes
+from jaxface.core.errors import MissingDependencyError
+from jaxface.core.units import MM_PER_UNIT
+from jaxface.files import atomic, command_line
 from jaxface.fitting import FitWeights, coefficient_prior
-from jaxface.fitting.fit import RATES
-from jaxface.formats import BUILT_IN
-from jaxface.formats.native import expression_names
+from jaxface.fitting.descent import RATES
 from jaxface.losses import prdl
-from jaxface.metrics import MM_PER_UNIT
+from jaxface.models.native import expression_names
+from jaxface.models.registry import BUILT_IN
 from jaxface.render import (
     coarse_visibility,
     label_triangles,
@@ -42,6 +42,7 @@ from jaxface.render import (
     vertex_visibility,
     visible_areas,
 )
+from jaxface.synthetic.random_faces import aligned_translation, random_coefficients
 
 HERE = Path(__file__).resolve().parent
 SIZE = 224
@@ -419,7 +420,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not options.quick:
                 results["visibility"][str(yaw)] = agreement(model, yaw, count)
     results["settings"]["seconds"] = round(time.perf_counter() - start)
-    with command_line.atomic_write(out / "results.json") as path:
+    with atomic.atomic_write(out / "results.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
     report.draw(out / "bias.png", results)
     report.print_tables(results)

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxface
-from jaxface import command_line
-from jaxface.errors import MissingDependencyError
+from jaxface.core.errors import MissingDependencyError
+from jaxface.core.parts import mask_points
+from jaxface.files import atomic, command_line, progress
 from jaxface.losses import prdl
-from jaxface.parts import mask_points
 from jaxface.render import rasterize, soft_silhouette
 
 HERE = Path(__file__).resolve().parent
@@ -240,7 +240,7 @@ def softras_by_formula(scene: Brow, displacements: Sequence[float]) -> list[dict
     rows = []
     with jax.enable_x64(True):
         gradient = jax.jit(jax.grad(loss))
-        for displacement in command_line.progress(displacements, description="SoftRas in float64", unit="step"):
+        for displacement in progress.progress(displacements, description="SoftRas in float64", unit="step"):
             mask = scene.mask(displacement)[10:95, 110:210].ravel().astype(np.float64)
             row = {"displacement_px": float(displacement)}
             for sigma in SIGMAS:
@@ -252,7 +252,7 @@ def softras_by_formula(scene: Brow, displacements: Sequence[float]) -> list[dict
 def measure(scene: Brow, displacements: Sequence[float]) -> list[dict[str, Any]]:
     """Per displacement: summaries of the fields, and the anchors' shares."""
     rows = []
-    for displacement in command_line.progress(displacements, description="displacing the target", unit="step"):
+    for displacement in progress.progress(displacements, description="displacing the target", unit="step"):
         mask = scene.mask(displacement)
         target, inside = scene.target(mask), scene.anchors_inside(mask)
         overlap = (mask & scene.mask(0.0)).sum() / (mask | scene.mask(0.0)).sum()
@@ -327,7 +327,7 @@ def draw_displacement(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _save(figure, path: Path) -> None:
-    with command_line.atomic_write(path) as partial:
+    with atomic.atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
@@ -384,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "displacements": measure(scene, displacements),
         "softras_by_formula": softras_by_formula(scene, [d for d in FORMULA_AT if d in displacements]),
     }
-    with command_line.atomic_write(out / "results.json") as path:
+    with atomic.atomic_write(out / "results.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
     titles = [*NAMES.values(), "PRDL: all three", f"SoftRas IoU, sigma {SIGMAS[1]:g}"]
     draw_fields(out / "fields.png", scene, titles)

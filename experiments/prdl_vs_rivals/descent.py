@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 from methods import Loss, Method, make_targets, part_vertices, point_masks
 from settings import Settings
 
-from jaxface import parts
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients, vector_sizes
-from jaxface.face import decode_face
-from jaxface.face_model import FaceModel
-from jaxface.fitting.fit import RATES
+from jaxface.core import parts
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients, vector_sizes
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import decode_face
+from jaxface.fitting.descent import RATES
 from jaxface.fitting.priors import Prior
 from jaxface.losses import grid_anchors
 

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxface import metrics, parts
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients, vector_size, vector_sizes
-from jaxface.data.images import read_image
-from jaxface.data.random_faces import EXPRESSIONS, aligned_translation
-from jaxface.demo import portrait_paths
-from jaxface.face import decode_face
-from jaxface.face_model import FaceModel
-from jaxface.formats import BUILT_IN
-from jaxface.formats.native import expression_names
-from jaxface.preprocess import preprocess_photo
+from jaxface.core import metrics, parts
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients, vector_size, vector_sizes
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import decode_face
+from jaxface.files.images import read_image
+from jaxface.models.native import expression_names
+from jaxface.models.registry import BUILT_IN
+from jaxface.photos.face_crops import preprocess_photo
 from jaxface.render import label_triangles, render_labels
+from jaxface.results.demo import portrait_paths
+from jaxface.synthetic.random_faces import EXPRESSIONS, aligned_translation
 
 EXTREME = ("closed_eyes", "open_mouth", "frown", "smile", "surprise", "pucker", "left_wink", "right_wink")
 """The kinds of expression, in turn: of those in `random_faces` all that are not mild."""

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxface import losses, parts
-from jaxface.face import Face
-from jaxface.face_model import FaceModel
-from jaxface.objective import comparable_areas
+from jaxface import losses
+from jaxface.core import parts
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import Face
+from jaxface.losses.faces import comparable_areas
 from jaxface.render import label_triangles, visible_areas
 
 Loss = Callable[..., Float[Array, "B"]]

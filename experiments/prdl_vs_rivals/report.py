@@ -8,14 +8,14 @@ import numpy as np
 from faces import FULL_SIZE, Faces
 from jaxtyping import Float
 
-from jaxface import visualize
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients
-from jaxface.command_line import atomic_write
-from jaxface.errors import MissingDependencyError
-from jaxface.face import decode_face
-from jaxface.face_model import FaceModel
-from jaxface.parts import PARTS, SEVEN_PARTS
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients
+from jaxface.core.errors import MissingDependencyError
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import decode_face
+from jaxface.core.parts import PARTS, SEVEN_PARTS
+from jaxface.files import visualize
+from jaxface.files.atomic import atomic_write
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"

@@ -25,14 +25,14 @@ from settings import FULL, QUICK, Settings
 from tqdm import tqdm
 
 import jaxface
-from jaxface import face_model as face_models
-from jaxface.coefficients import Coefficients
-from jaxface.command_line import atomic_write, run
-from jaxface.face_model import FaceModel
+from jaxface.core import face_models
+from jaxface.core.coefficients import Coefficients
+from jaxface.core.face_models import FaceModel
+from jaxface.core.metrics import mean_part_iou, vertex_error_mm
+from jaxface.core.parts import PARTS
+from jaxface.files.atomic import atomic_write
+from jaxface.files.command_line import keep_compiled, run
 from jaxface.fitting import coefficient_prior
-from jaxface.metrics import mean_part_iou, vertex_error_mm
-from jaxface.parts import PARTS
-from jaxface.photos import keep_compiled
 
 HERE = Path(__file__).resolve().parent
 

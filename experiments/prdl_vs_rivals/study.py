@@ -20,8 +20,8 @@ from settings import FULL
 from tqdm import tqdm
 
 from jaxface import losses
-from jaxface.command_line import atomic_write, run
-from jaxface.photos import keep_compiled
+from jaxface.files.atomic import atomic_write
+from jaxface.files.command_line import keep_compiled, run
 
 FACTOR = 4.0
 """Of the rates: the one that run.py chose for PRDL and for its closest rivals."""

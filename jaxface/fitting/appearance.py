@@ -6,19 +6,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxface import face_model as face_models
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients
-from jaxface.face import decode_face
-from jaxface.face_model import FaceModel
-from jaxface.lighting import AMBIENT, spherical_harmonics
+from jaxface.core import face_models
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import decode_face
+from jaxface.core.lighting import AMBIENT, spherical_harmonics
 from jaxface.render import rasterize, vertex_visibility
 
 ROUNDS = 5
+
 NOISE = 0.06
 """Standard deviation of a photo's colour around the model's, where they agree at all."""
+
 LIGHT_DEVIATION, TINT_DEVIATION = 0.5, 0.05
 """How far a light coefficient strays from the plain light, and a channel's from the mean of the channels."""
+
 OBSERVATIONS = 250.0
 """Neighbouring vertices see nearly the same: a face counts as so many independent colours, however fine its mesh."""
 

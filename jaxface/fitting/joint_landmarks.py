@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxface.camera import Camera
-from jaxface.coefficients import vector_sizes
-from jaxface.face_model import FaceModel
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import vector_sizes
+from jaxface.core.face_models import FaceModel
 from jaxface.fitting.landmarks import NOISE, landmark_model, model_landmarks
 from jaxface.fitting.priors import Prior
 
 STEPS = 30
+
 PRIOR_PER_PICTURE = 2.0
 """How often the prior of the identity counts for each picture.
 

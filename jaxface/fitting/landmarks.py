@@ -7,19 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxface import camera as cameras
-from jaxface import face_model as face_models
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients, vector_sizes
-from jaxface.face import landmark_points
-from jaxface.face_model import FaceModel
+from jaxface.core import cameras, face_models
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients, vector_sizes
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import landmark_points
 from jaxface.fitting.priors import Prior
 
 POSE_STEPS, SHAPE_STEPS = 12, 20
+
 NOISE = 1.0
 """Standard deviation of a detector's landmark in pixels of the 224 picture: weighs the photo against the prior."""
+
 ACROSS, ALONG = 1.5, 6.0
 """Likewise of the landmarks of the face's outline, across it and along it: no spot of a cheek differs from the next."""
+
 OUTLINE = 17
 """The first landmarks of ibug's 68 run along the outline, from ear to ear."""
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
-from jaxface.data.drawing import polygon
-from jaxface.parts import BACKGROUND
+from jaxface.core.parts import BACKGROUND
+from jaxface.synthetic.drawing import polygon
 
 FACE_OUTLINE = np.r_[0:17, 26:16:-1]
 """ibug-68 landmarks around the face: along the jaw from ear to ear, and back along the brows."""

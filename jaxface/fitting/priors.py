@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxface.coefficients import joint_numbers, vector_sizes
-from jaxface.face_model import FaceModel
-from jaxface.skinning import ANGLE_DEVIATION, ANGLE_LIMIT
+from jaxface.core.coefficients import joint_numbers, vector_sizes
+from jaxface.core.face_models import FaceModel
+from jaxface.core.skinning import ANGLE_DEVIATION, ANGLE_LIMIT
 
 
 @jax.tree_util.register_dataclass

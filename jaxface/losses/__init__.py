@@ -4,8 +4,9 @@ They need jax and numpy only and can be used without the rest of jaxface. `prdl`
 (anchors, descriptors); everything else here is a function or a constant.
 """
 
+from jaxface.core.landmarks import march_landmarks, unrolled_x
 from jaxface.losses import prdl
-from jaxface.losses.landmark import LANDMARK_WEIGHTS_68, landmark_loss, march_landmarks, unrolled_x
+from jaxface.losses.landmark import LANDMARK_WEIGHTS_68, landmark_loss
 from jaxface.losses.perceptual import (
     ARCFACE_CHIP,
     DLIB_CHIP,

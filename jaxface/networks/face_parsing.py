@@ -18,10 +18,10 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
-from jaxface.errors import InputError
-from jaxface.formats._weight_names import check_tensors, from_torch
+from jaxface.core.errors import InputError
+from jaxface.core.parts import PARSER_LABELS
 from jaxface.networks.layers import DepthwiseConvolution, StemConvolution, batch_norm, max_pool
-from jaxface.parts import PARSER_LABELS
+from jaxface.networks.torch_names import check_tensors, from_torch
 
 IMAGE_SIZE = 473
 """Side in pixels of the pictures that the published networks were trained on."""
@@ -286,7 +286,7 @@ def read_dml_csr(path: str | os.PathLike) -> tuple[DmlCsr, dict[str, Any]]:
     Raises:
         InputError: names the file when it cannot be read or is not such a checkpoint.
     """
-    from jaxface.formats.weights import read_state  # which imports the networks
+    from jaxface.networks.weight_files import read_state  # which imports the networks
 
     state = read_state(path)
     try:

@@ -1,1 +1,1 @@
-"""What reconstructions leave: pictures, textures, meshes, pages and records, of photos, persons and clips."""
+"""What users get: files, pages and pictures of photos, persons and clips, and the work that fills them."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxface.coefficients import joint_numbers
-from jaxface.face_model import FaceModel
-from jaxface.formats import BUILT_IN
-from jaxface.formats.native import expression_names
+from jaxface.core.coefficients import joint_numbers
+from jaxface.core.face_models import FaceModel
+from jaxface.models.native import expression_names
+from jaxface.models.registry import BUILT_IN
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,22 +9,22 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from jaxface import camera as cameras
-from jaxface import visualize
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients
-from jaxface.data.alignment import Alignment
-from jaxface.data.sample import Sample
-from jaxface.face import Face, decode_face, landmark_points
-from jaxface.face_model import FaceModel, vertex_normals
-from jaxface.formats import meshes
-from jaxface.parts import BACKGROUND
+from jaxface.core import cameras
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients
+from jaxface.core.face_models import FaceModel, vertex_normals
+from jaxface.core.faces import Face, decode_face, landmark_points
+from jaxface.core.parts import BACKGROUND
+from jaxface.files import meshes, visualize
+from jaxface.photos.alignment import Alignment, scaled_alignment
+from jaxface.photos.samples import Sample
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
-from jaxface.results.texture_from_photo import photo_texture, scaled_alignment, texture_layout
-from jaxface.results.textures import sample_texture
+from jaxface.texture.baking import sample_texture
+from jaxface.texture.from_photo import photo_texture, texture_layout
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
+
 TEXTURE_SIZE = 2048
 """Largest side of a texture in pixels, if not told otherwise; a small face gets a smaller one."""
 

@@ -12,16 +12,17 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 from PIL import Image
 
-from jaxface import face_model as face_models
-from jaxface.camera import Camera
-from jaxface.coefficients import Coefficients
-from jaxface.command_line import atomic_folder
-from jaxface.errors import InputError
-from jaxface.face_model import FaceModel
-from jaxface.photos import write_results
-from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, face_pictures, texture_layout, turned_views
+from jaxface.core import face_models
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.files.atomic import atomic_folder
+from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, face_pictures, turned_views
 from jaxface.results.gallery import DONE_FILE
-from jaxface.results.outputs import measure, projection_matrix
+from jaxface.results.photo_files import measure, projection_matrix
+from jaxface.results.photos import write_results
+from jaxface.texture.from_photo import texture_layout
 
 if TYPE_CHECKING:
     import trimesh

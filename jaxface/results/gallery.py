@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxface import visualize
-from jaxface.command_line import atomic_write
+from jaxface.files import visualize
+from jaxface.files.atomic import atomic_write
 
 PAGE, CONTACT_SHEET, CARD, DONE_FILE = "index.html", "contact_sheet.png", "card.jpg", "done.json"
+
 CARD_CELL = 200
 """Side in pixels of each of a card's pictures."""
+
 _CARD_PICTURES = ("crop", "overlay", "shape")
+
 _SHEET_FACES, _SHEET_COLUMNS = 48, 4
 
 

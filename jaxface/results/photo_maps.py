@@ -16,18 +16,19 @@ import scipy.ndimage
 from jaxtyping import Array, Bool, Float, UInt8, UInt16
 from PIL import Image
 
-from jaxface import visualize
-from jaxface.command_line import atomic_write
-from jaxface.data.alignment import Alignment
-from jaxface.face_model import FaceModel
-from jaxface.formats.meshes import MILLIMETRES_PER_UNIT
-from jaxface.formats.pictures import PNG_OPTIONS
-from jaxface.parts import BACKGROUND, LABELS
+from jaxface.core.face_models import FaceModel
+from jaxface.core.parts import BACKGROUND, LABELS
+from jaxface.files import visualize
+from jaxface.files.atomic import atomic_write
+from jaxface.files.images import PNG_OPTIONS
+from jaxface.files.meshes import MILLIMETRES_PER_UNIT
+from jaxface.photos.alignment import Alignment
 from jaxface.render import label_triangles, rasterize
 from jaxface.results.drawing import DrawnFace
 
 STEP = 0.05
 """A jump in depth, in model units (5 mm) from a pixel to the next: there, one surface hides another."""
+
 _BILINEAR, _NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 
 
@@ -39,7 +40,7 @@ class PhotoMaps:
         depth: [H, W] millimetres from the camera along its axis, rounded; 0 where there is no face.
         normals: [H, W, 3] in posed model space (x right, y up, z towards the viewer): 255 (n + 1) / 2, rounded; 0 where
             there is no face.
-        visible_parts: [H, W] labels of `jaxface.parts` where the mesh is seen.
+        visible_parts: [H, W] labels of `jaxface.core.parts` where the mesh is seen.
         whole_parts: part -> [H, W], each as if nothing hid it; the skin with the forehead.
         depth_picture: [S, S] in model units, as drawn over the picture; 0 where there is no face.
     """
@@ -192,7 +193,9 @@ def depth_picture(picture: UInt8[np.ndarray, "S S 3"], depth: Float[np.ndarray, 
 
 
 _STOPS = [[24, 16, 60], [66, 30, 112], [128, 44, 122], [196, 62, 98], [240, 110, 80], [252, 178, 110], [254, 244, 206]]
+
 _PLACES = np.linspace(0, len(_STOPS) - 1, 256)
+
 _DEPTH_COLORS = np.stack(
     [np.interp(_PLACES, np.arange(len(_STOPS)), channel) for channel in np.transpose(_STOPS)], axis=-1
 ).astype(np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxface.errors import InputError
+from jaxface.core.errors import InputError
 
 pytest.importorskip("matplotlib")
 

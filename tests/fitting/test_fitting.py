@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxface import Camera, Coefficients, decode_face, objective, parts
-from jaxface.coefficients import vector_size, vector_sizes
-from jaxface.face import landmark_points
-from jaxface.fitting import FitWeights, coefficient_prior, fit, fit_faces
+from jaxface import Camera, Coefficients, decode_face
+from jaxface.core import parts
+from jaxface.core.coefficients import vector_size, vector_sizes
+from jaxface.core.faces import landmark_points
+from jaxface.fitting import FitWeights, coefficient_prior, descent, fit_faces
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.landmarks import ACROSS, ALONG, NOISE, OUTLINE, fit_landmarks, landmark_residuals
+from jaxface.losses import faces
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
-from toy import toy_model
+from toys.models import toy_model
 
 SIZE = 64
 CAMERA = Camera().resized(SIZE)
@@ -176,9 +178,9 @@ def test_appearance_explains_the_picture(model, drawn):
 
 def test_weights_change_without_compiling_again(model, prior, drawn, fitted):
     _, batch = drawn
-    compiled = fit._descend._cache_size()
+    compiled = descent._descend._cache_size()
     vector = fit_faces(model, batch, CAMERA, prior, steps=15, weights=FitWeights(prior=100.0))
-    assert fit._descend._cache_size() == compiled
+    assert descent._descend._cache_size() == compiled
     assert np.abs(np.asarray(vector)[:, :8]).mean() < np.abs(fitted[:, :8]).mean()
 
 
@@ -219,10 +221,10 @@ def test_what_hides_a_part_does_not_drag_it(anny):
     covered[:, 65:90, 58:] = True
     covered &= labels > 0
     plain, halved = (
-        objective.part_targets(np.where(hidden, parts.BACKGROUND, labels), anchor_stride=8)
+        faces.part_targets(np.where(hidden, parts.BACKGROUND, labels), anchor_stride=8)
         for hidden in (np.zeros_like(covered), covered)
     )
-    loss = jax.jit(functools.partial(objective.part_loss, anchor_stride=8))
+    loss = jax.jit(functools.partial(faces.part_loss, anchor_stride=8))
     undisturbed = loss(anny, face, plain, camera)
     untold = loss(anny, face, halved, camera)
     told = loss(anny, face, halved, camera, hidden=jnp.asarray(covered))

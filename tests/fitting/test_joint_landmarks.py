@@ -7,11 +7,11 @@ import pytest
 import scipy.optimize
 
 from jaxface import Camera
-from jaxface.coefficients import vector_size
+from jaxface.core.coefficients import vector_size
 from jaxface.fitting import coefficient_prior
 from jaxface.fitting.joint_landmarks import PRIOR_PER_PICTURE, _solve_arrow, fit_joint_landmarks
 from jaxface.fitting.landmarks import NOISE, fit_landmarks, landmark_model, model_landmarks
-from toy import toy_model
+from toys.models import toy_model
 
 SIZE, VIEWS = 64, 3
 pytestmark = pytest.mark.usefixtures("quick_compilation")

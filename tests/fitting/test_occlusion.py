@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from jaxface.core.parts import BACKGROUND, LABELS
 from jaxface.fitting.occlusion import FACE_OUTLINE, hidden_pixels
-from jaxface.parts import BACKGROUND, LABELS
 
 SIZE = 40
 

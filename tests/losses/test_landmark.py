@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxface import camera as cameras
+from jaxface.core import cameras
 from jaxface.losses import LANDMARK_WEIGHTS_68, landmark_loss, march_landmarks, unrolled_x
 
 

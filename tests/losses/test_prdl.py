@@ -1,8 +1,6 @@
 """PRDL against its definition, at the edges, and under every transformation that a training step uses."""
 
 import functools
-import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +11,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxface.losses import _grids, prdl, prdl_loss
-
-_spec = importlib.util.spec_from_file_location("prdl_oracle", pathlib.Path(__file__).with_name("prdl_oracle.py"))
-oracle = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(oracle)
+from oracles import prdl as oracle
 
 GRID = prdl.grid_anchors(224, 224, 32)
 

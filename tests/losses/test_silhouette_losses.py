@@ -1,8 +1,5 @@
 """SoftRas, DIB-R and ReDA-style losses against their definitions over all pixels and triangles, and at the edges."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +10,7 @@ from jax.test_util import check_grads
 from jaxface.losses import part_triangles, reda_loss, silhouette_iou_loss
 from jaxface.render import rasterize
 from jaxface.render.dibr import dibr_silhouette
-
-_spec = importlib.util.spec_from_file_location(
-    "render_oracle", pathlib.Path(__file__).parent.parent / "render" / "oracle.py"
-)
-oracle = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(oracle)
+from oracles import render as oracle
 
 SIZE = (26, 30)
 SOFT, SHARP = 3e-3, 1e-3

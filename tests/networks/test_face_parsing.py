@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxface.errors import InputError
+from jaxface.core.errors import InputError
 from jaxface.networks import face_parsing
 from jaxface.networks.face_parsing import DmlCsr, dml_csr_from_torch, resize_align_corners
 

@@ -11,22 +11,15 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from jaxface import demo
-from jaxface.data.images import read_image
-from jaxface.errors import InputError, MissingDependencyError
-from jaxface.formats.dlib_file import DlibLayer, read_dlib_network
-from jaxface.networks import face_recognition
-from jaxface.networks.face_recognition import (
-    IRESNETS,
-    DlibResNet,
-    IResNet,
-    dlib_path,
-    dlib_variables,
-    iresnet_from_torch,
-    load_recognizer,
-    recognition_features,
-)
-from recognition_oracle import dlib_features, torch_iresnet
+from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.files.dlib_file import DlibLayer, read_dlib_network
+from jaxface.files.images import read_image
+from jaxface.networks import dlib_resnet, iresnet
+from jaxface.networks.dlib_resnet import DlibResNet, dlib_variables
+from jaxface.networks.face_recognition import dlib_path, load_recognizer, recognition_features
+from jaxface.networks.iresnet import IRESNETS, IResNet, iresnet_from_torch
+from jaxface.results import demo
+from oracles.recognition import dlib_features, torch_iresnet
 
 FIXTURE = Path(__file__).parent / "recognition.npz"
 """portrait_<name> [68, 2]: landmarks of demo.PORTRAITS in the photo's pixels, found by MediaPipe. dlib_reference [128]:
@@ -65,14 +58,14 @@ def network():
 def random_layers():
     """dlib's layers with random weights that keep the signal's size."""
     random, layers = np.random.default_rng(0), []
-    for kind, count, settings in face_recognition._dlib_layout():
+    for kind, count, settings in dlib_resnet._dlib_layout():
         values = random.normal(size=count).astype(np.float32)
         if kind == "con_4":
             values *= np.sqrt(settings[0] / count)
         elif kind == "affine_":
             values = 0.3 * values + np.float32(np.arange(count) < count // 2)
         elif kind == "input_rgb_image_sized":
-            values = np.array(face_recognition.DLIB_COLOR, np.float32)
+            values = np.array(dlib_resnet.DLIB_COLOR, np.float32)
         layers.append(DlibLayer(kind, values, settings))
     return layers
 
@@ -164,8 +157,8 @@ def random_state(blocks, *, width, features, seed=3):
     variables = jax.eval_shape(IResNet(blocks, width, features).init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     state = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        name = face_recognition._torch_name(*(entry.key for entry in path))
-        shape = face_recognition._torch_shape(leaf.shape)
+        name = iresnet._torch_name(*(entry.key for entry in path))
+        shape = iresnet._torch_shape(leaf.shape)
         if len(shape) > 1:
             state[name] = random.normal(size=shape).astype(np.float32) / np.sqrt(np.prod(shape[1:])).astype(np.float32)
         else:

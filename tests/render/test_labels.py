@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxface import parts
+from jaxface.core import parts
 from jaxface.render import label_map, label_triangles, rasterize, render_labels, vertex_visibility
 
 SIZE = (48, 40)

@@ -1,6 +1,3 @@
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +7,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxface.render import Fragments, interpolate, rasterize
-
-_spec = importlib.util.spec_from_file_location("render_oracle", pathlib.Path(__file__).with_name("oracle.py"))
-oracle = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(oracle)
+from oracles import render as oracle
 
 SIZE = (32, 40)
 

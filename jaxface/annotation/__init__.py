@@ -1,0 +1,1 @@
+"""Parts and landmarks of a new face model, found from pictures of it."""

@@ -1,0 +1,1 @@
+"""Clips: frames, one face followed through them, and its coefficients smooth in time."""

@@ -1,0 +1,161 @@
+"""One face followed through a clip: found in each frame, and cut out through a window that moves smoothly.
+
+A photo's crop is aligned to its own landmarks, and these tremble: so would the crops, and with them the pose that is
+fitted inside each. Here the windows are smoothed in time first. Any window will do, as long as the face is in it: the
+pose inside makes up for where it lies. So smoothing windows loses nothing and delays nothing, and a pose that is smooth
+inside smooth windows is smooth in the frame.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from jaxface.clips.frames import Clip
+from jaxface.clips.smoothing import GAP_WEIGHT, fill_gaps, outlier_weights, smooth_in_time, smoothing_stiffness
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.core.units import CROP_SIZE
+from jaxface.photos.alignment import Alignment, fit_alignment, five_points
+from jaxface.photos.detection import DetectedFace, detect_faces
+from jaxface.photos.parsing import mediapipe_labels
+from jaxface.photos.samples import Sample, photo_sample
+
+WINDOW_CUTOFF = 2.5
+"""Hz: what the window does not follow, the pose inside it does."""
+
+SEARCH = 1.0
+"""The face is looked for in its last box, enlarged by so much of its size on every side, before the whole frame."""
+
+FARTHEST, FARTHER = 0.8, 0.1
+"""How far the face may have gone since the last frame, and more for each frame without it, in sizes of its box."""
+
+SMALLEST = 32
+"""Side in pixels of a region worth looking at."""
+
+
+def follow_face(clip: Clip) -> tuple[list[DetectedFace | None], tuple[int, int]]:
+    """Finds one face in every frame: at first the largest, then the one nearest to where it was.
+
+    Returns:
+        Per frame the face, or None; and (height, width) of the frames.
+
+    Raises:
+        InputError: when no frame shows a face.
+        MissingDependencyError: when MediaPipe is not installed.
+    """
+    faces: list[DetectedFace | None] = []
+    last, missing, size = None, 0, None
+    for frame in tqdm(clip.frames(), desc="detect", unit="frame", total=clip.count, dynamic_ncols=True, disable=None):
+        face = None
+        if frame is not None:
+            size = size or frame.shape[:2]
+            face = _find(frame, last, missing)
+        faces.append(face)
+        last, missing = (last, missing + 1) if face is None else (face, 0)
+    if last is None or size is None:
+        raise InputError(f"{clip.path}: no face was found in any of the {len(faces)} frames")
+    return faces, size
+
+
+def _find(frame: UInt8[np.ndarray, "H W 3"], last: DetectedFace | None, missing: int) -> DetectedFace | None:
+    if last is None:
+        return next(iter(detect_faces(frame)), None)
+    reach = last.size * (FARTHEST + FARTHER * missing)
+    margin = SEARCH * last.size + reach
+    height, width = frame.shape[:2]
+    low = np.clip(np.floor(last.box[:2] - margin), 0, None).astype(int)
+    high = np.minimum(np.ceil(last.box[2:] + margin), (width, height)).astype(int)
+    return _nearest(frame, low, high, last, reach) or _nearest(
+        frame, np.zeros(2, int), np.array([width, height]), last, reach
+    )
+
+
+def _nearest(
+    frame: UInt8[np.ndarray, "H W 3"], low: np.ndarray, high: np.ndarray, last: DetectedFace, reach: float
+) -> DetectedFace | None:
+    """Of the faces in a region of the frame, the one nearest to the last, if it is within reach and about as large."""
+    if (high - low).min() < SMALLEST:
+        return None
+    center, best = _center(last), None
+    for face in detect_faces(np.ascontiguousarray(frame[low[1] : high[1], low[0] : high[0]])):
+        moved = DetectedFace(face.landmarks478 + low, face.score)
+        distance = float(np.linalg.norm(_center(moved) - center))
+        if distance <= reach and 0.5 < moved.size / last.size < 2:
+            best, reach = moved, distance
+    return best
+
+
+def _center(face: DetectedFace) -> Float[np.ndarray, "2"]:
+    return face.box[:2] / 2 + face.box[2:] / 2
+
+
+def smooth_windows(
+    faces: Sequence[DetectedFace | None],
+    model: FaceModel,
+    *,
+    photo_size: tuple[int, int],
+    frame_rate: float,
+    size: int = CROP_SIZE,
+) -> list[Alignment]:
+    """A crop for each frame, as `fit_alignment` places it, smoothed in time (Whittaker's smoother, without lag).
+
+    Args:
+        faces: from `follow_face`; frames without a face get a window between those of their neighbours.
+        model: gives the alignment's template.
+        photo_size: (height, width) of the frames.
+        frame_rate: frames per second.
+        size: side of the crops in pixels.
+
+    Raises:
+        InputError: when no face can be aligned.
+    """
+    template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
+    values, error = np.full((len(faces), 3), np.nan), None
+    for index, face in enumerate(faces):
+        if face is not None:
+            try:
+                alignment = fit_alignment(face.landmarks68, template, photo_size=photo_size, size=size)
+            except InputError as problem:
+                error = problem
+                continue
+            center = alignment.to_photo(np.full(2, size / 2))
+            values[index] = np.log(alignment.scale), *center
+    found = np.isfinite(values).all(-1)
+    if not found.any():
+        raise error or InputError("no face was found, so there is nothing to align")
+    values = fill_gaps(values, found)
+    stiffness = smoothing_stiffness(WINDOW_CUTOFF, frame_rate=frame_rate)
+    weights = outlier_weights(values, np.where(found, 1, GAP_WEIGHT), stiffness=stiffness)
+    windows = []
+    for logarithm, x, y in smooth_in_time(values, weights, stiffness=stiffness):
+        scale = float(np.exp(logarithm))
+        windows.append(Alignment(scale, float(size / 2 - scale * x), float(size / 2 - scale * y), size, photo_size))
+    return windows
+
+
+def cut_samples(
+    clip: Clip, faces: Sequence[DetectedFace | None], windows: Sequence[Alignment], model: FaceModel
+) -> list[Sample | None]:
+    """The aligned sample of every frame, through its window; None where there is no face, or no part of one in it.
+
+    Args:
+        clip: read once more; crops alone stay in memory, 0.2 MB a frame.
+        faces: from `follow_face`.
+        windows: from `smooth_windows`.
+        model: tells the length of the (zero) coefficients.
+    """
+    samples: list[Sample | None] = []
+    for frame, face, window in zip(clip.frames(), faces, windows, strict=False):
+        sample = None if frame is None or face is None else _sample(frame, face, window, model)
+        samples.append(sample if sample is not None and sample["labels"].any() else None)
+    return samples + [None] * (len(faces) - len(samples))
+
+
+def _sample(
+    frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel
+) -> dict[str, np.ndarray]:
+    labels = mediapipe_labels(frame, face, window)
+    return photo_sample(window.crop_image(frame), labels, face.landmarks68, window, coefficients=vector_size(model))

@@ -1,1 +1,0 @@
-"""Samples, where they come from, and the pipeline that turns them into batches."""

@@ -1,0 +1,1 @@
+"""Bytes, no faces: files that appear whole, pictures, meshes, arrays, and pickles that cannot run anything."""

@@ -1,0 +1,65 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxface.core.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Lets the caller write a file under a hidden name beside `path`, and moves it there only once it is whole.
+
+    Yields:
+        The name to write to, with the suffix of `path`. On an exception the file is removed and `path` stays as it was.
+
+    Raises:
+        InputError: when the folder cannot be made or written to.
+    """
+    path = Path(path)
+    partial = _partial_name(path)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Like `atomic_write` for a whole folder; an older folder of that name is replaced.
+
+    Yields:
+        An empty folder to fill. What an interrupted run left under its name is thrown away first.
+    """
+    path = Path(path)
+    partial, old = _partial_name(path), path.with_name(f".{path.name}.old")
+    with _writing(path):
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            if path.exists():
+                os.rename(path, old)  # a folder with files in it cannot be replaced in one step
+            os.rename(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error

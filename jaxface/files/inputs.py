@@ -1,0 +1,98 @@
+"""The files that a user names: patterns, folders, names for their results."""
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .mpo .pgm .png .ppm .tif .tiff .webp".split()
+)
+"""What counts as a picture in a folder. HEIC cannot be read: better that each file is named than that none is seen."""
+
+
+def collect_files(
+    patterns: Sequence[str | os.PathLike],
+    *,
+    suffixes: frozenset[str] = IMAGE_SUFFIXES,
+    exclude: str | os.PathLike | None = None,
+) -> list[Path]:
+    """Turns files, folders and glob patterns into a list of files, each once, in the order given.
+
+    A folder stands for all files below it with one of `suffixes`, sorted; hidden ones are left out. What matches
+    nothing stays in the list as it is: reading it then gives the message, and the rest of the batch goes on.
+
+    Args:
+        patterns: what the user typed.
+        suffixes: lower-case endings that are looked for in folders.
+        exclude: a folder (such as the one for the results) whose files are not taken from folders above it.
+    """
+    excluded = Path(exclude).resolve() if exclude is not None else None
+    files: dict[Path, Path] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        for match in matches or [path]:
+            below = _files_below(match, suffixes, excluded) if match.is_dir() else []
+            for file in below or [match]:
+                files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def _files_below(folder: Path, suffixes: frozenset[str], excluded: Path | None) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (excluded is None or Path(root, name).resolve() != excluded)
+        )
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def unique_names(
+    paths: Sequence[Path], *, occupied: Callable[[str, Path], bool] = lambda name, path: False
+) -> list[str]:
+    """A short name per file for its results: the stem; files that share a stem get `_2`, `_3`, ... in order.
+
+    Args:
+        paths: the files.
+        occupied: (name, path) -> whether results of another file than `path` have that name already.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        name, count = path.stem, 1
+        while name.lower() in taken or occupied(
+            name, path
+        ):  # file systems that ignore case would mix up x.jpg and X.jpg
+            count += 1
+            name = f"{path.stem}_{count}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def holds_another_photo(folder: Path, photo: Path, *, record: str) -> bool:
+    """Whether a folder has results of another photo than `photo`, or something else; made for `unique_names`.
+
+    Args:
+        folder: where the results would go.
+        photo: the photo's file.
+        record: name of the JSON file in `folder` that holds the digest of its photo as "sha256".
+    """
+    if not folder.exists() or not photo.is_file():
+        return False
+    try:
+        return json.loads((folder / record).read_text())["sha256"] != file_digest(photo)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True

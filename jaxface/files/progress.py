@@ -1,0 +1,73 @@
+"""Progress bars, and reports of what was done and what failed."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from jaxface.core.errors import InputError, MissingDependencyError
+
+Item = TypeVar("Item")
+
+SUCCESS, SOME_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all done; some inputs failed and the rest was done; nothing could be done; stopped with Ctrl-C."""
+
+
+def progress(items: Sequence[Item], *, description: str, unit: str = "photo") -> Iterable[Item]:
+    """A progress bar with the time left on stderr; silent when stderr is not a terminal."""
+    return tqdm(items, desc=description, unit=unit, dynamic_ncols=True, disable=None)
+
+
+def progress_bar(total: int, *, initial: int = 0, description: str, unit: str = "photo") -> tqdm:
+    """A bar like `progress` that the caller moves; `initial` items were done before and do not count as speed."""
+    return tqdm(
+        total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True, disable=None, smoothing=0
+    )
+
+
+@dataclasses.dataclass
+class BatchReport:
+    """Counts what went well in a batch and keeps the messages of what did not.
+
+    Attributes:
+        done: inputs finished in this run.
+        skipped: inputs left alone because their results were there already.
+        failures: one message per failed input, which names it.
+        reasons: failed input -> what is wrong with it.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def guard(self, path: str | os.PathLike) -> Iterator[None]:
+        """Reports an InputError raised inside, on one line that names `path`, and lets the batch go on."""
+        try:
+            yield
+        except MissingDependencyError:
+            raise  # no other file would fare better
+        except InputError as error:
+            message = str(error) if str(path) in str(error) else f"{path}: {error}"
+            self.failures.append(message)
+            self.reasons[str(path)] = message.removeprefix(f"{path}: ")
+            tqdm.write(f"skipped: {message}", file=sys.stderr)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all went well, 1 when some inputs failed, 2 when nothing could be done."""
+        if not self.failures:
+            return SUCCESS
+        return SOME_FAILED if self.done or self.skipped else FAILED
+
+    def summary(self, unit: str = "photo") -> str:
+        """The closing line, such as "3 photos done, 1 skipped (already there), 1 failed"."""
+        parts = [f"{self.done} {unit}{'' if self.done == 1 else 's'} done"]
+        parts += [f"{self.skipped} skipped (already there)"] if self.skipped else []
+        parts += [f"{len(self.failures)} failed"] if self.failures else []
+        return ", ".join(parts)

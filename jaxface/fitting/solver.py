@@ -1,0 +1,108 @@
+"""Fits the faces of photos: prior, recognition network and batches of two sizes, put together for a face model."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxface.core.cameras import Camera
+from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.face_models import FaceModel
+from jaxface.core.units import CROP_SIZE
+from jaxface.fitting import coefficient_prior, fit_faces
+from jaxface.models.checks import require_parts
+from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
+from jaxface.photos.alignment import Alignment
+from jaxface.photos.samples import Sample, stack_samples
+
+TOGETHER, ALONE = 16, 10
+"""So many faces are fitted as one batch; up to so many left over, one by one.
+
+Each size is a program to compile, so there are two. On two CPU cores sixteen faces together take as long as eleven or
+twelve one by one (70 s of processor time against 5.5 s each), whether all sixteen are wanted or not.
+"""
+
+Found = Sequence[tuple[Sample, Alignment, object]]
+
+Predict = Callable[[UInt8[np.ndarray, "H W 3"], Found], Float[np.ndarray, "N K"]]
+
+Solve = Callable[[Sequence[Sample], Float[np.ndarray, "N K"] | None], Float[np.ndarray, "N K"]]
+
+EXPRESSION_UNITS = ("anny", "ict", "ict_narrow", "FaceVerse v2", "FaceVerse v3")
+"""Face models whose expression coefficients are shares of an artist's units, 0 to 1."""
+
+
+def fit_solver(
+    model: FaceModel, predict: Predict | None = None, *, recognition: str | os.PathLike = "auto"
+) -> Callable:
+    """solve(photo, found) -> vectors [N, K]: fits all faces that `preprocess_photo` found in a photo.
+
+    Args:
+        model: the face model.
+        predict: an encoder's, to start from; by default the mean face.
+        recognition: network of the perceptual loss: "dlib", the path of an ArcFace checkpoint, "off", or "auto": dlib's
+            where the extra `perceptual` is installed.
+
+    Raises:
+        InputError: when the model or the network cannot be used.
+    """
+    solve_samples = _sample_solver(model, find_recognizer(str(recognition))[1])
+
+    def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
+        return solve_samples([sample for sample, *_ in found], None if predict is None else predict(photo, found))
+
+    return solve
+
+
+def _sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> Solve:
+    """solve(samples, initial) for `process_photos`; at most two sizes of batch are ever compiled."""
+    if "68" not in model.landmarks:
+        raise InputError(f"the face model {model.name!r} has no 68 landmarks, which the fit needs")
+    require_parts(model, "the fit")
+    prior = coefficient_prior(model, expression_units=model.name in EXPRESSION_UNITS)
+    camera = Camera().resized(CROP_SIZE)
+
+    def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> Float[np.ndarray, "N K"]:
+        vectors: list[np.ndarray] = []
+        for size in batch_sizes(len(samples)):
+            some = slice(len(vectors), len(vectors) + size)
+            batch = {name: _padded(values, size) for name, values in stack_samples(samples[some]).items()}
+            start = None if initial is None else _padded(initial[some], size)
+            solved = fit_faces(model, batch, camera, prior, initial=start, recognizer=recognizer)
+            vectors += list(np.asarray(solved)[: len(samples[some])])
+        return np.stack(vectors)
+
+    return solve
+
+
+def find_recognizer(recognition: str) -> tuple[str, FaceRecognizer | None]:
+    """The network of the perceptual loss and what to call it.
+
+    Args:
+        recognition: as for `fit_solver`.
+
+    Raises:
+        InputError: when the network cannot be used.
+    """
+    if recognition == "off":
+        return "off", None
+    if recognition != "auto":
+        return recognition, load_recognizer(recognition)
+    try:
+        return "dlib", load_recognizer("dlib")
+    except MissingDependencyError:
+        return "off", None
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
+
+
+def batch_sizes(count: int) -> list[int]:
+    """Sizes of the batches in which `count` faces are fitted: `TOGETHER` or 1, whichever is quicker; see `ALONE`.
+
+    The last batch may be larger than what is left for it, and is then padded.
+    """
+    full, rest = divmod(count, TOGETHER)
+    return [TOGETHER] * full + ([1] * rest if rest <= ALONE else [TOGETHER])

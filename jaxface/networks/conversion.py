@@ -1,0 +1,96 @@
+"""Network weights from anywhere to jaxface's own files."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import safetensors
+
+from jaxface.core.errors import InputError
+from jaxface.networks.torch_names import network_kind, some
+from jaxface.networks.weight_files import (
+    _DLIB_MAGIC,
+    _LEGACY_MAGIC,
+    FORMAT,
+    State,
+    _is_safetensors,
+    _starts_with,
+    _write,
+    read_state,
+)
+from jaxface.networks.weights import _parameters, encoder_to_torch, write_safetensors
+
+
+def is_weights(path: str | os.PathLike) -> bool:
+    """Whether a file or folder looks like a network's weights; only its beginning or its index is read."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "checkpoints").is_dir() or path.name == "checkpoints"
+    try:
+        if _is_safetensors(path):
+            with safetensors.safe_open(path, framework="numpy") as content:
+                return (content.metadata() or {}).get("format") == FORMAT or network_kind(content.keys()) is not None
+        with open(path, "rb") as file:
+            head = file.read(len(_LEGACY_MAGIC))
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+        return head in (_LEGACY_MAGIC, _DLIB_MAGIC)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, safetensors.SafetensorError):
+        return False
+
+
+def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
+    """Converts a network's weights, with every tensor accounted for.
+
+    Args:
+        path: a file or folder of those listed at the top.
+        out: "X.safetensors", or for an encoder a new folder: an Orbax checkpoint as a training run leaves it. Both
+            serve as `--checkpoint` and as `config.encoder.initial`.
+
+    Returns:
+        A summary to print.
+
+    Raises:
+        InputError: when the file cannot be read, does not fit a network that is known, or `out` cannot be written.
+    """
+    from jaxface.networks.checkpoints import read_encoder, save_encoder
+
+    path, out = Path(path), Path(out)
+    if out.suffix not in (".safetensors", ""):
+        raise InputError(f"{out}: network weights are written as X.safetensors, or as a folder (a name without a dot)")
+    state = {} if path.is_dir() else read_state(path)
+    if path.is_dir() or network_kind(state) in ("encoder", "backbone"):
+        weights = read_encoder(path)
+        told, count = weights.told(), len(state) or len(encoder_to_torch(weights))
+        if out.suffix:
+            write_safetensors(out, weights)
+        else:
+            save_encoder(out, weights)
+    elif out.suffix:
+        told, count = _check_other(state, path), len(state)
+        _write(out, state, {"format": FORMAT})
+    else:
+        raise InputError(f"{out}: only encoders become checkpoint folders; give a name that ends in .safetensors")
+    return f"{path}: {told}; all of {count} tensors accounted for\nwritten: {out}"
+
+
+def _check_other(state: State, path: Path) -> str:
+    """Has another network's module match its tensors; says what it is."""
+    kind = network_kind(state)
+    try:
+        if kind == "face recognition":
+            from jaxface.networks.iresnet import iresnet_from_torch
+
+            variables = iresnet_from_torch(state)[1]
+        elif kind == "face parsing":
+            from jaxface.networks.face_parsing import dml_csr_from_torch
+
+            variables = dml_csr_from_torch(state)[1]
+        elif _starts_with(path, _DLIB_MAGIC):
+            kind, variables = "face recognition", {"params": state}  # its layers were checked on reading
+        else:
+            raise InputError(f"holds no network that jaxface knows, but {len(state)} tensors such as {some(state)}")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return f"{kind} network, {_parameters(variables)}"

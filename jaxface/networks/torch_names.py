@@ -1,0 +1,105 @@
+"""What PyTorch calls the variables of our networks, and the check that every tensor of a file has its place."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from jaxface.core.errors import InputError
+
+COUNTER = "num_batches_tracked"
+"""Of each batch normalisation; inference and training here do without."""
+
+CLASSIFIER = ("fc.", "classifier.")
+"""What the names of ImageNet's classifiers begin with; encoders have none."""
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+_LISTED = 5  # names of each sort in an error message
+
+
+def network_kind(names: Iterable[str]) -> str | None:
+    """ "encoder", "backbone", "face parsing" or "face recognition", or None for tensors of something else."""
+    marks = {
+        "encoder": ("backbone.", "final_layers."),
+        "face parsing": ("context.dualgcn.",),
+        "face recognition": ("layer1.0.prelu.",),
+        "backbone": ("layer1.0.conv1.", "features.0.0."),
+    }
+    bare = [name.removeprefix("module.") for name in names]
+    return next((kind for kind, mark in marks.items() if any(name.startswith(mark) for name in bare)), None)
+
+
+def backbone_name(names: Iterable[str], prefix: str) -> str:
+    """The name for `create_encoder` of the backbone whose tensors begin with `prefix`: the nearest one."""
+    names = set(names)
+    if any(name.startswith(f"{prefix}features.") for name in names):
+        return "mobilenet_v3_large"
+    if f"{prefix}layer1.0.conv3.weight" in names:
+        return "resnet50"
+    return "resnet18" if f"{prefix}layer1.1.conv1.weight" in names else "resnet10"
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """("params", "backbone", "layer1_0", "conv1", "kernel") -> "backbone.layer1.0.conv1.weight"."""
+    *modules, leaf = path[1:]
+    return re.sub(r"_(\d+)", r".\1", ".".join(modules)) + "." + _LEAVES[leaf]
+
+
+def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a variable's tensor: kernels are OIHW; heads are 1 x 1 convolutions there."""
+    if len(shape) == 4:
+        return (shape[3], shape[2], *shape[:2])
+    if len(shape) == 2:
+        return (*shape[::-1], 1, 1) if path[1].startswith("final_layers_") else shape[::-1]
+    return shape
+
+
+def to_torch(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+    """A variable in its tensor's layout."""
+    value = np.asarray(value, np.float32)
+    order = (3, 2, 0, 1) if value.ndim == 4 else tuple(range(value.ndim))[::-1]
+    return np.ascontiguousarray(value.transpose(order)).reshape(torch_shape(path, value.shape))
+
+
+def from_torch(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor in the layout of its variable, which has that shape."""
+    tensor = np.asarray(tensor, np.float32)
+    if len(shape) == 4:
+        tensor = tensor.transpose(2, 3, 1, 0)
+    elif len(shape) == 2:
+        tensor = tensor.reshape(shape[::-1]).T
+    return np.ascontiguousarray(tensor)
+
+
+def check_tensors(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], network: str) -> None:
+    """Compares the tensors of a file with the shapes that a network's must have.
+
+    Raises:
+        InputError: lists the tensors that are missing, unknown, misshaped, or not finite.
+    """
+    counters = {name.replace("running_mean", COUNTER) for name in shapes if name.endswith("running_mean")}
+    found = {name: np.shape(tensors[name]) for name in shapes if name in tensors}
+    misshaped = [name for name, shape in found.items() if shape != shapes[name]]
+    problems = {
+        "missing": [name for name in shapes if name not in tensors],
+        "unknown": [name for name in tensors if name not in shapes and name not in counters],
+        "misshaped": [f"{name} {list(found[name])} instead of {list(shapes[name])}" for name in misshaped],
+        "not finite numbers": [
+            name for name in found if name not in misshaped and not _is_finite(np.asarray(tensors[name]))
+        ],
+    }
+    listed = [f"{len(names)} {problem}: {some(names)}" for problem, names in problems.items() if names]
+    if listed:
+        raise InputError(f"the tensors do not fit {network}: {'; '.join(listed)}")
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of many names, for a message."""
+    cut = [name[:100] for name in names]
+    return ", ".join(cut[:_LISTED]) + (f" and {len(cut) - _LISTED} more" if len(cut) > _LISTED else "")
+
+
+def _is_finite(tensor: np.ndarray) -> bool:
+    # bfloat16 and its like are of NumPy's kind "V" and become floats all the same.
+    return tensor.dtype.kind in "fV" and bool(np.isfinite(np.asarray(tensor, np.float32)).all())

@@ -1,0 +1,87 @@
+"""Files of network weights: tensors by name, from PyTorch, safetensors and dlib."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors.numpy import save_file
+
+from jaxface.core.errors import InputError
+from jaxface.files.atomic import atomic_write
+from jaxface.networks.torch_names import some
+
+FORMAT = "jaxface network 1"
+
+WRAPPERS = ("net_recon", "state_dict")
+"""Keys under which checkpoints keep their tensors, beside the optimizer's and others."""
+
+State = dict[str, np.ndarray]
+
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+_DLIB_MAGIC = b"\x01\x01\x01\x0dloss_metric"
+
+
+def read_state(path: str | os.PathLike) -> State:
+    """The tensors of a file by name, out of their wrapper and without a leading "module.".
+
+    A dlib file gives the arrays of the Flax network instead, such as "params.conv1.kernel".
+
+    Raises:
+        InputError: when the file cannot be read or does not hold tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a network's weights (.pth, .safetensors)")
+    content: Any
+    if _is_safetensors(path):
+        content, _ = _read_safetensors(path)
+    elif _starts_with(path, _DLIB_MAGIC):
+        from jaxface.files.dlib_file import read_dlib_network
+        from jaxface.networks.dlib_resnet import dlib_variables
+
+        content = traverse_util.flatten_dict(dlib_variables(read_dlib_network(path), source=str(path)), sep=".")
+    else:
+        from jaxface.files.torch_files import read_torch
+
+        content = read_torch(path)
+    while isinstance(content, Mapping) and (inner := [key for key in WRAPPERS if key in content]):
+        content = content[inner[0]]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
+        raise InputError(f"{path}: holds no network: tensors by name are expected, bare or under {some(WRAPPERS)}")
+    other = [name for name, value in content.items() if not isinstance(value, np.ndarray | np.generic)]
+    if other:
+        raise InputError(f"{path}: holds more than tensors by name: {len(other)} entries such as {some(other)}")
+    tensors = {name: np.asarray(value) for name, value in content.items()}
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _is_safetensors(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _write(path: Path, state: State, metadata: dict[str, str]) -> None:
+    tensors = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in state.items()}
+    with atomic_write(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
+
+
+def _read_safetensors(path: Path, *, with_tensors: bool = True) -> tuple[State, dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()} if with_tensors else {}  # noqa: SIM118
+            return tensors, dict(content.metadata() or {})
+    except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: is damaged or no .safetensors file ({error}); make or copy it again") from error

@@ -1,0 +1,1 @@
+"""From photos to crops of faces: detection, alignment, part labels, and the samples that others work on."""

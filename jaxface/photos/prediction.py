@@ -1,0 +1,34 @@
+"""Coefficients of the faces of a photo, by a trained encoder."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.models import load_face_model
+from jaxface.networks.checkpoints import load_encoder
+from jaxface.photos.alignment import scaled_alignment
+
+
+def predict_faces(
+    checkpoint: str | os.PathLike, *, model: str | os.PathLike | None = None
+) -> tuple[Callable, FaceModel]:
+    """Loads an encoder as predict(photo, found) -> coefficient vectors [N, K], and its face model.
+
+    `found` is what `preprocess_photo` found in the photo; the crops are cut anew at the encoder's own size.
+    """
+    given = None if model is None else load_face_model(model)
+    predict, face_model, config = load_encoder(Path(checkpoint), model=given)
+    if "68" not in face_model.landmarks:
+        raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
+    size = int(config.image_size)
+
+    def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
+        crops = [scaled_alignment(alignment, size).crop_image(photo) for _, alignment, _ in found]
+        return np.concatenate([predict(crop[None]) for crop in crops])
+
+    return solve, face_model

@@ -1,0 +1,60 @@
+"""Fits a face to a clip: python -m jaxface.fit, for a folder of frames, an animated picture or a video.
+
+One face is found in every frame and cut out through a window that moves smoothly (`jaxface.clips.tracking`), fitted as
+one person and smoothed in time (`jaxface.clips.track`), and written (`jaxface.results.clip_files`).
+"""
+
+import os
+from pathlib import Path
+
+from jaxface.clips.frames import open_clip
+from jaxface.clips.track import CUTOFF, track_face
+from jaxface.clips.tracking import cut_samples, follow_face, smooth_windows
+from jaxface.core.errors import InputError
+from jaxface.files.progress import BatchReport
+from jaxface.results.clip_files import clip_folder, write_clip
+from jaxface.results.person import load_for_person
+
+
+def fit_video(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    model: str = "anny",
+    recognition: str | os.PathLike = "auto",
+    frame_rate: float | None = None,
+    cutoff: float = CUTOFF,
+) -> tuple[BatchReport, list[Path]]:
+    """Fits one face to a clip and writes the results (see `jaxface.results.clip_files`).
+
+    Args:
+        path: a folder with a picture per frame, an animated GIF, WebP or PNG, or a video.
+        out: folder for the results; OUT/<clip> is made anew.
+        model: name or path of the face model.
+        recognition: network of the perceptual loss of the key frames, see `jaxface.fit.fit_solver`.
+        frame_rate: frames per second; None takes what the file tells.
+        cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
+
+    Returns:
+        What was done, and the HTML page written.
+
+    Raises:
+        InputError: when the clip, the model or `out` cannot be used, or no frame shows a face.
+        MissingDependencyError: when MediaPipe is not installed, or OpenCV for a video.
+    """
+    if cutoff < 0:
+        raise InputError(f"the cutoff is a frequency in Hz, 0 for no smoothing; it cannot be {cutoff}")
+    clip = open_clip(path, frame_rate=frame_rate)
+    folder = clip_folder(Path(out), clip.path.resolve().stem)
+    face_model, prior, recognizer = load_for_person(model, recognition)
+    faces, size = follow_face(clip)
+    windows = smooth_windows(faces, face_model, photo_size=size, frame_rate=clip.frame_rate)
+    samples = cut_samples(clip, faces, windows, face_model)
+    if not any(samples):
+        raise InputError(f"{clip.path}: no part of the face could be told in any frame")
+    track = track_face(
+        face_model, samples, windows, prior, frame_rate=clip.frame_rate, cutoff=cutoff, recognizer=recognizer
+    )
+    settings = {"method": "video", "face model": face_model.name, "cutoff": f"{cutoff:g} Hz"}
+    page = write_clip(folder, face_model, clip, track, samples, settings=settings)
+    return BatchReport(done=1), [page]

@@ -1,0 +1,177 @@
+"""From photos to results on disk, by a fit or by a trained encoder; and one photo in memory."""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.files.images import read_image
+from jaxface.files.progress import BatchReport
+from jaxface.fitting.solver import Predict, Solve, _sample_solver, find_recognizer
+from jaxface.models import load_face_model
+from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.prediction import predict_faces
+from jaxface.results.fitted_photo import FittedPhoto
+from jaxface.results.photos import process_photos, reconstructions_of
+
+
+def fit_photos(
+    patterns: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    model: str | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    faces: str = "all",
+    recognition: str | os.PathLike = "auto",
+    overwrite: bool = False,
+    delight: bool = False,
+) -> tuple[BatchReport, list[Path]]:
+    """Fits the faces of photos and writes the results (see `results.photo_files` and `results.photos.process_photos`).
+
+    Nothing is drawn at random: the same photos give the same files.
+
+    Args:
+        patterns: photos, folders of photos, glob patterns.
+        out: folder for the results; made if need be.
+        model: name or path of the face model; None takes the checkpoint's, or "anny" without one.
+        checkpoint: an encoder to start from; None starts from the mean face.
+        faces: "all" faces of a photo, or the "largest" alone.
+        recognition: network of the perceptual loss, see `fit_solver`.
+        overwrite: makes results again that are there already.
+        delight: takes the photo's light off the textures.
+
+    Returns:
+        What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
+
+    Raises:
+        InputError: when the model, the checkpoint, the network or `out` cannot be used.
+        MissingDependencyError: when MediaPipe is not installed.
+    """
+    face_model, predict, solve, settings = _prepared(
+        model, None if checkpoint is None else str(checkpoint), str(recognition)
+    )
+    return process_photos(
+        patterns,
+        out,
+        face_model,
+        predict=predict,
+        solve=solve,
+        faces=faces,
+        overwrite=overwrite,
+        delight=delight,
+        description="fit",
+        settings=settings,
+    )
+
+
+def fit_photo(
+    photo: str | os.PathLike | UInt8[np.ndarray, "H W 3"],
+    *,
+    model: str | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    faces: str = "all",
+    recognition: str | os.PathLike = "auto",
+    delight: bool = False,
+) -> FittedPhoto:
+    """Fits the faces of one photo; models and networks stay in memory for the next call.
+
+        result = jaxface.fit_photo("portrait.jpg")
+        result.faces[0].mesh().export("face.glb")
+        result.save("results")
+
+    Args:
+        photo: a file, or RGB bytes [H, W, 3] with row 0 on top.
+        model: as for `fit_photos`, like the others.
+        checkpoint: an encoder to start from.
+        faces: "all" faces of the photo, the largest first, or the "largest" alone.
+        recognition: network of the perceptual loss.
+        delight: takes the photo's light off the texture.
+
+    Raises:
+        InputError: when the photo cannot be read or shows no face, or the model, the checkpoint or the network cannot
+            be used.
+        MissingDependencyError: when MediaPipe is not installed.
+    """
+    if isinstance(photo, np.ndarray):
+        name, pixels = "photo", photo
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
+            raise InputError(f"the photo should be uint8 [H, W, 3], but is {pixels.dtype} {list(pixels.shape)}")
+    else:
+        name, pixels = Path(photo).name, read_image(photo)
+    face_model, predict, solve, settings = _prepared(
+        model, None if checkpoint is None else str(checkpoint), str(recognition)
+    )
+    found = preprocess_photo(pixels, face_model)[: 1 if faces == "largest" else None]
+    vectors = solve([sample for sample, *_ in found], None if predict is None else predict(pixels, found))
+    reconstructions = reconstructions_of(vectors, found)
+    return FittedPhoto(face_model, pixels, reconstructions, name=name, settings=settings, delight=delight)
+
+
+@functools.cache
+def _prepared(
+    model: str | None, checkpoint: str | None, recognition: str
+) -> tuple[FaceModel, Predict | None, Solve, Mapping[str, str]]:
+    """The face model, encoder and solver, and what a result says of them."""
+    predict = None
+    if checkpoint is None:
+        face_model = load_face_model(model or "anny")
+    else:
+        from jaxface.photos.prediction import predict_faces  # its checkpoints take a second to import
+
+        predict, face_model = predict_faces(checkpoint, model=model)
+    network, recognizer = find_recognizer(recognition)
+    settings = {
+        "method": "fit",
+        "face model": face_model.name,
+        "start": checkpoint or "mean face",
+        "recognition network": network,
+    }
+    return face_model, predict, _sample_solver(face_model, recognizer), settings
+
+
+def reconstruct_photos(
+    patterns: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    checkpoint: str | os.PathLike,
+    model: str | os.PathLike | None = None,
+    faces: str = "all",
+    overwrite: bool = False,
+) -> tuple[BatchReport, list[Path]]:
+    """Reconstructs the faces of photos with an encoder and writes the results.
+
+    See `jaxface.results.photo_files` and `results.photos.process_photos`.
+
+    Args:
+        patterns: photos, folders of photos, glob patterns.
+        out: folder for the results; made if need be.
+        checkpoint: a training run's folder, or weights from elsewhere: see `networks.checkpoints.load_encoder`.
+        model: name or path of the face model that the encoder was trained with; by default the one that the checkpoint
+            names, which weights from elsewhere do not.
+        faces: "all" faces of a photo, or the "largest" alone.
+        overwrite: makes results again that are there already.
+
+    Returns:
+        What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
+
+    Raises:
+        InputError: when the checkpoint, the model or `out` cannot be used.
+        MissingDependencyError: when MediaPipe is not installed.
+    """
+    predict, face_model = predict_faces(checkpoint, model=model)
+    settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint)}
+    return process_photos(
+        patterns,
+        out,
+        face_model,
+        predict=predict,
+        faces=faces,
+        overwrite=overwrite,
+        description="reconstruct",
+        settings=settings,
+    )

@@ -1,0 +1,217 @@
+"""Synthetic training data: random faces drawn by jaxface itself, with exact parts, landmarks and coefficients.
+
+Everything about sample i follows from (seed, i): samples are drawn in fixed blocks by one compiled function.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.files.code import imported_files
+from jaxface.models.native import expression_names as expression_names_of_file
+from jaxface.models.registry import BUILT_IN
+from jaxface.photos import samples
+from jaxface.render import label_triangles
+from jaxface.synthetic.portraits import draw_portraits
+
+BLOCK = 16
+"""Samples drawn by one call of the compiled function."""
+
+
+class SyntheticSource:
+    """Random access to `count` synthetic samples, all drawn when the source is made.
+
+    With a cache directory they are drawn once, written there, and read through memory maps; a second source with the
+    same settings, face model and code starts at once. Take another seed for held-out samples.
+    """
+
+    def __init__(
+        self,
+        model: FaceModel,
+        *,
+        count: int,
+        seed: int,
+        size: int,
+        expression_names: Sequence[str] | None = None,
+        cache_dir: str | os.PathLike | None = None,
+    ):
+        """Draws the samples, or finds them in the cache.
+
+        Args:
+            model: the face model.
+            count: number of samples.
+            seed: every seed gives other samples.
+            size: side of the crops in pixels.
+            expression_names: see `generate_samples`.
+            cache_dir: folder for the cache, made if need be; None keeps the samples in memory.
+
+        Raises:
+            InputError: when the settings are out of range or the cache cannot be written or read.
+        """
+        if count < 1 or size < 16:
+            raise InputError(f"synthetic data needs count >= 1 and size >= 16, got {count} and {size}")
+        self._folder: Path | None = None
+        settings: dict[str, Any] = {"seed": seed, "count": count, "size": size, "expression_names": expression_names}
+        if cache_dir is None:
+            blocks = list(_with_progress(_blocks(model, start=0, **settings), count))
+            self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
+            return
+        self._folder = Path(cache_dir) / f"synthetic-{_fingerprint(model, settings)}"
+        if not self._folder.is_dir():
+            shapes = samples.field_shapes(size, vector_size(model))
+            _write_cache(self._folder, shapes, count, lambda: _blocks(model, start=0, **settings))
+        self._fields = _read_cache(self._folder)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._fields["image"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The sample number `index`, as described in photos/samples.py; views, not to be written to."""
+        return {key: field[index, ...] for key, field in self._fields.items()}
+
+    def __getstate__(self) -> dict:
+        # Loader processes open the cache themselves rather than receive a copy of it.
+        return {"_folder": self._folder, "_fields": None if self._folder else self._fields}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._folder:
+            self._fields = _read_cache(self._folder)
+
+
+def generate_samples(
+    model: FaceModel,
+    *,
+    seed: int,
+    count: int,
+    size: int,
+    start: int = 0,
+    expression_names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Draws samples start, ..., start + count - 1 of the endless row that belongs to `seed`.
+
+    Args:
+        model: the face model.
+        seed: every seed gives other samples.
+        count: number of samples.
+        size: side of the crops in pixels.
+        start: index of the first.
+        expression_names: ARKit names of the expression coefficients, see `random_coefficients`; None looks them up
+            for a built-in model and takes the basis of any other for one without names.
+
+    Returns:
+        A batch: the entries of photos/samples.py with a leading axis of `count`.
+    """
+    blocks = list(_blocks(model, seed=seed, start=start, count=count, size=size, expression_names=expression_names))
+    return {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
+
+
+def _blocks(
+    model: FaceModel, *, seed: int, start: int, count: int, size: int, expression_names: Sequence[str] | None
+) -> Iterator[dict[str, np.ndarray]]:
+    # Blocks begin at multiples of BLOCK whatever is asked for: a sample then comes out of the same place of the same
+    # computation every time, to the last bit.
+    labels = jnp.asarray(label_triangles(model.parts, model.triangles))
+    names = _expression_names(model, expression_names)
+    model = jax.tree.map(jnp.asarray, model)
+    first, last = start // BLOCK, (start + count - 1) // BLOCK
+
+    def draw(block: int):
+        indices = block * BLOCK + np.arange(BLOCK)
+        return _draw(jax.random.key(seed), indices, model, labels, size=size, expression_names=names)
+
+    pending = draw(first)  # one block ahead, so that copying out overlaps with drawing
+    for block in range(first, last + 1):
+        current, pending = pending, draw(block + 1) if block < last else None
+        low, high = max(start - block * BLOCK, 0), min(start + count - block * BLOCK, BLOCK)
+        yield {key: np.asarray(value)[low:high] for key, value in current.items()}
+
+
+def _expression_names(model: FaceModel, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    if given is None and model.name in BUILT_IN:
+        given = expression_names_of_file(BUILT_IN[model.name])
+    return tuple(given) if given else None
+
+
+@functools.partial(jax.jit, static_argnames=("size", "expression_names"))
+def _draw(key, indices, model, triangle_labels, *, size, expression_names):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    return draw_portraits(keys, model, triangle_labels, size=size, expression_names=expression_names)
+
+
+def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[dict[str, np.ndarray]]:
+    with tqdm(total=count, desc="drawing synthetic faces", unit="face", mininterval=1.0) as bar:
+        for block in blocks:
+            yield block
+            bar.update(len(block["image"]))
+
+
+def _fingerprint(model: FaceModel, settings: Mapping[str, object]) -> str:
+    """Hash of all that the samples follow from: settings, face model, code and the version of JAX."""
+    digest = hashlib.sha256(f"{settings} {jax.__version__}".encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
+    for file in imported_files(__name__):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_cache(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    count: int,
+    draw: Callable[[], Iterator[dict[str, np.ndarray]]],
+) -> None:
+    """Draws the samples into a folder of .npy files that gets its name only when it is complete."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"the cache folder {folder.parent} cannot be made: {error}") from error
+    try:
+        files = {key: open(partial / f"{key}.npy", "wb") for key in shapes}  # noqa: SIM115
+        try:
+            for key, file in files.items():
+                header = {
+                    "descr": np.dtype(samples.DTYPES[key]).str,
+                    "fortran_order": False,
+                    "shape": (count, *shapes[key]),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            for block in _with_progress(draw(), count):
+                for key, file in files.items():
+                    file.write(np.ascontiguousarray(block[key]).data)
+        finally:
+            for file in files.values():
+                file.close()
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process may have drawn the same samples meanwhile
+                raise
+    except OSError as error:
+        raise InputError(f"the cache {folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_cache(folder: Path) -> dict[str, np.ndarray]:
+    try:
+        return {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in samples.DTYPES}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"the cache {folder} is damaged ({error}); delete that folder and start again") from error

@@ -1,0 +1,228 @@
+"""The texture of a fitted face from its photo: how large, which of its pixels to trust, what the mouth shows."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.sparse.linalg
+from jaxtyping import Bool, Float, Integer, UInt8
+from PIL import Image, ImageFilter
+
+from jaxface.core import cameras
+from jaxface.core.cameras import Camera
+from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import Face
+from jaxface.core.lighting import shade
+from jaxface.core.parts import BACKGROUND
+from jaxface.files import meshes
+from jaxface.photos.alignment import Alignment, scaled_alignment
+from jaxface.render import Fragments, interpolate
+from jaxface.texture.baking import cylinder_uv, texture_side, uv_texture, view_weights
+
+INTO_THE_DARK = 0.5
+"""How strongly the hidden inside of a mouth keeps its own colour, against the ties of a mesh edge (1)."""
+
+SMALLEST_SIZE = 512
+"""Of a texture's side in pixels: what the model's own colours need."""
+
+
+def photo_texture(
+    model: FaceModel,
+    face: Face,
+    light: Float[np.ndarray, "1 3 9"],
+    fragments: Fragments,
+    photo: UInt8[np.ndarray, "H W 3"],
+    labels: UInt8[np.ndarray, "N N"],
+    alignment: Alignment,
+    *,
+    delight: bool = False,
+    largest_size: int = 2048,
+) -> UInt8[np.ndarray, "T T 3"]:
+    """The texture of a fitted face, for the coordinates of `texture_layout`.
+
+    Args:
+        model: the face model.
+        face: decoded with the camera of a P x P picture, a batch of one, as NumPy arrays.
+        light: the fitted light.
+        fragments: of the picture, [1, P, P].
+        photo: the original photo.
+        labels: label map of the crop that the face was fitted to: where hair, hands and background begin.
+        alignment: where the picture lies in the photo.
+        delight: takes the fitted light off.
+        largest_size: bound on T, a power of two; within it a texel is about as large as the photo's pixels.
+    """
+    layout, picture_size = texture_layout(model), alignment.size
+    picture, camera = alignment.crop_image(photo), Camera().resized(picture_size)
+    points, depth, normals, posed = (
+        np.asarray(array)[0]
+        for array in (face.points, face.depth, face.normals, cameras.to_camera_space(face.vertices, camera))
+    )
+    weights = view_weights(normals, np.array([0, 0, camera.distance]) - posed)
+    side = texture_side(points / alignment.scale, weights, *layout)
+    size = _power_of_two(side, smallest=min(SMALLEST_SIZE, largest_size), largest=largest_size)
+    # The crop again, as fine as the texture: averaged where the photo is finer, smoothly drawn out where it is coarser.
+    wanted = picture_size / alignment.scale * size / max(side, 1.0)
+    crop_size = math.ceil(np.clip(wanted, picture_size / 4, 2 * size))
+    crop = scaled_alignment(alignment, crop_size).crop_image(photo)
+    shading, colors = (np.array(array[0]) for array in _explained(model, face, light, fragments))
+    mask = _soft_mask(labels != BACKGROUND, picture_size) * (1 - _occluded(labels, picture, colors))
+    mask = mask * _in_photo(alignment)
+    # The mouth's inside is lit by no sky: evenly, and where it shows, as the photo has it.
+    inner, albedo = _inner_mouth(model), np.clip(np.asarray(face.albedo)[0], 0, 1)
+    if inner.any():
+        shading[inner] = np.median(shading[~inner], axis=0)
+        evenly_lit = picture / np.float32(255) / np.maximum(np.median(shading[~inner], axis=0), 0.2)[None, None]
+        albedo = np.clip(_mouth_colors(model, inner, albedo, fragments, evenly_lit, mask), 0, 1)
+    texture = uv_texture(
+        crop,
+        points * (crop_size / picture_size),
+        depth,
+        weights,
+        albedo,
+        *layout,
+        surface_depth=np.asarray(fragments.depth)[0],
+        mask=mask,
+        mirror=None if model.mirror is None else np.asarray(model.mirror),
+        interior=inner,
+        shading=shading,
+        delight=delight,
+        texture_size=size,
+    )
+    return meshes.to_bytes(texture)
+
+
+@jax.jit
+def _explained(model: FaceModel, face: Face, light, fragments: Fragments):
+    """The light at the vertices, and the picture that the fit explains."""
+    light_alone = shade(jnp.ones_like(face.albedo), face.normals, light)
+    return light_alone, interpolate(fragments, model.triangles, face.colors)
+
+
+def _in_photo(alignment: Alignment) -> Float[np.ndarray, "P P"]:
+    """Which pixels of the picture the photo reaches, without those that its border's black touches."""
+    x, y = alignment.to_photo(np.arange(alignment.size)[:, None] + 0.5).T  # the crop is square and upright
+    margin = 1 + 1 / alignment.scale
+    height, width = alignment.photo_size
+    columns, rows = ((place > margin) & (place < end - margin) for place, end in ((x, width), (y, height)))
+    return (rows[:, None] & columns[None]).astype(np.float32)
+
+
+def texture_layout(model: FaceModel) -> tuple[Float[np.ndarray, "V 2"], Integer[np.ndarray, "T 3"]]:
+    """The model's texture coordinates, or those of `cylinder_uv` for a model without; and its triangles.
+
+    Where a cylinder's surface folds back, two triangles share texels, which go to the first: here, to the outer one.
+    """
+    triangles = np.asarray(model.triangles)
+    if model.uv is not None:
+        return np.asarray(model.uv), triangles
+    vertices = np.asarray(model.mean_shape)
+    radius = np.hypot(vertices[:, 0], vertices[:, 2] - vertices[:, 2].min())
+    return cylinder_uv(vertices), triangles[np.argsort(-radius[triangles].mean(1), kind="stable")]
+
+
+def _power_of_two(side: float, *, smallest: int, largest: int) -> int:
+    """The power of two that keeps what a texture of this side would show, but for a quarter in the finest detail."""
+    return int(np.clip(2 ** math.ceil(math.log2(max(side, 1.0) / 1.25)), smallest, largest))
+
+
+def _inner_mouth(model: FaceModel) -> Bool[np.ndarray, "V"]:
+    """Cavity and teeth: pieces of surface in no part that touch the lips, or nothing (the neck touches the skin)."""
+    triangles, count = np.asarray(model.triangles), len(model.mean_shape)
+    if not {"upper_lip", "lower_lip"} <= model.parts.keys():
+        return np.zeros(count, bool)
+    lips, outside = np.zeros(count, bool), np.zeros(count, bool)
+    for part, vertices in model.parts.items():
+        outside[np.asarray(vertices)] = True
+        lips[np.asarray(vertices)] |= part in ("upper_lip", "lower_lip")
+    edges = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    inner_edges = edges[~outside[edges].any(1)]
+    graph = scipy.sparse.coo_array((np.ones(len(inner_edges)), tuple(inner_edges.T)), shape=(count, count))
+    _, piece = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    beside_parts, beside_lips = (piece[triangles[of_part[triangles].any(1)]] for of_part in (outside, lips))
+    return ~outside & (np.isin(piece, beside_lips) | ~np.isin(piece, beside_parts))
+
+
+def _mouth_colors(
+    model: FaceModel,
+    inner: Bool[np.ndarray, "V"],
+    colors: Float[np.ndarray, "V 3"],
+    fragments: Fragments,
+    picture: Float[np.ndarray, "P P 3"],
+    mask: Float[np.ndarray, "P P"],
+) -> Float[np.ndarray, "V 3"]:
+    """The picture's colours at the vertices of the mouth's inside, or `colors` if the mouth is shut or elsewhere.
+
+    A texture has little room for this deep and folded surface: its texels show hidden places beside seen ones. So each
+    pixel that shows the inside is shared among the corners of its triangle; from there the colours fade, over a few
+    edges of the mesh, into the model's own.
+    """
+    triangles = np.asarray(model.triangles)
+    triangle, barycentric = np.asarray(fragments.triangle)[0], np.asarray(fragments.barycentric)[0]
+    pixels = (triangle >= 0) & inner[triangles].all(1)[triangle] & (mask > 0.9)
+    corners, shares = triangles[triangle[pixels]].ravel(), barycentric[pixels].ravel()
+    total = np.bincount(corners, shares, minlength=len(colors))
+    known = total > 0.05
+    if not known.any():
+        return colors
+    result = colors.copy()
+    for channel in range(3):
+        color = np.repeat(picture[pixels][:, channel], 3)
+        result[known, channel] = np.bincount(corners, shares * color, minlength=len(colors))[known] / total[known]
+    edges = triangles[inner[triangles].all(1)][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    ties = scipy.sparse.coo_array((np.ones(len(edges)), tuple(edges.T)), shape=(len(colors),) * 2).tocsr()
+    ties = ties + ties.T
+    _, piece = scipy.sparse.csgraph.connected_components(ties, directed=False)
+    free = inner & ~known & np.isin(piece, piece[known])
+    if free.any():
+        pull = scipy.sparse.diags_array(np.full(len(colors), INTO_THE_DARK))
+        laplacian = (scipy.sparse.diags_array(ties.sum(1)) - ties + pull).tocsr()[free]
+        right = INTO_THE_DARK * colors[free] - laplacian[:, known] @ result[known]
+        result[free] = scipy.sparse.linalg.spsolve(laplacian[:, free].tocsc(), right).reshape(right.shape)
+    return result
+
+
+def _soft_mask(mask: Bool[np.ndarray, "S S"], size: int) -> Float[np.ndarray, "P P"]:
+    """The face's mask with `size` pixels a side, a little smaller and softer: hair and background show at the outline.
+
+    What lies above the face counts as well: a fringe or a hat looks better whole than cut at the detector's outline.
+    """
+    above = np.maximum.accumulate(mask[::-1], axis=0)[::-1]
+    picture = Image.fromarray(255 * above.astype(np.uint8)).resize((size, size))
+    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(size / 24)), np.float32) / 255
+    return np.clip(2.5 * blurred - 1.5, 0, 1)
+
+
+def _occluded(
+    labels: UInt8[np.ndarray, "S S"], picture: UInt8[np.ndarray, "P P 3"], colors: Float[np.ndarray, "P P 3"]
+) -> Float[np.ndarray, "P P"]:
+    """Where something lies before the face: a hole or a bay in the label map whose colours the fit does not explain.
+
+    The rim of the face's sides is suspected too, of hair, but only of what is far darker or lighter than the fit. What
+    lies above the face is the business of `_soft_mask`.
+    """
+    size, scale = picture.shape[1::-1], len(picture) / 512
+    mask = labels != BACKGROUND
+    below_top, above_bottom = np.maximum.accumulate(mask, axis=0), np.maximum.accumulate(mask[::-1], axis=0)[::-1]
+    hole, filled = (
+        Image.fromarray(255 * array.astype(np.uint8)).resize(size)
+        for array in (below_top & above_bottom & ~mask, above_bottom)
+    )
+    rim = 1 - _ramp(_blurred(filled, 30 * scale), 0.75, 0.95)
+    difference = np.abs(picture.astype(np.float32) - 255 * np.clip(colors, 0, 1)).mean(-1).clip(0, 255)
+    difference = 255 * _blurred(Image.fromarray(difference.astype(np.uint8)), 4 * scale)
+    in_hole = _blurred(hole, 0) * _ramp(difference, 20, 40)
+    hidden = np.maximum(in_hole, rim * _ramp(difference, 45, 75))
+    # A little wider, with a soft edge, as the outline of the mask is.
+    wider = Image.fromarray((255 * hidden).astype(np.uint8)).filter(ImageFilter.MaxFilter(9))
+    return np.clip(1.5 * _blurred(wider, 5 * scale), 0, 1)
+
+
+def _blurred(image: Image.Image, radius: float) -> Float[np.ndarray, "P P"]:
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+
+
+def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((values - low) / (high - low), 0, 1)

@@ -1,0 +1,1 @@
+"""Training an encoder: data, objective, step, devices, checkpoints, evaluation."""

@@ -1,0 +1,115 @@
+"""Smoothing in time against a dense solve of its definition; no lag; gaps, outliers and jitter."""
+
+import numpy as np
+import pytest
+
+from jaxface.clips import smoothing
+
+
+def dense_smoother(values, weights, stiffness):
+    """The normal equations as they stand in the definition."""
+    second = np.zeros((len(values) - 2, len(values)))
+    for row in range(len(second)):
+        second[row, row : row + 3] = 1, -2, 1
+    return np.linalg.solve(np.diag(weights) + stiffness * second.T @ second, weights[:, None] * values)
+
+
+@pytest.mark.parametrize("frames", [3, 4, 5, 6, 40])
+@pytest.mark.parametrize("stiffness", [0.3, 50.0])
+def test_smoother_is_the_minimum(frames, stiffness):
+    random = np.random.default_rng(frames)
+    values, weights = random.normal(size=(frames, 3)), random.uniform(0.1, 1, frames)
+    smooth = smoothing.smooth_in_time(values, weights, stiffness=stiffness)
+    np.testing.assert_allclose(smooth, dense_smoother(values, weights, stiffness), atol=1e-8)
+
+
+def test_lines_and_short_clips_pass():
+    line = np.arange(20.0)[:, None] * [[1.0, -3.0]] + 5
+    np.testing.assert_allclose(smoothing.smooth_in_time(line, np.ones(20), stiffness=1e3), line, atol=1e-6)
+    for frames in (0, 1, 2):
+        values = np.ones((frames, 2))
+        np.testing.assert_array_equal(smoothing.smooth_in_time(values, np.ones(frames), stiffness=9.0), values)
+    np.testing.assert_array_equal(smoothing.smooth_in_time(line, np.ones(20), stiffness=0), line)
+
+
+def test_frames_without_weight_are_bridged_whatever_they_hold():
+    line = np.arange(20.0)[:, None]
+    broken, weights = line.copy(), np.ones(20)
+    broken[7:10], weights[7:10] = 1e3, 0
+    np.testing.assert_allclose(smoothing.smooth_in_time(broken, weights, stiffness=1.0), line, atol=1e-5)
+    broken[8] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        smoothing.smooth_in_time(broken, weights, stiffness=1.0)
+
+
+def test_cutoff_halves_the_amplitude():
+    frame_rate, cutoff = 25.0, 3.0
+    times = np.arange(400) / frame_rate
+    sine = np.sin(2 * np.pi * cutoff * times)[:, None]
+    stiffness = smoothing.smoothing_stiffness(cutoff, frame_rate=frame_rate)
+    smooth = smoothing.smooth_in_time(sine, np.ones(400), stiffness=stiffness)
+    np.testing.assert_allclose(smooth[50:350], 0.5 * sine[50:350], atol=1e-3)
+    assert smoothing.smoothing_stiffness(80, frame_rate=25) == pytest.approx(1 / 16)
+    with pytest.raises(ValueError, match="positive"):
+        smoothing.smoothing_stiffness(0, frame_rate=25)
+
+
+def test_no_lag_and_nearer_to_the_truth():
+    """The smooth curve agrees best with the truth at a shift of zero frames, and is nearer to it than the noisy one."""
+    random = np.random.default_rng(0)
+    times = np.arange(200) / 25
+    truth = np.stack([np.sin(2 * np.pi * 0.8 * times), np.cos(2 * np.pi * 1.3 * times)], axis=-1)
+    noisy = truth + 0.15 * random.normal(size=truth.shape)
+    stiffness = smoothing.smoothing_stiffness(4.0, frame_rate=25)
+    smooth = smoothing.smooth_in_time(noisy, np.ones(200), stiffness=stiffness)
+    shifts = np.arange(-5, 6)
+    agreement = [(np.roll(smooth, -shift, 0) * truth)[10:-10].sum() for shift in shifts]
+    assert shifts[np.argmax(agreement)] == 0
+    late = np.vstack([noisy[:1], noisy[:-1]])  # the measure would see a lag of one frame
+    assert shifts[np.argmax([(np.roll(late, -shift, 0) * truth)[10:-10].sum() for shift in shifts])] == 1
+    assert np.square(smooth - truth).mean() < 0.6 * np.square(noisy - truth).mean()
+    assert smoothing.jitter(smooth) < 0.4 * smoothing.jitter(noisy)
+
+
+def test_outliers_lose_their_weight():
+    random = np.random.default_rng(0)
+    truth = np.sin(np.arange(60) / 6)[:, None] * [[1.0, 2.0, 0.5]]
+    values = truth + 0.01 * random.normal(size=truth.shape)
+    values[[20, 41]] += 1.0
+    weights = np.ones(60)
+    weights[5] = 0
+    stiffness = smoothing.smoothing_stiffness(4.0, frame_rate=25)
+    robust = smoothing.outlier_weights(values, weights, stiffness=stiffness)
+    assert robust[[20, 41]].max() < 0.02 and robust[5] == 0
+    assert np.median(robust) > 0.9
+    smooth = smoothing.smooth_in_time(values, robust, stiffness=stiffness)
+    assert np.abs(smooth - truth)[[20, 41]].max() < 0.1
+    np.testing.assert_allclose(smoothing.outlier_weights(np.ones((9, 2)), np.ones(9), stiffness=1.0), 1, atol=1e-6)
+
+
+def test_gaps_are_filled_by_lines_and_ends_are_held():
+    values = np.array([[np.nan], [1.0], [np.nan], [np.nan], [4.0], [np.nan]])
+    found = np.isfinite(values[:, 0])
+    np.testing.assert_allclose(smoothing.fill_gaps(values, found)[:, 0], [1, 1, 2, 3, 4, 4])
+    with pytest.raises(ValueError, match="no frame"):
+        smoothing.fill_gaps(values, np.zeros(6, bool))
+
+
+def test_angles_do_not_jump():
+    angles = np.deg2rad([[170.0, 0, 0], [179, 0, 0], [-172, 0, 0]])
+    np.testing.assert_allclose(np.degrees(smoothing.continuous_angles(angles))[:, 0], [170, 179, 188])
+
+
+def test_jitter_is_the_second_difference():
+    values = np.zeros((4, 2, 2))
+    values[1, 0] = 3, 4  # one point leaps by 5: second differences 10 and 5, of 2 points and 2 instants
+    assert smoothing.jitter(values) == pytest.approx(np.sqrt((100 + 25) / 4))
+    assert smoothing.jitter(np.arange(10.0)[:, None]) == 0
+    assert np.isnan(smoothing.jitter(np.zeros((2, 1))))
+
+
+def test_key_frames_are_good_and_spread():
+    scores, found = np.array([0.0, 5, 1, 9, 9, 2, 3, 1]), np.array([1, 1, 1, 0, 1, 1, 1, 1], bool)
+    assert smoothing.key_frames(scores, found, count=3) == [1, 4, 6]
+    assert smoothing.key_frames(scores, found, count=20) == [0, 1, 2, 4, 5, 6, 7]
+    assert smoothing.key_frames(scores, np.zeros(8, bool), count=3) == []

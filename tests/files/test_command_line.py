@@ -1,0 +1,173 @@
+"""Errors as one line, atomic output, input files, batch reports."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.files.atomic import atomic_folder, atomic_write
+from jaxface.files.command_line import run
+from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
+from jaxface.files.progress import BatchReport
+
+
+def exit_code(main) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        run(main)
+    return stopped.value.code
+
+
+def test_run_prints_a_users_mistake_as_one_line(capsys):
+    def main():
+        raise InputError("photo.jpg: no such file")
+
+    assert exit_code(main) == 2
+    assert capsys.readouterr().err == "error: photo.jpg: no such file\n"
+
+
+def test_run_exits_130_on_interruption(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    assert exit_code(main) == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_interrupted_program_need_not_wait_for_its_threads():
+    program = """
+import threading, time
+from jaxface.files.command_line import run
+
+def main():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("last words")
+    raise KeyboardInterrupt
+
+run(main, wait_for_threads=False)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "last words\n", "interrupted\n")
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_run_passes_the_exit_code_on(result, code):
+    assert exit_code(lambda: result) == code
+
+
+def test_run_does_not_hide_bugs():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 // 0)
+
+
+def test_atomic_write_leaves_nothing_half_written(tmp_path):
+    path = tmp_path / "new" / "mesh.obj"
+    with atomic_write(path) as partial:
+        assert partial.suffix == ".obj"
+        partial.write_text("old")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_atomic_write_into_a_file_instead_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*mesh"), atomic_write(tmp_path / "file" / "mesh.obj") as _:
+        pass
+
+
+def test_atomic_folder_appears_whole_and_replaces_the_old_one(tmp_path):
+    path = tmp_path / "face"
+    (tmp_path / ".face.partial").mkdir()  # of a run that was killed
+    (tmp_path / ".face.partial" / "junk").write_text("")
+    for name in ("first", "second"):
+        with atomic_folder(path) as partial:
+            (partial / name).write_text(name)
+        assert [file.name for file in path.iterdir()] == [name]
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as partial:
+        (partial / "third").write_text("")
+        raise ZeroDivisionError
+    assert [file.name for file in path.iterdir()] == ["second"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_collect_files(tmp_path):
+    for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "deep/c.webp", "deep/.cache/d.jpg", "out/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = collect_files([tmp_path / "b.jpg", tmp_path], exclude=tmp_path / "out")
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["b.jpg", "a.PNG", str(Path("deep/c.webp"))]
+    assert collect_files([f"{tmp_path}/*.txt"]) == [tmp_path / "notes.txt"]  # named by the user: any suffix
+    bracket = tmp_path / "me [1].jpg"
+    bracket.write_text("")
+    assert collect_files([bracket]) == [bracket]
+
+
+def test_collect_files_keeps_what_is_missing_for_the_reader_to_report(tmp_path):
+    (tmp_path / "empty").mkdir()
+    patterns = [tmp_path / "nothing.jpg", tmp_path / "*.jpg", tmp_path / "empty"]
+    assert collect_files(patterns) == patterns
+
+
+def test_unique_names(tmp_path):
+    paths = [Path("a/x.jpg"), Path("b/x.jpg"), Path("X.png"), Path("y.jpg")]
+    assert unique_names(paths) == ["x", "x_2", "X_3", "y"]
+    assert unique_names(paths, occupied=lambda name, path: name == "y") == ["x", "x_2", "X_3", "y_2"]
+
+
+def test_holds_another_photo(tmp_path):
+    photo, folder = tmp_path / "x.jpg", tmp_path / "x"
+    photo.write_bytes(b"pixels")
+    assert file_digest(photo) == hashlib.sha256(b"pixels").hexdigest()
+    assert not holds_another_photo(folder, photo, record="done.json")  # nothing there
+    folder.mkdir()
+    assert holds_another_photo(folder, photo, record="done.json")  # of someone else
+    for content, other in (
+        (json.dumps({"sha256": file_digest(photo)}), False),
+        (json.dumps({"sha256": "0"}), True),
+        ("[]", True),
+        ("{", True),
+    ):
+        (folder / "done.json").write_text(content)
+        assert holds_another_photo(folder, photo, record="done.json") == other
+    assert not holds_another_photo(folder, tmp_path / "missing.jpg", record="done.json")
+
+
+def test_batch_report_goes_on_after_a_bad_input(capsys):
+    report = BatchReport()
+    with report.guard("a.jpg"):
+        report.done += 1
+    with report.guard("b.jpg"):
+        raise InputError("no face found")
+    with report.guard("c.jpg"):
+        raise InputError("c.jpg: damaged")
+    assert report.failures == ["b.jpg: no face found", "c.jpg: damaged"]
+    assert report.reasons == {"b.jpg": "no face found", "c.jpg": "damaged"}
+    assert capsys.readouterr().err == "skipped: b.jpg: no face found\nskipped: c.jpg: damaged\n"
+    assert report.summary() == "1 photo done, 2 failed"
+    assert report.exit_code == 1
+
+
+def test_batch_report_stops_at_a_missing_dependency():
+    with pytest.raises(MissingDependencyError), BatchReport().guard("a.jpg"):
+        raise MissingDependencyError("install it")
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        (BatchReport(done=2), 0),
+        (BatchReport(skipped=2), 0),
+        (BatchReport(done=1, failures=["a"]), 1),
+        (BatchReport(skipped=1, failures=["a"]), 1),
+        (BatchReport(failures=["a"]), 2),
+    ],
+)
+def test_exit_codes(report, code):
+    assert report.exit_code == code

@@ -1,0 +1,146 @@
+"""Pictures of every kind come out as upright RGB bytes; bad files give one message that names them."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxface.core.errors import InputError
+from jaxface.files.images import decode_mask, read_image
+
+# Smooth, so that JPEG keeps it; brighter to the right and reddish at the top, so that turns and flips show.
+RAMP = np.linspace(20, 235, 32)[None, :].repeat(24, 0)
+PICTURE = np.stack([RAMP, RAMP * np.linspace(0.5, 1, 24)[:, None], RAMP / 2], axis=-1).astype(np.uint8)
+
+
+def test_rgb_is_kept(tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PICTURE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, 3),
+    }  # fmt: skip
+    stored = np.ascontiguousarray(undo[orientation](PICTURE))
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PICTURE)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk(tmp_path, suffix):
+    options = {"quality": 98} if suffix == ".jpg" else {}
+    Image.fromarray(PICTURE).convert("CMYK").save(tmp_path / f"a{suffix}", **options)
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - PICTURE).max() < 12
+
+
+def test_grayscale_and_palette(tmp_path):
+    gray = RAMP.astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), np.repeat(gray[..., None], 3, -1))
+    Image.fromarray(gray).convert("P").save(tmp_path / "palette.gif")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.gif"), np.repeat(gray[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
+    Image.fromarray((RAMP * 257).astype(np.uint16)).save(tmp_path / f"a{suffix}")
+    result = read_image(tmp_path / f"a{suffix}")
+    assert np.abs(result[..., 0] - RAMP).max() <= 1
+    np.testing.assert_array_equal(result[..., 0], result[..., 2])
+
+
+def test_floats(tmp_path):
+    for scale in (1 / 255, 1.0):
+        values = (RAMP * scale).astype(np.float32)
+        values[0, 0] = np.nan
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        result = read_image(tmp_path / "a.tif")[..., 0]
+        assert result[0, 0] == 0
+        assert np.abs(result[1:] - RAMP[1:]).max() <= 1
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    alpha = np.full((24, 32, 1), 255, np.uint8)
+    alpha[:12] = 0
+    Image.fromarray(np.concatenate([PICTURE, alpha], -1)).save(tmp_path / "a.png")
+    result = read_image(tmp_path / "a.png")
+    assert (result[:12] == 255).all()
+    np.testing.assert_array_equal(result[12:], PICTURE[12:])
+    Image.fromarray(np.concatenate([RAMP[..., None].astype(np.uint8), alpha], -1)).save(tmp_path / "la.png")
+    assert (read_image(tmp_path / "la.png")[:12] == 255).all()
+
+
+def test_palette_with_transparency_gives_no_warning(tmp_path):
+    image = Image.fromarray(PICTURE).quantize(16)
+    image.save(tmp_path / "a.png", transparency=bytes([0] + [255] * 15))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.png").shape == PICTURE.shape
+
+
+def write_truncated(path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path.with_suffix(".whole.jpg"))
+    path.write_bytes(path.with_suffix(".whole.jpg").read_bytes()[:2000])
+
+
+BAD_FILES = {
+    "missing.jpg": (lambda path: None, "no such file"),
+    "folder.jpg": (lambda path: path.mkdir(), "is a folder"),
+    "zero.jpg": (lambda path: path.write_bytes(b""), "empty"),
+    "text.jpg": (lambda path: path.write_text("hello" * 100), "not a picture"),
+    "program.eps": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n"), "not a pict"),
+    "cut.jpg": (write_truncated, "damaged or cut short"),
+    "header.png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40)), "cut.png|damaged|not a picture"),
+    "dot.png": (lambda path: Image.new("RGB", (1, 1)).save(path), "1 x 1 pixels"),
+    "thin.png": (lambda path: Image.new("RGB", (15, 400)).save(path), "15 x 400 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_give_one_message_that_names_the_file(tmp_path, name):
+    write, message = BAD_FILES[name]
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=message) as raised:
+        read_image(tmp_path / name)
+    assert name in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_decompression_bomb(tmp_path, monkeypatch):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # 768 pixels: over the limit that warns
+    assert read_image(tmp_path / "a.png").shape == PICTURE.shape
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # over twice the limit
+    with pytest.raises(InputError, match=r"a\.png.*million pixels"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_image(tmp_path / "pipe.jpg")
+
+
+def test_masks_keep_their_values(tmp_path):
+    labels = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32) % 10
+    Image.fromarray(labels).save(tmp_path / "gray.png")
+    indexed = Image.fromarray(labels).copy()
+    indexed.putpalette(list(range(256)) * 3)
+    indexed.save(tmp_path / "palette.png")
+    Image.fromarray(labels > 5).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(decode_mask(tmp_path / "gray.png"), labels)
+    np.testing.assert_array_equal(decode_mask(tmp_path / "palette.png"), labels)
+    np.testing.assert_array_equal(decode_mask(tmp_path / "bits.png"), labels > 5)
+    Image.fromarray(PICTURE).save(tmp_path / "color.png")
+    with pytest.raises(InputError, match=r"color\.png.*one channel"):
+        decode_mask(tmp_path / "color.png")

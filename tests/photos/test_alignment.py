@@ -1,0 +1,124 @@
+"""Deep3D's alignment against its definition, and the maps between crop and photo."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxface.core.cameras import Camera, project
+from jaxface.core.errors import InputError
+from jaxface.photos.alignment import Alignment, align_face, fit_alignment, five_points
+from toys.face_points import TEMPLATE, toy_face_model
+
+
+def landmarks_of(points, seed=0):
+    """68 landmarks whose five points are `points`."""
+    landmarks = np.random.default_rng(seed).uniform(0, 100, (68, 2))
+    for point, indices in zip(points, ([36, 39], [42, 45], [30], [48], [54]), strict=True):
+        landmarks[indices] = point + (np.array([[-3, 1], [3, -1]]) if len(indices) == 2 else 0)
+    return landmarks
+
+
+def deep3d(points, template, height):
+    """Scale and centre as published: an affine camera by the normal equations; y up."""
+    image_points = np.stack([points[:, 0], height - points[:, 1]], -1)
+    system = np.zeros((10, 8))
+    system[0::2, 0:3], system[0::2, 3] = template, 1
+    system[1::2, 4:7], system[1::2, 7] = template, 1
+    solution = np.linalg.solve(system.T @ system, system.T @ image_points.reshape(-1))
+    scale = (np.linalg.norm(solution[0:3]) + np.linalg.norm(solution[4:7])) / 2
+    return scale, np.array([solution[3], height - solution[7]])
+
+
+def test_five_points():
+    np.testing.assert_allclose(five_points(landmarks_of(TEMPLATE[:, :2] * 50)), TEMPLATE[:, :2] * 50, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [224, 448, 100])
+def test_fit_agrees_with_the_published_recipe(size):
+    points = TEMPLATE[:, :2] * [70, -70] + [300, 200] + np.random.default_rng(1).normal(0, 3, (5, 2))
+    alignment = fit_alignment(landmarks_of(points), TEMPLATE, photo_size=(480, 640), size=size)
+    scale, center = deep3d(points, TEMPLATE, 480)
+    assert alignment.scale == pytest.approx(102 * size / 224 / scale, rel=1e-9)
+    np.testing.assert_allclose(alignment.to_crop(center), [size / 2, size / 2], atol=1e-6)
+
+
+def test_a_scaled_template_lands_where_the_camera_sees_it():
+    """A face seen orthographically takes 102 pixels per unit around the crop's centre, y up in the model."""
+    points = TEMPLATE[:, :2] * [70, -70] + [300, 200]
+    alignment = fit_alignment(landmarks_of(points), TEMPLATE, photo_size=(480, 640))
+    np.testing.assert_allclose(alignment.to_crop(points), TEMPLATE[:, :2] * [102, -102] + 112, atol=1e-6)
+
+
+def test_points_there_and_back():
+    alignment = Alignment(1.7, -40.0, 12.5, 224, (480, 640))
+    points = np.random.default_rng(0).uniform(-50, 700, (4, 6, 2))
+    np.testing.assert_allclose(alignment.to_photo(alignment.to_crop(points)), points, atol=1e-9)
+    restored = Alignment.from_dict(json.loads(json.dumps(alignment.to_dict())))
+    assert restored == alignment
+
+
+def test_the_photo_camera_draws_what_the_crop_camera_draws():
+    alignment = Alignment(0.6, -40.0, 12.5, 100, (480, 640))
+    points = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32) + np.array([0, 0, 10], np.float32)
+    camera = alignment.photo_camera(Camera())
+    assert camera.image_size == (480, 640)
+    in_crop = np.asarray(project(points, Camera().resized(100)))
+    np.testing.assert_allclose(alignment.to_crop(np.asarray(project(points, camera))), in_crop, atol=1e-3)
+
+
+def test_an_exact_crop_is_cut_without_change():
+    photo = np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)
+    labels = photo[..., 0] % 10
+    inside = Alignment(1.0, -10.0, -20.0, 40, (80, 90))
+    np.testing.assert_array_equal(inside.crop_image(photo), photo[20:60, 10:50])
+    np.testing.assert_array_equal(inside.crop_labels(labels), labels[20:60, 10:50])
+    beyond = Alignment(1.0, 15.0, -60.0, 40, (80, 90))
+    expected = np.zeros((40, 40, 3), np.uint8)
+    expected[:20, 15:] = photo[60:, :25]
+    np.testing.assert_array_equal(beyond.crop_image(photo), expected)
+    np.testing.assert_array_equal(beyond.crop_labels(labels), np.where(expected[..., 0] > 0, expected[..., 0] % 10, 0))
+
+
+@pytest.mark.parametrize("scale", [0.21, 0.5, 1.37, 3.0])
+def test_what_is_at_a_photo_point_is_at_its_crop_point(scale):
+    """A smooth blob stays where the point map says, at fractional scales and offsets."""
+    center, width = np.array([141.3, 97.8]), 12 / scale
+    x, y = np.meshgrid(np.arange(300) + 0.5, np.arange(260) + 0.5)
+    blob = 255 * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * width**2))
+    photo = np.repeat(blob[..., None], 3, -1).round().astype(np.uint8)
+    alignment = Alignment(scale, 50.7 - scale * center[0], 60.2 - scale * center[1], 112, (260, 300))
+    crop = alignment.crop_image(photo)[..., 0].astype(float)
+    x, y = np.meshgrid(np.arange(112) + 0.5, np.arange(112) + 0.5)
+    found = np.array([(crop * x).sum(), (crop * y).sum()]) / crop.sum()
+    if scale > 0.3:  # else the blob reaches beyond the photo
+        np.testing.assert_allclose(found, [50.7, 60.2], atol=0.05)
+    assert np.abs(np.unravel_index(crop.argmax(), crop.shape) - np.array([59.7, 50.2])).max() < 1.6
+
+
+def test_shrinking_is_antialiased():
+    checkers = np.indices((400, 400)).sum(0)[..., None].repeat(3, -1) % 2 * np.uint8(255)
+    crop = Alignment(0.1, 0.0, 0.0, 40, (400, 400)).crop_image(checkers.astype(np.uint8))
+    assert np.abs(crop[2:-2, 2:-2].astype(int) - 127).max() < 10
+
+
+def test_align_face():
+    photo = np.random.default_rng(0).integers(0, 255, (200, 260, 3), np.uint8)
+    landmarks = landmarks_of(TEMPLATE[:, :2] * [51, -51] + [130, 100])
+    crop, alignment = align_face(photo, landmarks, toy_face_model(), size=112)
+    assert crop.shape == (112, 112, 3) and crop.dtype == np.uint8
+    np.testing.assert_array_equal(crop, photo[44:156, 74:186])
+    assert alignment.photo_size == (200, 260)
+    Image.fromarray(crop)
+
+
+@pytest.mark.parametrize(("landmarks", "message"), [(np.full((68, 2), 5.0), "one point"), (np.nan, "not finite")])
+def test_degenerate_landmarks(landmarks, message):
+    with pytest.raises(InputError, match=message):
+        fit_alignment(np.broadcast_to(landmarks, (68, 2)), TEMPLATE, photo_size=(10, 10))
+
+
+def test_not_an_alignment():
+    with pytest.raises(InputError, match="not an alignment"):
+        Alignment.from_dict({"scale": 1})

@@ -1,0 +1,270 @@
+"""A face followed through a clip: found, windowed, fitted, smoothed, written."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from jaxface.clips import frames, smoothing, track, tracking
+from jaxface.core.errors import InputError
+from jaxface.fitting import coefficient_prior, descent
+from jaxface.results import clip as clip_module
+from jaxface.results import clip_files, drawing, person_texture
+from toys.clips import detected, toy_clip
+from toys.models import toy_model
+
+SIZE = 64
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+MISSING = (4, 5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def clip(model):
+    return toy_clip(model)
+
+
+@pytest.fixture(scope="module")
+def windows(model, clip):
+    return tracking.smooth_windows(
+        clip.faces(MISSING), model, photo_size=clip.frames.shape[1:3], frame_rate=25.0, size=SIZE
+    )
+
+
+@pytest.fixture(scope="module")
+def samples(model, clip, windows):
+    patch = pytest.MonkeyPatch()
+    labels = {clip.frames[index].tobytes(): clip.labels[index] for index in range(len(clip.frames))}
+    patch.setattr(tracking, "mediapipe_labels", lambda frame, face, window: window.crop_labels(labels[frame.tobytes()]))
+    source = types.SimpleNamespace(frames=lambda: iter(clip.frames))
+    yield tracking.cut_samples(source, clip.faces(MISSING), windows, model)
+    patch.undo()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def landmarks_alone():
+    """Fits by landmarks alone: the descent takes half a minute to compile, and has tests of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(descent, "_descend", lambda model, vector, *_, **__: vector)
+    patch.setattr(descent, "_paint", lambda model, vector, *_, **__: vector)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def tracked(model, samples, windows):
+    prior = coefficient_prior(model, expression_units=False)
+    return track.track_face(model, samples, windows, prior, frame_rate=25.0)
+
+
+def test_windows_are_smooth_and_hold_the_face(clip, windows):
+    centers = np.array([window.to_photo(np.full(2, SIZE / 2)) for window in windows])
+    assert smoothing.jitter(centers) < 0.5 * smoothing.jitter(clip.landmarks.mean(1))
+    inside = np.array([window.to_crop(points) for window, points in zip(windows, clip.landmarks, strict=True)])
+    assert ((inside > 0) & (inside < SIZE)).all(-1).mean() > 0.95
+    assert len(windows) == len(clip.frames) and windows[0].photo_size == clip.frames.shape[1:3]
+
+
+def test_frames_without_a_face_have_no_sample(samples, windows, clip):
+    assert [index for index, sample in enumerate(samples) if sample is None] == list(MISSING)
+    crop = windows[0].crop_image(clip.frames[0])
+    np.testing.assert_array_equal(samples[0]["image"], crop)
+    assert samples[0]["labels"].any() and samples[0]["landmark_weights"].mean() > 0.9
+
+
+def test_track_has_one_person_and_follows_the_head(model, clip, tracked):
+    columns = track.vector_columns(model)
+    for kind in ("identity", "albedo"):
+        assert np.ptp(tracked.vectors[:, columns[kind]], axis=0).max() < 1e-5
+    assert np.isfinite(tracked.vectors).all() and (~tracked.found).nonzero()[0].tolist() == list(MISSING)
+    truth = np.degrees(clip.vectors[:, columns["angles"]])
+    angles = np.degrees(tracked.vectors[:, columns["angles"]])
+    assert np.abs(angles - truth)[tracked.found].mean() < 3
+    assert np.corrcoef(angles[:, 1], truth[:, 1])[0, 1] > 0.97
+    landmarks = track.frame_landmarks(model, tracked.vectors, tracked.windows)
+    distance = np.linalg.norm(landmarks - clip.landmarks, axis=-1)[tracked.found, 17:]  # those that do not march
+    assert distance.mean() < 1.5
+
+
+def test_smoothing_lowers_jitter_and_zero_leaves_all(model, tracked):
+    jitter = track.jitter_of(model, tracked)
+    for measure in ("landmarks_px", "angles_degrees"):
+        assert jitter["after"][measure] < 0.8 * jitter["before"][measure]
+    prior = coefficient_prior(model, expression_units=False)
+    same, weights = track.smooth_vectors(tracked.raw, tracked.found, model, prior, frame_rate=25.0, cutoff=0)
+    np.testing.assert_array_equal(same, tracked.raw)
+    assert weights[0] == 1 > weights[MISSING[0]] > 0
+
+
+def test_smoothing_does_not_lag_and_comes_nearer(model):
+    """A head that turns as a sine, with noise: the smooth angle is in step with the truth, and nearer to it."""
+    prior, random = coefficient_prior(model, expression_units=False), np.random.default_rng(0)
+    columns, times = track.vector_columns(model), np.arange(100) / 25
+    truth = np.zeros((100, 41))
+    truth[:, columns["angles"]] = 0.4 * np.sin(2 * np.pi * 0.7 * times)[:, None]
+    truth[:, columns["expression"]] = 0.5 * np.sin(2 * np.pi * 1.5 * times)[:, None]
+    noisy = truth + 0.03 * random.normal(size=truth.shape)
+    noisy[40, columns["angles"]] += 0.8  # one frame went wrong
+    smooth, weights = track.smooth_vectors(noisy, np.ones(100, bool), model, prior, frame_rate=25.0)
+    assert weights[40] < 0.05
+    for kind in ("angles", "expression"):
+        ours, theirs, noise = (array[:, columns[kind]] for array in (smooth, truth, noisy))
+        agreement = [(np.roll(ours, -shift, 0) * theirs)[8:-8].sum() for shift in range(-4, 5)]
+        assert np.argmax(agreement) == 4
+        assert np.square(ours - theirs).mean() < 0.7 * np.square(noise - theirs)[np.arange(100) != 40].mean()
+    np.testing.assert_allclose(smooth[:, columns["identity"]], noisy[:, columns["identity"]], atol=1e-6)
+
+
+def test_key_frames_are_sharp_and_frontal(samples):
+    sharp = samples[0]
+    blurred = dict(sharp, image=np.asarray(Image.fromarray(sharp["image"]).reduce(4).resize((SIZE, SIZE))))
+    turned = dict(sharp, landmarks=sharp["landmarks"].copy())
+    turned["landmarks"][30] = 0.9 * sharp["landmarks"][45] + 0.1 * sharp["landmarks"][36]
+    assert track.key_frame_score(sharp) > max(track.key_frame_score(blurred), track.key_frame_score(turned))
+
+
+def test_the_same_face_is_followed(monkeypatch):
+    """Of two faces the larger one at the start is kept, also over a frame that shows the other alone."""
+    shape = 20 * np.random.default_rng(0).uniform(size=(68, 2))
+    paths = {"large": [(20 + 4 * t, 20) for t in range(8)], "small": [(150, 90 - 3 * t) for t in range(8)]}
+    current = {}
+
+    def detect(image):
+        low, time = current["low"](image), current["time"]
+        found = []
+        for name, scale in (("large", 1.5), ("small", 1.2)):
+            points = scale * shape + paths[name][time] - low
+            hidden = name == "large" and time == 5
+            if not hidden and (points > 0).all() and (points < image.shape[1::-1]).all():
+                found.append(detected(points))
+        return found
+
+    pictures = [np.zeros((120, 200, 3), np.uint8) for _ in range(8)]
+    marks = np.indices((120, 200)).transpose(1, 2, 0)  # every pixel tells where it lies
+
+    def play():
+        for time, picture in enumerate(pictures):
+            current["time"] = time
+            picture[..., :2] = marks
+            yield picture
+
+    current["low"] = lambda image: image[0, 0, 1::-1].astype(int)
+    monkeypatch.setattr(tracking, "detect_faces", detect)
+    source = types.SimpleNamespace(frames=play, count=8, path="clip")
+    faces, size = tracking.follow_face(source)
+    assert size == (120, 200) and [face is None for face in faces] == [False] * 5 + [True] + [False] * 2
+    for time, face in enumerate(faces):
+        if face is not None:
+            np.testing.assert_allclose(face.landmarks68, 1.5 * shape + paths["large"][time])
+    monkeypatch.setattr(tracking, "detect_faces", lambda image: [])
+    with pytest.raises(InputError, match="no face"):
+        tracking.follow_face(source)
+
+
+@pytest.fixture
+def toy_video(tmp_path, monkeypatch, model, clip, samples):
+    """fit_video without MediaPipe, and with small pictures."""
+    monkeypatch.setattr(drawing, "PICTURE_SIZE", SIZE)
+    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
+    monkeypatch.setattr(person_texture, "LARGEST", 32)
+    prior = coefficient_prior(model, expression_units=False)
+    monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, prior, None))
+    monkeypatch.setattr(clip_module, "follow_face", lambda source: (clip.faces(MISSING), clip.frames.shape[1:3]))
+    monkeypatch.setattr(
+        clip_module, "smooth_windows", lambda *_, **options: tracking.smooth_windows(*_, **options, size=SIZE)
+    )
+    return clip.write(tmp_path / "clip")
+
+
+@pytest.mark.parametrize("opencv", [True, False])
+def test_results_of_a_clip(toy_video, tmp_path, model, monkeypatch, opencv):
+    if not opencv:
+        monkeypatch.setattr(clip_files, "load_opencv", lambda: None)
+    elif frames.load_opencv() is None:
+        pytest.skip("needs OpenCV")
+    report, (page,) = clip_module.fit_video(toy_video, tmp_path / "out")
+    folder = tmp_path / "out" / "clip"
+    assert (report.done, report.exit_code, page) == (1, 0, folder / "index.html")
+    film = "overlay.mp4" if opencv else "overlay.gif"
+    assert {path.name for path in folder.iterdir()} - {"angles.png"} == {
+        "index.html", "track.json", "animation.glb", film
+    }  # fmt: skip
+    record = json.loads((folder / "track.json").read_text())
+    assert record["schema"] == clip_files.SCHEMA and record["missing"] == list(MISSING)
+    assert len(record["frames"]) == 12 and record["frames"][4]["found"] is False
+    assert record["jitter"]["after"]["landmarks_px"] < record["jitter"]["before"]["landmarks_px"]
+    assert film in page.read_text() and "4, 5" in page.read_text()
+    played = list(frames.open_clip(folder / film).frames())
+    assert len(played) == 12 and played[0].shape == (140, 3 * 180, 3)
+    # The panel in the middle shows the frame with the face drawn over it: nearly the frame.
+    original = frames.read_image(toy_video / "frame0.png").astype(float)
+    assert np.abs(played[0][:, 180:360] - original).mean() < 12
+    check_animation(folder / "animation.glb", record)
+
+
+def check_animation(path, record):
+    """The GLB opens, and holds the expressions of the track, played at the clip's times."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    document, binary = json.loads(content[20 : 20 + length]), content[28 + length :]
+    (animation,) = document["animations"]
+    assert {channel["target"]["path"] for channel in animation["channels"]} == {"weights", "rotation", "translation"}
+
+    def read(accessor, width):
+        accessor = document["accessors"][accessor]
+        start = document["bufferViews"][accessor["bufferView"]].get("byteOffset", 0)
+        return np.frombuffer(binary, np.float32, accessor["count"] * width, start).reshape(accessor["count"], width)
+
+    for channel in animation["channels"]:
+        sampler = animation["samplers"][channel["sampler"]]
+        np.testing.assert_allclose(
+            read(sampler["input"], 1)[:, 0], [frame["time"] for frame in record["frames"]], atol=1e-6
+        )
+        if channel["target"]["path"] == "weights":
+            weights = read(sampler["output"], 1).reshape(12, -1)
+            np.testing.assert_allclose(weights, [frame["expression"] for frame in record["frames"]], atol=1e-5)
+    mesh = trimesh.load(path, force="mesh", process=False)
+    assert mesh.vertices.shape == (81, 3)
+
+
+def test_the_matrix_projects_into_the_frame(model, tracked, samples):
+    source = types.SimpleNamespace(path=types.SimpleNamespace(name="clip"))
+    record = clip_files.track_record(model, source, tracked, samples, settings={})
+    for frame in (0, 7):
+        entry = record["frames"][frame]
+        expression = np.array(entry["expression"])
+        shape = model.mean_shape + model.identity_basis @ record["identity"] + model.expression_basis @ expression
+        points = np.concatenate([shape, np.ones((81, 1))], axis=1) @ np.array(entry["matrix"]).T
+        points = (points[:, :2] / points[:, 2:])[model.landmarks["68"]]
+        np.testing.assert_allclose(points, entry["landmarks68"], atol=2e-2)
+
+
+def test_head_motion_is_that_of_the_clip(model, clip, tracked):
+    """Put back into one camera for all frames, the head's path is the one that the clip was drawn with."""
+    quaternions, translation = clip_files.head_motion(tracked)
+    np.testing.assert_allclose(np.linalg.norm(quaternions, axis=1), 1)
+    truth = clip.vectors[:, -3:]
+    for axis in range(2):
+        assert np.corrcoef(translation[:, axis], truth[:, axis])[0, 1] > 0.95
+    assert np.ptp(translation[:, 0]) == pytest.approx(np.ptp(truth[:, 0]), rel=0.25)
+    still = track.Track(
+        **{**vars(tracked), "vectors": np.repeat(tracked.vectors[:1], 12, 0), "windows": [tracked.windows[0]] * 12}
+    )
+    assert np.ptp(clip_files.head_motion(still)[1], axis=0).max() < 1e-6
+
+
+def test_an_occupied_folder_is_left_alone(tmp_path):
+    (tmp_path / "out" / "clip").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds other files"):
+        clip_files.clip_folder(tmp_path / "out", "clip")
+    (tmp_path / "out" / "clip" / "track.json").touch()
+    assert clip_files.clip_folder(tmp_path / "out", "clip") == tmp_path / "out" / "clip"
+    with pytest.raises(InputError, match="is a file"):
+        clip_files.clip_folder(tmp_path / "out" / "clip" / "track.json", "clip")

@@ -1,0 +1,189 @@
+"""Several photos of one person: which face is meant, what they share, what is written."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from jaxface import Camera, Coefficients
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import linear
+from jaxface.core.metrics import vertex_error_mm
+from jaxface.fitting import coefficient_prior, descent, one_person
+from jaxface.photos.alignment import Alignment
+from jaxface.photos.samples import stack_samples
+from jaxface.results import drawing, person, person_files, person_texture
+from jaxface.results.person_texture import merge_aligned
+from toys.clips import toy_clip
+from toys.models import toy_model
+
+SIZE = 64
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def prior(model):
+    return coefficient_prior(model, expression_units=False)
+
+
+@pytest.fixture(scope="module")
+def views(model):
+    """Crops of one toy person who turns, and the truth; the landmarks are noisy."""
+    clip = toy_clip(model, count=12, noise=1.5)
+    found = []
+    for frame, labels, landmarks in zip(clip.frames, clip.labels, clip.landmarks, strict=True):
+        alignment = Alignment(0.5, -15.0, -2.0, SIZE, frame.shape[:2])
+        sample = {
+            "image": alignment.crop_image(frame),
+            "labels": alignment.crop_labels(labels),
+            "landmarks": alignment.to_crop(landmarks).astype(np.float32),
+            "landmark_weights": np.ones(68, np.float32),
+        }
+        found.append((sample, alignment, None))
+    return clip, found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def landmarks_alone():
+    """Fits by landmarks alone: the descent takes half a minute to compile, and has tests of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(descent, "_descend", lambda model, vector, *_, **__: vector)
+    patch.setattr(descent, "_paint", lambda model, vector, *_, **__: vector)
+    yield
+    patch.undo()
+
+
+def identity_error(model, vectors, truth):
+    neutral, wanted = (linear(model.mean_shape, model.identity_basis, rows[:, :3]) for rows in (vectors, truth))
+    return np.asarray(vertex_error_mm(neutral, wanted, align="similarity"))
+
+
+def test_sharing_helps(model, prior, views):
+    """The identity from several noisy views is nearer to the truth than that from one, on average."""
+    clip, found = views
+    samples = [sample for sample, _, _ in found]
+    vectors = person.fit_photos_of_person(model, samples, range(8), prior)
+    camera = Camera().resized(SIZE)
+    single = np.asarray(descent.fit_faces(model, stack_samples(samples[:8]), camera, prior))
+    assert np.ptp(vectors[:, :3], axis=0).max() < 1e-6 < np.ptp(single[:, :3], axis=0).max()
+    joint, alone = (identity_error(model, rows[:8], clip.vectors[:8]) for rows in (vectors, single))
+    assert joint.max() < 0.8 * alone.mean()
+    # Photos that were not in the joint fit have the same person and a pose of their own.
+    angles = np.degrees(Coefficients.from_vector(vectors, model).angles - clip.vectors[:, 8:11])
+    assert np.abs(angles[8:]).mean() < 6
+
+
+def test_padding_does_not_count(model, prior, views, monkeypatch):
+    _, found = views
+    batch = stack_samples([sample for sample, _, _ in found[:7]])
+    camera = Camera().resized(SIZE)
+    vectors = one_person.fit_same_person(model, batch, camera, prior)
+    assert vectors.shape[0] == 7
+
+    def fill_otherwise(batch, count):
+        return {name: np.concatenate([values, values[: count - len(values)]]) for name, values in batch.items()}
+
+    monkeypatch.setattr(one_person, "_filled_up", fill_otherwise)
+    np.testing.assert_allclose(one_person.fit_same_person(model, batch, camera, prior), vectors, atol=1e-4)
+    with pytest.raises(ValueError, match="at most 8"):
+        one_person.fit_known_person(model, {"labels": np.zeros((9, 2, 2))}, np.zeros(41, np.float32), camera, prior)
+
+
+def test_the_face_that_the_photos_share_is_chosen():
+    random = np.random.default_rng(0)
+    anna, bert = random.normal(size=(2, 16))
+
+    def near(who):
+        return who + 0.1 * random.normal(size=16)
+
+    photos = [[near(bert), near(anna)], [near(anna)], [near(bert), near(anna), near(bert)], [near(anna)]]
+    chosen, distances = person.choose_by_features([np.stack(faces) for faces in photos])
+    assert chosen == [1, 0, 1, 0] and distances.max() < 1
+    # No photo shows a single face: the largest decide.
+    groups = [[near(anna), near(bert)], [near(anna), near(bert)], [near(bert), near(anna)]]
+    assert person.choose_by_features([np.stack(faces) for faces in groups])[0] == [0, 0, 1]
+    chosen, distances = person.choose_by_features([np.stack([anna, bert])])
+    assert chosen == [0] and distances.tolist() == [0]
+    _, distances = person.choose_by_features([near(anna)[None], near(anna)[None], near(bert)[None]])
+    assert distances.argmax() == 2
+
+
+def test_joint_photos_are_the_finest(views):
+    _, found = views
+    sample = found[0][0]
+    chosen = [(sample, Alignment(scale, 0.0, 0.0, SIZE, (100, 100)), None) for scale in (4.0, 1.5, 0.5, 2.0)]
+    assert person.joint_photos(chosen) == [2, 1, 3, 0]
+    assert len(person.joint_photos(chosen * 9)) == person.JOINT
+
+
+@pytest.fixture
+def toy_photos(tmp_path, monkeypatch, model, prior, views):
+    """A folder of photos whose faces are told by their pixels, without MediaPipe; pictures are small."""
+    clip, found = views
+    monkeypatch.setattr(drawing, "PICTURE_SIZE", SIZE)
+    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
+    monkeypatch.setattr(person_texture, "LARGEST", 32)
+    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None))
+    faces = {frame.tobytes(): one for frame, one in zip(clip.frames, found, strict=True)}
+
+    def find(image, model):
+        if image.tobytes() not in faces:
+            raise InputError("no face found")
+        return [faces[image.tobytes()]] * 2
+
+    monkeypatch.setattr(person, "preprocess_photo", find)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, frame in zip(("a", "b", "person"), clip.frames[::3], strict=False):
+        Image.fromarray(frame).save(folder / f"{name}.png")
+    Image.new("RGB", (120, 112)).save(folder / "dark.png")
+    (folder / "empty.png").touch()
+    return folder
+
+
+def test_results_of_a_person(toy_photos, tmp_path, model):
+    out = tmp_path / "out"
+    report, pages = person.fit_person([toy_photos], out)
+    assert (report.done, len(report.failures), report.exit_code) == (3, 2, 1)
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a", "b", "person", "person_2"]
+    assert [page.parent.name for page in pages] == ["a", "b", "person_2", "out"]
+    assert all(page.is_file() for page in pages)
+    written = {path.name for path in (out / "person").iterdir()}
+    assert written == {"mesh.obj", "mesh.mtl", "texture.png", "mesh.glb", "preview.png", "person.json"}
+    record = json.loads((out / "person" / "person.json").read_text())
+    assert record["schema"] == person_files.SCHEMA and len(record["identity"]) == 3
+    assert {photo["file"]: (photo["folder"], photo["role"], photo["faces"]) for photo in record["photos"]} == {
+        "a.png": ("a", "joint", 2), "b.png": ("b", "joint", 2), "person.png": ("person_2", "joint", 2)
+    }  # fmt: skip
+    for name in ("a", "b", "person_2"):
+        own = json.loads((out / name / "face_0" / "coefficients.json").read_text())
+        np.testing.assert_allclose(own["coefficients"]["identity"], record["identity"], atol=1e-5)
+    mesh = trimesh.load(out / "person" / "mesh.obj", process=False)
+    neutral = 100 * np.asarray(linear(model.mean_shape, model.identity_basis, np.array(record["identity"])))
+    np.testing.assert_allclose(mesh.vertices, neutral, atol=1e-3)
+
+
+def test_no_photo_of_a_person_is_a_failure(tmp_path, monkeypatch, model, prior):
+    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None))
+    report, pages = person.fit_person([tmp_path / "none.jpg"], tmp_path / "out")
+    assert (report.exit_code, pages) == (2, []) and not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        person.fit_person([tmp_path / "none.jpg"], tmp_path / "file")
+    (tmp_path / "person").mkdir()
+    with pytest.raises(InputError, match="holds other files"):
+        person.fit_person([tmp_path / "none.jpg"], tmp_path)
+
+
+def test_textures_of_several_sizes_are_merged():
+    small, large = np.full((32, 32, 3), 0.4), np.full((64, 64, 3), 0.4)
+    merged = merge_aligned([(small, np.ones((32, 32))), (large, np.ones((64, 64)))])
+    assert merged.shape == (64, 64, 3) and merged.dtype == np.uint8
+    np.testing.assert_allclose(merged, 102, atol=1)

@@ -1,0 +1,416 @@
+"""The loop over photos: what it writes, what it says of bad photos, how it ends, and how it goes on."""
+
+import gc
+import html.parser
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.files import command_line
+from jaxface.fitting.solver import batch_sizes
+from jaxface.photos.alignment import Alignment
+from jaxface.results import drawing, photo_queue, photos
+from jaxface.results.photo_queue import grouped
+from toys import photos as toys
+from toys.models import toy_model
+from toys.training import toy_batch
+
+
+@pytest.fixture
+def model():
+    return toy_model()
+
+
+@pytest.fixture
+def toy_photos(tmp_path, monkeypatch, model):
+    """Photos in which every bright pixel row is a face, found without MediaPipe; pictures are small."""
+    monkeypatch.setattr(drawing, "PICTURE_SIZE", 64)
+    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
+    batch = toy_batch(model, 2, 224)
+
+    def find(image, model):
+        if image.max() == 0:
+            raise InputError("no face found")
+        sample = {name: values[0] for name, values in batch.items()}
+        alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=image.shape[:2])
+        return [(sample, alignment, None)] * 2
+
+    monkeypatch.setattr(photos, "preprocess_photo", find)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (120, 112), (90, 80, 70)).save(folder / "a.png")
+    Image.new("RGB", (120, 112), (90, 80, 70)).save(folder / "a.jpg")
+    Image.new("RGB", (120, 112)).save(folder / "dark.png")
+    (folder / "empty.png").touch()
+    return folder
+
+
+def mean_faces(model):
+    return lambda samples, initial: np.zeros((len(samples), vector_size(model)), np.float32)
+
+
+def process(folder, out, model, **options):
+    options = {"solve": mean_faces(model), "description": "test", "settings": {"method": "none"}} | options
+    return photos.process_photos([folder], out, model, **options)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, model, capsys):
+    out = tmp_path / "out"
+    report, pages = process(toy_photos, out, model)
+    assert (report.done, len(report.failures), report.exit_code) == (2, 2, 1)
+    assert all(name in " ".join(report.failures) for name in ("dark.png", "empty.png"))
+    there = sorted(path.name for path in out.iterdir())
+    assert there == ["a", "a_2", "contact_sheet.png", "index.html", "summary.json"]
+    assert pages == [out / "a" / "index.html", out / "a_2" / "index.html", out / "index.html"]
+    files = {"face_0", "face_1", "index.html", "photo_overlay.png", "done.json"}
+    assert files <= {path.name for path in pages[0].parent.iterdir()}
+    assert "settings" not in capsys.readouterr().out
+    assert command_line.close(report, pages) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 photos done, 2 failed" and lines[-1] == str(pages[-1])
+    assert all(any(name in line for line in lines) for name in ("dark.png: no face", "empty.png: the file is empty"))
+
+
+def test_largest_face_alone(toy_photos, tmp_path, model, stand_ins):
+    process(toy_photos, tmp_path / "out", model, faces="largest")
+    assert not (tmp_path / "out" / "a" / "face_1").exists()
+
+
+def test_an_encoders_answer_is_the_result_or_the_start(hundred_files, tmp_path, model, stand_ins):
+    seen = []
+
+    def predict(photo, found):
+        return np.full((len(found), 4), photo.shape[0], np.float32)
+
+    def solve(samples, initial):
+        seen.append(initial)
+        return initial + 1
+
+    process(hundred_files, tmp_path / "predicted", model, predict=predict, solve=None)
+    assert "64., 64." in (tmp_path / "predicted" / "good_00" / "index.html").read_text()
+    process(hundred_files, tmp_path / "fitted", model, predict=predict, solve=solve)
+    assert "65., 65." in (tmp_path / "fitted" / "good_00" / "index.html").read_text()
+    assert {initial.shape for initial in seen} == {(16, 4), (1, 4)}
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Detector and writer that take no time."""
+    monkeypatch.setattr(photos, "preprocess_photo", toys.find_faces)
+    monkeypatch.setattr(photos, "write_photo", toys.write_photo)
+
+
+@pytest.fixture(scope="module")
+def hundred_files(tmp_path_factory):
+    return toys.make_folder(tmp_path_factory.mktemp("hundred") / "photos")
+
+
+@pytest.fixture(scope="module")
+def expected(hundred_files, tmp_path_factory):
+    """The report, and the files, of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("expected") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photos, "preprocess_photo", toys.find_faces)
+        patch.setattr(photos, "write_photo", toys.write_photo)
+        report, pages = toys.process(hundred_files, out)
+    return report, pages, tree(out)
+
+
+def test_a_hundred_files_thirty_of_them_bad(expected, hundred_files):
+    report, pages, files = expected
+    assert (report.done, len(report.failures), report.exit_code) == (toys.GOOD, toys.BAD, 1)
+    summary = json.loads(files["summary.json"])
+    assert (len(summary["done"]), summary["skipped"], len(summary["failed"])) == (toys.GOOD, [], toys.BAD)
+    reasons = {Path(item["photo"]).name: item["reason"] for item in summary["failed"]}
+    assert len(reasons) == toys.BAD and all(reasons.values()) and not any("unexpected" in r for r in reasons.values())
+    for name, words in {
+        "empty.jpg": "0 bytes", "cut.png": "cut short", "text.jpg": "not a picture", "bomb.png": "million pixels",
+        "two_pixels.png": "2 x 1", "black.gif": "no face", "folder.jpg": "is a folder", "phone.heic": "save it as JPEG",
+        "pipe.jpg": "not a regular file", "dangling.jpg": "no such file",
+    }.items():  # fmt: skip
+        assert words in reasons[name], name
+    folders = {name.split("/")[0] for name in files if "/" in name}
+    assert folders == {item["folder"] for item in summary["done"]} and len(folders) == toys.GOOD
+    assert {"good_00", "good_00_2", "animated"} <= folders
+    assert len(pages) == toys.GOOD + 1
+
+
+def test_the_overview_shows_every_face_and_every_failure(expected):
+    files = expected[2]
+    page = files["index.html"].decode()
+    links: list[str] = []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: links.extend(v for k, v in attributes if k in ("href", "src"))
+    parser.feed(page)
+    assert len(links) == 2 * toys.GOOD + 1 and set(links) - {"#failed"} <= files.keys()  # nothing from elsewhere
+    assert "http" not in page and "<script" not in page
+    assert "bomb.png" in page and "million pixels" in page and "Part IoU 0.50" in page
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 7])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
+    stop_at, expected, hundred_files, tmp_path, stand_ins, capsys
+):
+    calls = []
+
+    def interrupted(samples, initial):
+        calls.append(len(samples))
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return toys.solve(samples, initial)
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        toys.process(hundred_files, out, interrupted)
+    done = {1: 0, 3: 32, 7: 66}[stop_at]
+    assert len(list(out.iterdir())) == done  # whole folders alone, not even hidden ones
+    assert "goes on from here" in capsys.readouterr().err
+    report, _ = toys.process(hundred_files, out)
+    assert (report.done, report.skipped, len(report.failures)) == (toys.GOOD - done, done, toys.BAD)
+    files = tree(out)
+    assert {**files, "summary.json": b""} == {**expected[2], "summary.json": b""}
+
+
+def test_what_is_done_is_skipped_and_what_failed_is_named_again(hundred_files, tmp_path, stand_ins, expected):
+    out = tmp_path / "out"
+    toys.process(hundred_files, out)
+    before = tree(out)
+    report, pages = toys.process(hundred_files, out, solve=lambda *_: pytest.fail("solved again"))
+    assert (report.done, report.skipped, report.exit_code) == (0, toys.GOOD, 1)
+    assert report.reasons.keys() == expected[0].reasons.keys() and len(pages) == toys.GOOD + 1
+    assert {**tree(out), "summary.json": b""} == {**before, "summary.json": b""}
+
+
+def test_other_settings_or_another_version_or_overwrite_make_results_anew(tmp_path, stand_ins, monkeypatch):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    Image.new("RGB", (20, 20), (9, 80, 70)).save(folder / "a.png")
+
+    def done(**options):
+        report, _ = toys.process(folder, out, **options)
+        return report.done, report.skipped
+
+    assert done() == (1, 0) and done() == (0, 1)
+    assert done(settings={"model": "other"}) == (1, 0) and done() == (1, 0)
+    assert done(faces="largest") == (1, 0) and done(faces="largest") == (0, 1)
+    assert done(faces="largest", overwrite=True) == (1, 0)
+    monkeypatch.setattr(photos.jaxface, "__version__", "0.0")
+    assert done(faces="largest") == (1, 0)
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a"]
+
+
+def test_two_photos_never_share_a_folder(tmp_path, stand_ins):
+    paths, out = [tmp_path / "one" / "x.png", tmp_path / "two" / "x.png"], tmp_path / "out"
+    for index, path in enumerate(paths):
+        path.parent.mkdir()
+        Image.new("RGB", (20, 20), (50 + index, 80, 70)).save(path)
+        photos.process_photos([path], out, None, solve=toys.solve, description="test", settings={})
+    assert sorted(path.parent.name for path in out.glob("*/done.json")) == ["x", "x_2"]
+    assert "<h1>2 faces</h1>" in (out / "index.html").read_text()  # of this run and the one before
+    (out / "y").mkdir()  # of someone else
+    (out / "y" / "notes.txt").touch()
+    paths[0].rename(tmp_path / "y.png")
+    photos.process_photos([tmp_path / "y.png"], out, None, solve=toys.solve, description="test", settings={})
+    assert (out / "y_2" / "done.json").is_file() and (out / "y" / "notes.txt").is_file()
+
+
+def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(hundred_files, tmp_path):
+    """A real signal to a real process whose second batch would take ten minutes."""
+    out = tmp_path / "out"
+    program = Path(toys.__file__)
+    environment = {**os.environ, "PYTHONPATH": str(program.parents[1])}
+    with subprocess.Popen(
+        [sys.executable, program, hundred_files, out],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "solving\n"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "interrupted"
+    assert len(list(out.iterdir())) == 16 and all((path / "done.json").is_file() for path in out.iterdir())
+
+
+def test_nothing_half_written_stays(toy_photos, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(photos, "write_photo", lambda folder, *_, **__: (folder / "x").touch() or 1 / 0)
+    report, pages = process(toy_photos, tmp_path / "out", model)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+    assert (report.done, pages, report.exit_code) == (0, [], 2)
+    assert "unexpected ZeroDivisionError" in report.failures[-1] and "photos.py, line" in report.failures[-1]
+
+
+def test_an_error_in_the_solver_spares_the_other_batches(hundred_files, tmp_path, stand_ins):
+    def solve(samples, initial):
+        if len(samples) == 16:
+            raise MemoryError("too much")
+        return toys.solve(samples, initial)
+
+    report, _ = toys.process(hundred_files, tmp_path / "out", solve)
+    assert (report.done, len(report.failures)) == (toys.GOOD - 64, toys.BAD + 64)
+    assert sum("unexpected MemoryError (too much)" in reason for reason in report.reasons.values()) == 64
+
+
+def test_a_missing_dependency_ends_the_job(hundred_files, tmp_path, monkeypatch):
+    def find(image, model):
+        raise MissingDependencyError("install it")
+
+    monkeypatch.setattr(photos, "preprocess_photo", find)
+    with pytest.raises(MissingDependencyError, match="install it"):
+        toys.process(hundred_files, tmp_path / "out")
+
+
+def test_vectors_that_are_not_numbers_are_no_result(hundred_files, tmp_path, stand_ins):
+    report, _ = photos.process_photos(
+        [hundred_files / "animated.gif"],
+        tmp_path / "out",
+        None,
+        solve=lambda samples, initial: np.full((len(samples), 4), np.nan),
+        description="test",
+        settings={},
+    )
+    assert report.exit_code == 2 and "not finite" in report.failures[0]
+
+
+def test_a_photo_that_changes_meanwhile_is_reported(tmp_path, stand_ins):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (20, 20), (50, 80, 70)).save(path)
+
+    def solve(samples, initial):
+        Image.new("RGB", (20, 20), (51, 80, 70)).save(path)
+        return toys.solve(samples, initial)
+
+    report, _ = photos.process_photos([path], tmp_path / "out", None, solve=solve, description="test", settings={})
+    assert "changed while" in report.failures[0]
+
+
+def test_out_may_not_be_a_file(toy_photos, tmp_path, model):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match="is a file"):
+        process(toy_photos, tmp_path / "out", model)
+    with pytest.raises(InputError, match="cannot make the folder"):
+        process(toy_photos, tmp_path / "out" / "deeper", model)
+
+
+def test_only_missing_photos_is_a_failure(tmp_path, model):
+    report, pages = process(tmp_path / "none.jpg", tmp_path / "out", model)
+    assert (report.exit_code, pages) == (2, [])
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == {
+        "done": [],
+        "skipped": [],
+        "failed": [{"photo": str(tmp_path / "none.jpg"), "reason": "no such file or folder"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (0, []), (1, [1]), (2, [1, 1]), (10, [1] * 10), (11, [16]), (16, [16]), (17, [16, 1]), (26, [16] + [1] * 10),
+        (27, [16, 16]), (70, [16] * 4 + [1] * 6),
+    ],
+)  # fmt: skip
+def test_batch_sizes(count, sizes):
+    assert batch_sizes(count) == sizes
+
+
+@pytest.mark.parametrize(
+    ("faces", "groups"),
+    [
+        ([], []),
+        ([1], [[1]]),
+        ([1] * 10, [[1]] * 10),
+        ([1] * 11, [[1] * 11]),
+        ([1] * 16, [[1] * 16]),
+        ([1] * 18, [[1] * 16, [1], [1]]),
+        ([10, 7, 4], [[10], [7, 4]]),
+        ([7, 4, 7, 40, 1], [[7, 4], [7], [40], [1]]),  # a photo stays whole
+    ],
+)
+def test_groups_of_photos(faces, groups):
+    """Written down by hand. Up to ten left over: one by one."""
+    photos_of = grouped(iter([types.SimpleNamespace(found=range(count)) for count in faces]))
+    result = [[len(photo.found) for photo in group] for group in photos_of]
+    assert result == groups
+
+
+def test_what_waits_does_not_grow_with_the_number_of_photos(hundred_files, tmp_path, stand_ins, monkeypatch):
+    for name in ("_READ_AHEAD", "_WRITE_BEHIND", "TOGETHER", "ALONE"):
+        monkeypatch.setattr(photo_queue, name, 2)
+    counts, written = [], []
+
+    def waiting():
+        gc.collect()
+        return sum(isinstance(one, photo_queue.FoundPhoto) for one in gc.get_objects())
+
+    def write(*arguments, **options):
+        written.append(1)
+        if len(written) % 10 == 0:
+            time.sleep(0.1)  # what can run ahead, does
+            counts.append(waiting() - before)
+        return toys.write_photo(*arguments, **options)
+
+    monkeypatch.setattr(photos, "write_photo", write)
+    before = waiting()  # of tests that ran earlier
+    toys.process(hundred_files, tmp_path / "out")
+    assert len(counts) == 7 and min(counts) >= 1 and max(counts) <= 12
+
+
+def test_without_the_photos_light_it_is_another_result(hundred_files, tmp_path, stand_ins):
+    path, out = hundred_files / "animated.gif", tmp_path / "out"
+    options = {"solve": toys.solve, "description": "test", "settings": {}}
+    for delight, done in ((False, 1), (True, 1), (True, 0)):
+        report, pages = photos.process_photos([path], out, None, delight=delight, **options)
+        assert (report.done, report.skipped) == (done, 1 - done)
+        assert f"delight={delight}" in pages[0].read_text()
+
+
+def test_the_bar_counts_what_was_done_before(hundred_files, tmp_path, stand_ins, monkeypatch):
+    seen = []
+
+    def bar(total, **options):
+        seen.append((total, options["initial"]))
+        return real(total, **options)
+
+    real = photos.progress_bar
+    monkeypatch.setattr(photos, "progress_bar", bar)
+    path = hundred_files / "animated.gif"
+    for _ in range(2):
+        photos.process_photos([path], tmp_path / "out", None, solve=toys.solve, description="test", settings={})
+    assert seen == [(1, 0), (1, 1)]
+
+
+def test_compiled_code_is_kept_where_the_user_wants_it(tmp_path, monkeypatch):
+    before, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
+        command_line.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == before
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == seconds
+        monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        command_line.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxface")
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
