@@ -13,8 +13,6 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
 from jaxface.core.parts import BACKGROUND
 from jaxface.files.images import read_image
-from jaxface.models.native import expression_names
-from jaxface.models.registry import BUILT_IN
 from jaxface.render import label_map, label_triangles, rasterize, vertex_visibility
 from jaxface.results.demo import portrait_paths
 from jaxface.synthetic.portraits import draw_scenes
@@ -73,11 +71,10 @@ def renders(model: FaceModel, *, count: int, seed: int) -> list[Photo]:
     """
     labels_of_triangles = jnp.asarray(label_triangles(model.parts, model.triangles))
     model = jax.tree.map(jnp.asarray, model)
-    names = expression_names(BUILT_IN[model.name])
     photos = []
     for start in range(0, count, BLOCK):
         keys = jax.vmap(jax.random.key)(1_000_003 * seed + start + jnp.arange(BLOCK))
-        drawn = jax.tree.map(np.asarray, _draw(keys, model, labels_of_triangles, names))
+        drawn = jax.tree.map(np.asarray, _draw(keys, model, labels_of_triangles))
         for i in range(min(BLOCK, count - start)):
             photos.append(
                 Photo(
@@ -94,10 +91,10 @@ def renders(model: FaceModel, *, count: int, seed: int) -> list[Photo]:
     return photos
 
 
-@jax.jit(static_argnames="names")
-def _draw(keys, model, labels_of_triangles, names) -> dict[str, Array]:
+@jax.jit
+def _draw(keys, model, labels_of_triangles) -> dict[str, Array]:
     keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
-    coefficients = random_coefficients(keys[0], model, expression_names=names)
+    coefficients = random_coefficients(keys[0], model)
 
     def draw_one(key, scene_key, coefficients):
         numbers = jax.random.uniform(key, (5,))

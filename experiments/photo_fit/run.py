@@ -96,7 +96,7 @@ def exact(model: jaxface.FaceModel, photos: Sequence[Photo]) -> list[Case]:
 
 def fit(model, cases: Sequence[Case], recognizer, weights: FitWeights, *, steps: int, label: str) -> np.ndarray:
     """Fits all cases in batches of one size; [N, K]."""
-    prior = coefficient_prior(model, expression_units=True)
+    prior = coefficient_prior(model)
     size = min(BATCH, len(cases))
     vectors = []
     for start in progress.progress(range(0, len(cases), size), description=label, unit="batch"):

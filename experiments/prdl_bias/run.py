@@ -31,8 +31,6 @@ from jaxface.files import atomic, command_line
 from jaxface.fitting import FitWeights, coefficient_prior
 from jaxface.fitting.descent import RATES
 from jaxface.losses import prdl
-from jaxface.models.native import expression_names
-from jaxface.models.registry import BUILT_IN
 from jaxface.render import (
     coarse_visibility,
     label_triangles,
@@ -70,7 +68,7 @@ def random_faces(model, yaw: float, count: int, *, seed: int = 0) -> jaxface.Coe
 @functools.partial(jax.jit, static_argnames=("count", "seed"))
 def _random_faces(model, yaw, count: int, seed: int):
     keys = jax.random.split(jax.random.key(seed), count)
-    coefficients = random_coefficients(keys, model, expression_names=expression_names(BUILT_IN["anny"]))
+    coefficients = random_coefficients(keys, model)
     sides = jnp.where(jnp.arange(count) % 2 == 0, 1.0, -1.0)
     coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(sides * yaw / DEGREES))
     scale = jnp.exp(0.05 * jax.random.normal(jax.random.key(seed + 1), (count,)))
@@ -249,7 +247,7 @@ def descend(faces: Faces, form: str, steps: int, progress: tqdm):
         [B] PRDL at the truth and in the end, px^2; [B] errors of the vertices in mm and of the image points in px.
     """
     model, truth = faces.model, faces.coefficients.to_vector()
-    prior = coefficient_prior(model, expression_units=True)
+    prior = coefficient_prior(model)
     rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
     vector, state, losses = truth, _optimizer(steps).init(truth), []
     for step in range(steps + 1):

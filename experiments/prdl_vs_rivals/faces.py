@@ -14,8 +14,6 @@ from jaxface.core.coefficients import Coefficients, vector_size, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
 from jaxface.files.images import read_image
-from jaxface.models.native import expression_names
-from jaxface.models.registry import BUILT_IN
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.render import label_triangles, render_labels
 from jaxface.results.demo import portrait_paths
@@ -81,7 +79,7 @@ def synthetic_faces(model: FaceModel, *, count: int, seed: int, size: int, large
         largest_yaw: in degrees.
     """
     random = np.random.default_rng(seed)
-    units = expression_names(BUILT_IN[model.name])
+    units = model.expression_names
     kinds = [EXTREME[i % len(EXTREME)] for i in range(count)]
     angles = np.deg2rad(random.uniform(-1, 1, (count, 3)) * np.array([[PITCH, largest_yaw, ROLL]]))
     coefficients = Coefficients.zeros(model, count).replace(

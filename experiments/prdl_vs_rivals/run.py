@@ -44,7 +44,7 @@ class Experiment:
         """Draws the faces and finds the portraits."""
         self.settings = settings
         self.model = jax.tree.map(jnp.asarray, jaxface.load_face_model("anny"))
-        self.prior = coefficient_prior(self.model, expression_units=True)
+        self.prior = coefficient_prior(self.model)
         size = settings.size
         self.tuning = synthetic_faces(self.model, count=settings.tuning_faces, seed=1, size=size)
         self.test = join(

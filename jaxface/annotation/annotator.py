@@ -39,7 +39,7 @@ from jaxface.files import visualize
 from jaxface.files.atomic import atomic_write
 from jaxface.files.progress import progress
 from jaxface.models.native import write_face_model
-from jaxface.models.registry import load_with_names
+from jaxface.models.registry import load_face_model
 from jaxface.photos.detection import DetectedFace, detect_faces
 from jaxface.photos.parsing import LabelFolder, Parser, create_parser, whole_picture
 from jaxface.render import label_triangles
@@ -272,9 +272,9 @@ def render_views(model: str | os.PathLike, folder: str | os.PathLike, *, views: 
     Raises:
         InputError: when the model or the folder cannot be used.
     """
-    face_model, names = load_with_names(model)
+    face_model = load_face_model(model)
     box = face_box(face_model, size=SIZE)
-    vectors = random_views(face_model, views, seed=seed, box=box, expression_names=names)
+    vectors = random_views(face_model, views, seed=seed, box=box)
     write_pictures(Path(folder), face_model, vectors, box, size=SIZE)
     return len(vectors)
 
@@ -316,7 +316,7 @@ def annotate_file(
         MissingDependencyError: when MediaPipe is needed and not installed.
     """
     out = Path(out)
-    face_model, names = load_with_names(model)
+    face_model = load_face_model(model)
     by_hand = read_edits(Path(edits), face_model) if edits is not None else {}
     label_parser = create_parser(parser, weights=parser_weights, labels=labels, label_folder=label_folder)
     start = time.perf_counter()
@@ -325,7 +325,7 @@ def annotate_file(
     else:
         detect_faces(np.zeros((64, 64, 3), np.uint8))  # says at once if MediaPipe is missing
         box = face_box(face_model, size=SIZE)
-        vectors = random_views(face_model, views, seed=seed, box=box, expression_names=names)
+        vectors = random_views(face_model, views, seed=seed, box=box)
     annotation = annotate_model(face_model, vectors, box, label_parser, size=SIZE)
     settings = {
         "model": face_model.name,
@@ -343,6 +343,6 @@ def annotate_file(
         partial.write_text(json.dumps(report, indent=2) + "\n")
     if save_model is not None:
         completed = annotated_model(face_model, parts, landmarks, contours)
-        write_face_model(completed, Path(save_model), expression_names=names)
+        write_face_model(completed, Path(save_model))
     write_annotation(out, parts, landmarks, contours)
     return report

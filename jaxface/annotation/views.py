@@ -5,7 +5,7 @@ What a face parser says of such a picture can be carried back to the mesh (3DDFA
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -80,25 +80,23 @@ def random_views(
     *,
     seed: int,
     box: Float[np.ndarray, "2 3"] | None = None,
-    expression_names: Sequence[str] = (),
 ) -> Float[np.ndarray, "N K"]:
     """Coefficient vectors of random faces turned about the middle of a box; the first is the mean face, frontal.
 
-    View i follows from (seed, i) alone.
+    View i follows from (seed, i) alone. Expressions without names are a few positive coefficients, since many bases are
+    one-sided.
 
     Args:
         model: the face model; needs neither parts nor landmarks.
         count: number N of views.
         seed: of the random numbers.
         box: lowest and highest coordinates of what to show, in model units; the whole mesh if None.
-        expression_names: ARKit name of each linear expression coefficient; without names a few coefficients are made
-            positive, since many bases are one-sided.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(count))
     middle = (mesh_box(model) if box is None else box).mean(0).astype(np.float32)
     sizes = vector_sizes(model)
     units = model.expression_basis.shape[-1]
-    vectors = np.array(_random_vectors(keys, middle, sizes, units, tuple(expression_names)))
+    vectors = np.array(_random_vectors(keys, middle, sizes, units, model.expression_names))
     vectors[:1, : sum(sizes[:4])] = 0.0
     vectors[:1, -3:] = -middle
     return vectors

@@ -12,6 +12,10 @@ from jaxtyping import Array, Float, Integer
 
 from jaxface.core.skinning import Skinning, turn_joints
 
+STANDARD_NORMAL = (-3.0, 3.0)
+"""Bounds of coefficients in standard deviations."""
+ARTIST_UNITS = (0.0, 1.0)
+"""Bounds of coefficients that are shares of an artist's unit."""
 PLAIN_SKIN = (0.8, 0.62, 0.53)
 """Albedo of the skin for models that come without colours."""
 
@@ -42,6 +46,10 @@ class FaceModel:
         skinning: joints such as the jaw, whose angles then follow the Ke linear expression coefficients; None if all of
             the expression is linear.
         name: for messages and checkpoints; static.
+        expression_names: of the linear expression coefficients, such as ARKit's "jawOpen"; empty if they have none.
+            Static, as the next.
+        expression_bounds: between which values faces look human: (0, 1) where a coefficient is the share of an artist's
+            unit, (-3, 3) where it is a standard normal number.
     """
 
     mean_shape: Float[Array | np.ndarray, "V 3"]
@@ -57,6 +65,19 @@ class FaceModel:
     mirror: Integer[Array | np.ndarray, "V"] | None = None
     skinning: Skinning | None = None
     name: str = dataclasses.field(default="", metadata={"static": True})
+    expression_names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+    expression_bounds: tuple[float, float] = dataclasses.field(default=STANDARD_NORMAL, metadata={"static": True})
+
+    @property
+    def has_expression_units(self) -> bool:
+        """Whether an expression coefficient is the share of an artist's unit, which has no opposite."""
+        return self.expression_bounds[0] >= 0
+
+    @property
+    def expression_labels(self) -> tuple[str, ...]:
+        """A name for each linear expression coefficient: its own, or "expression_0" and so on."""
+        count = self.expression_basis.shape[-1]
+        return self.expression_names or tuple(f"expression_{index}" for index in range(count))
 
 
 def linear(

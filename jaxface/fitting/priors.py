@@ -27,17 +27,16 @@ class Prior:
     upper: Float[Array | np.ndarray, "K"]
 
 
-def coefficient_prior(model: FaceModel, *, expression_units: bool) -> Prior:
+def coefficient_prior(model: FaceModel) -> Prior:
     """The prior of `model`'s coefficient vectors.
 
-    Args:
-        model: the face model.
-        expression_units: True where an expression coefficient is the share of an artist's unit such as "jawOpen", 0 for
-            none and 1 for all of it; False where it is a standard normal number like the others.
+    An expression coefficient that is the share of an artist's unit such as "jawOpen" is mostly small, and may go a
+    tenth beyond its bounds.
     """
+    low, high = model.expression_bounds
     ranges = {
         "identity": (1.0, -3.0, 3.0),
-        "expression": (0.35, -0.1, 1.1) if expression_units else (1.0, -3.0, 3.0),
+        "expression": (0.35 * high, low - 0.1, high + 0.1) if model.has_expression_units else (1.0, low, high),
         "albedo": (1.0, -3.0, 3.0),
         "angles": (np.inf, -np.pi, np.pi),
         "light": (np.inf, -np.inf, np.inf),

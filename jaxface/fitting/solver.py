@@ -29,9 +29,6 @@ Predict = Callable[[UInt8[np.ndarray, "H W 3"], Found], Float[np.ndarray, "N K"]
 
 Solve = Callable[[Sequence[Sample], Float[np.ndarray, "N K"] | None], Float[np.ndarray, "N K"]]
 
-EXPRESSION_UNITS = ("anny", "ict", "ict_narrow", "FaceVerse v2", "FaceVerse v3")
-"""Face models whose expression coefficients are shares of an artist's units, 0 to 1."""
-
 
 def fit_solver(
     model: FaceModel, predict: Predict | None = None, *, recognition: str | os.PathLike = "auto"
@@ -60,7 +57,7 @@ def _sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> Solve
     if "68" not in model.landmarks:
         raise InputError(f"the face model {model.name!r} has no 68 landmarks, which the fit needs")
     require_parts(model, "the fit")
-    prior = coefficient_prior(model, expression_units=model.name in EXPRESSION_UNITS)
+    prior = coefficient_prior(model)
     camera = Camera().resized(CROP_SIZE)
 
     def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> Float[np.ndarray, "N K"]:

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from jaxface.core.face_models import FaceModel
+from jaxface.files.matlab import read_matlab
 from jaxface.models.checks import Content, check_face_model
+from jaxface.models.source import FaceModelFormat, Source
 
 ANNOTATED_PARTS = ("right_eye", "left_eye", "right_brow", "left_brow", "nose", "upper_lip", "lower_lip", "skin")
 """The order of 3DDFA-V3's lists `annotation`."""
@@ -127,3 +129,19 @@ def read_deep3d(content: Content) -> FaceModel:
         name="Deep3D",
     )
     return check_face_model(model, content.path)
+
+
+def _recognizes_deep3d(source: Source) -> bool:
+    return source.start.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"))
+
+
+PUBLISHED_3DDFA_V3 = FaceModelFormat(
+    "3DDFA-V3's face_model.npy",
+    lambda source: is_3ddfa_v3(source.content),
+    lambda source: read_3ddfa_v3(Content(source.path, source.content)),
+)
+PUBLISHED_DEEP3D = FaceModelFormat(
+    "Deep3DFaceRecon's BFM_model_front.mat",
+    _recognizes_deep3d,
+    lambda source: read_deep3d(Content(source.path, read_matlab(source.path, DEEP3D_KEYS))),
+)

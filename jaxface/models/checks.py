@@ -165,6 +165,9 @@ def check_face_model(model: FaceModel, path: Path) -> FaceModel:
         raise InputError(f"{path}: uv is not an array [{count}, 2] of finite numbers")
     if model.mirror is not None and model.mirror.shape != (count,):
         raise InputError(f"{path}: mirror has shape {list(model.mirror.shape)}, expected [{count}]")
+    expressions = model.expression_basis.shape[-1]
+    if model.expression_names and len(model.expression_names) != expressions:
+        raise InputError(f"{path}: {len(model.expression_names)} names for {expressions} expression coefficients")
     return model
 
 

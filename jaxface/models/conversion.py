@@ -14,7 +14,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.files.containers import SUFFIXES
 from jaxface.models import native
 from jaxface.models.annotations import with_annotation
-from jaxface.models.registry import load_with_names
+from jaxface.models.registry import load_face_model
 
 _SAMPLES = 16
 
@@ -49,10 +49,10 @@ def convert_face_model(
     out = Path(out)
     if out.suffix not in SUFFIXES:
         raise InputError(f"cannot write {out}: the name of a face model ends in {' or '.join(SUFFIXES)}")
-    model, names = load_with_names(source)
+    model = load_face_model(source)
     if parts is not None:
         model = with_annotation(model, parts)
-    native.write_face_model(model, out, expression_names=names, basis_type=basis_type)
+    native.write_face_model(model, out, basis_type=basis_type)
     written = native.read_face_model(out)
     largest, mean = shape_error_mm(model, written)
     advice = "; --dtype int16 is closer in the same space" if largest > _CLOSE_MM and basis_type != "int16" else ""
@@ -97,8 +97,8 @@ def show_face_model(source: str | os.PathLike, out: str | os.PathLike | None = N
     from jaxface.files.visualize import save_png
     from jaxface.models.sheet import contact_sheet, describe
 
-    model, names = load_with_names(source)
+    model = load_face_model(source)
     path = Path(source)
     picture = Path(out) if out is not None else path.with_name(f"{path.stem}_info.png")
-    save_png(picture, contact_sheet(model, expression_names=names))
-    return f"{describe(model, expression_names=names)}\nsheet          {picture}"
+    save_png(picture, contact_sheet(model))
+    return f"{describe(model)}\nsheet          {picture}"

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int32
 
-from jaxface.core.face_models import FaceModel
+from jaxface.core.face_models import ARTIST_UNITS, STANDARD_NORMAL, FaceModel
 from jaxface.core.landmarks import IBUG_68
 from jaxface.core.parts import PARTS
 from jaxface.models.checks import Content, check_face_model
+from jaxface.models.source import FaceModelFormat
 
 _SIGNATURE = {"meanshape", "meantex", "idBase", "exBase", "texBase", "tri"}
 
@@ -82,6 +83,7 @@ def read_faceverse(content: Content, *, simplified: bool = False) -> FaceModel:
         shapes = {name: _half_turn(array) for name, array in shapes.items()}
     if upside_down(shapes["mean_shape"], landmarks):
         shapes = {name: _half_turn(array) for name, array in shapes.items()}
+    names = _expression_names(content)
     model = FaceModel(
         **shapes,
         mean_albedo=content.vertices("meantex", count=count, scale=_BYTES)[chosen],
@@ -90,11 +92,13 @@ def read_faceverse(content: Content, *, simplified: bool = False) -> FaceModel:
         parts=_parts(content, suffix, selected),
         landmarks=landmarks,
         name=f"FaceVerse v{version}",
+        expression_names=names,
+        expression_bounds=ARTIST_UNITS if names else STANDARD_NORMAL,
     )
     return check_face_model(model, content.path)
 
 
-def expression_names(content: Content) -> tuple[str, ...]:
+def _expression_names(content: Content) -> tuple[str, ...]:
     """Names of the expression coefficients, in order (v2, v3: those of ARKit); empty if the file holds none."""
     count = content.numbers(_expression_key(content)).shape[-1]
     for key in ("exp_name_list_52", "exp_name_list"):
@@ -149,3 +153,10 @@ def _parts(content: Content, suffix: str, count: int) -> dict[str, Int32[np.ndar
         return {part: regions.mask(f"parsing[{part!r}]", count=count) for part in PARTS if part in parsing}
     key = f"skinmask{suffix}"
     return {"skin": content.mask(key, count=count)} if key in content.values else {}
+
+
+PUBLISHED = FaceModelFormat(
+    "a FaceVerse .npy",
+    lambda source: is_faceverse(source.content),
+    lambda source: read_faceverse(Content(source.path, source.content)),
+)

@@ -26,6 +26,7 @@ from jaxface.core.face_models import PLAIN_EYE, PLAIN_SKIN, FaceModel
 from jaxface.core.skinning import Skinning
 from jaxface.models.annotations import with_annotation
 from jaxface.models.checks import Content
+from jaxface.models.source import FaceModelFormat
 
 IDENTITY, EXPRESSION = 300, 100
 
@@ -207,3 +208,10 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     if not (array.min() > -LARGEST and array.max() < LARGEST):  # so that NaN fails as well
         raise InputError(f"{what} holds values that are not finite or beyond {LARGEST:g}; download the file again")
     return array.astype(np.float64, copy=False)
+
+
+PUBLISHED = FaceModelFormat(
+    "a FLAME .pkl",
+    lambda source: source.start[:1] != b"\x93" and is_flame(source.content),
+    lambda source: read_flame(source.path, source.content),
+)

@@ -20,8 +20,9 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
 from jaxface.core.errors import InputError
-from jaxface.core.face_models import PLAIN_EYE, PLAIN_SKIN, FaceModel
+from jaxface.core.face_models import ARTIST_UNITS, PLAIN_EYE, PLAIN_SKIN, FaceModel
 from jaxface.models.annotations import with_annotation
+from jaxface.models.source import FaceModelFormat
 
 NEUTRAL = "generic_neutral_mesh.obj"
 
@@ -86,10 +87,11 @@ def read_ict(folder: str | os.PathLike, *, area: str = "face") -> FaceModel:
     uv = np.concatenate([uv, *(_between(uv[lids[eye]]).reshape(-1, 2) for eye in EYEBALLS)])
     parts = {eye: np.union1d(surface, lids[eye]) for eye, surface in zip(EYEBALLS, surfaces, strict=True)}
     parts |= _lips(mean, triangles, landmarks)
+    names = expression_names(folder)
     model = FaceModel(
         mean_shape=(mean + (EYES_AT - mean[corners].mean(0)) * [0, 1, 1]).astype(np.float32),  # x is symmetric already
         identity_basis=_basis(folder, _identity_files(folder), face, mean),
-        expression_basis=_basis(folder, expression_names(folder), face, mean),
+        expression_basis=_basis(folder, names, face, mean),
         mean_albedo=albedo,
         albedo_basis=np.zeros((len(mean), 3, 0), np.float32),
         triangles=triangles,
@@ -98,6 +100,8 @@ def read_ict(folder: str | os.PathLike, *, area: str = "face") -> FaceModel:
         uv=uv.astype(np.float32),
         mirror=_mirror(mean),
         name="ict" if area == "face" else f"ict_{area}",
+        expression_names=names,
+        expression_bounds=ARTIST_UNITS,
     )
     annotation = folder / "parts.npz"
     return with_annotation(model, annotation) if annotation.is_file() else model
@@ -325,3 +329,15 @@ def _closed_way(graph: sp.csr_matrix, stops: Integer[np.ndarray, "N"]) -> list[i
             way.append(here)
             here = int(row[here])
     return way
+
+
+def _folder_of(path: Path) -> Path | None:
+    """The folder FaceXModel: the one given, or the one in it."""
+    return next((folder for folder in (path, path / "FaceXModel") if (folder / NEUTRAL).is_file()), None)
+
+
+PUBLISHED = FaceModelFormat(
+    "ICT-FaceKit's folder FaceXModel",
+    lambda source: _folder_of(source.path) is not None,
+    lambda source: read_ict(_folder_of(source.path) or source.path),
+)

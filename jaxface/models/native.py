@@ -10,6 +10,7 @@ Arrays (leading V, or C where a control mesh is used; K per basis):
     part/<name> [N]     landmarks/<scheme> [L]      contours/<scheme> [L, N]    (any number of each, or none)
     skinning/<field>    (optional) the arrays of jaxface.core.skinning.Skinning
     expression_names    [Ke] (optional)
+    expression_bounds   [2] (optional) by default (0, 1) where expressions have names, else (-3, 3)
     subdivision/{data, indices, indptr}   (optional) CSR matrix [V, C]: shape arrays are given on a coarse control mesh
                         and expanded by it. Subdivision surfaces are linear in their control points, so this stores
                         a smooth dense face in a quarter of the numbers.
@@ -22,7 +23,6 @@ with a line each.
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxface.core.errors import InputError
-from jaxface.core.face_models import FaceModel
+from jaxface.core.face_models import ARTIST_UNITS, STANDARD_NORMAL, FaceModel
 from jaxface.core.skinning import Skinning
+from jaxface.files import containers
 from jaxface.files.containers import read_arrays, write_arrays
 from jaxface.models.checks import ARRAYS, all_finite, check_face_model
+from jaxface.models.source import FaceModelFormat, Source
 
 FORMAT = "jaxface face model 1"
 
@@ -54,16 +56,6 @@ def read_face_model(path: str | os.PathLike) -> FaceModel:
     Raises:
         InputError: when the file is missing, damaged, of another format, or inconsistent.
     """
-    return read_with_names(path)[0]
-
-
-def expression_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """Names of the expression coefficients of a native file, in order; empty if it holds none."""
-    return _names(_read_native(Path(path)))
-
-
-def read_with_names(path: str | os.PathLike) -> tuple[FaceModel, tuple[str, ...]]:
-    """`read_face_model` and `expression_names` in one."""
     path = Path(path)
     arrays = _read_native(path)
     values: dict[str, Any] = {name: _values(arrays, name, path) for name in ARRAYS}
@@ -82,10 +74,16 @@ def read_with_names(path: str | os.PathLike) -> tuple[FaceModel, tuple[str, ...]
         "mirror": _indices(arrays, "mirror", path) if "mirror" in arrays else None,
         "skinning": _skinning(arrays, path),
     }
-    model = FaceModel(**values, name=str(_get(arrays, "name", path)))
+    names = tuple(str(name) for name in np.ravel(arrays.get("expression_names", ())))
+    model = FaceModel(
+        **values,
+        name=str(_get(arrays, "name", path)),
+        expression_names=names,
+        expression_bounds=_bounds(arrays, path) or (ARTIST_UNITS if names else STANDARD_NORMAL),
+    )
     check_face_model(model, path)
     _check_skinning(model, path)
-    return model, _names(arrays)
+    return model
 
 
 def write_face_model(
@@ -93,7 +91,6 @@ def write_face_model(
     path: str | os.PathLike,
     *,
     subdivision: sp.csr_matrix | None = None,
-    expression_names: Sequence[str] = (),
     steps: dict[str, float] | None = None,
     basis_type: str = "float32",
 ) -> None:
@@ -103,7 +100,6 @@ def write_face_model(
         model: the face model; with `subdivision`, its shape arrays are those of the control mesh.
         path: file to write, ".npz" or ".safetensors".
         subdivision: matrix [V, C] that expands the control mesh.
-        expression_names: one name per expression coefficient.
         steps: array name -> step to which it is rounded; smaller files for a known loss.
         basis_type: what the bases are rounded to, one of BASIS_TYPES; they are read back as float32.
 
@@ -139,8 +135,9 @@ def write_face_model(
         for field in dataclasses.fields(Skinning):
             number = np.int32 if field.metadata.get("static") else np.float32
             arrays[f"skinning/{field.name}"] = np.asarray(getattr(model.skinning, field.name), number)
-    if expression_names:
-        arrays["expression_names"] = np.array(expression_names)
+    if model.expression_names:
+        arrays["expression_names"] = np.array(model.expression_names)
+    arrays["expression_bounds"] = np.array(model.expression_bounds, np.float32)
     if subdivision is not None:
         matrix = sp.csr_matrix(subdivision)
         arrays["subdivision/data"] = matrix.data.astype(np.float32)
@@ -172,8 +169,13 @@ def _read_native(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _names(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
-    return tuple(str(name) for name in np.ravel(arrays.get("expression_names", ())))
+def _bounds(arrays: dict[str, np.ndarray], path: Path) -> tuple[float, float] | None:
+    if "expression_bounds" not in arrays:
+        return None
+    bounds = _floats(arrays, "expression_bounds", path)
+    if bounds.shape != (2,) or not all_finite(bounds) or bounds[0] >= bounds[1]:
+        raise InputError(f"{path}: expression_bounds {bounds.tolist()}: expected the lowest value and the highest")
+    return float(bounds[0]), float(bounds[1])
 
 
 def _get(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
@@ -263,3 +265,10 @@ def _check_skinning(model: FaceModel, path: Path) -> None:
         raise InputError(f"{path}: skinning/parents {skinning.parents}: a parent comes before its children")
     if not all(0 <= joint < joints for joint in skinning.posed):
         raise InputError(f"{path}: skinning/posed {skinning.posed} names joints beyond the {joints} that there are")
+
+
+def _recognizes(source: Source) -> bool:
+    return containers.is_zip(source.start) or containers.is_safetensors(source.start)
+
+
+FILE = FaceModelFormat("jaxface's own .npz or .safetensors", _recognizes, lambda source: read_face_model(source.path))

@@ -28,13 +28,8 @@ _MILLIMETRES = 100.0  # per model unit
 _FILLED = 1.0  # share of the picture's side that the nearest plane of the mean face's box takes
 
 
-def describe(model: FaceModel, *, expression_names: Sequence[str] = ()) -> str:
-    """A table of what a face model has: sizes, parts, landmarks, extents in mm, memory.
-
-    Args:
-        model: the face model.
-        expression_names: of its linear expression coefficients.
-    """
+def describe(model: FaceModel) -> str:
+    """A table of what a face model has: sizes, parts, landmarks, extents in mm, memory."""
     shape = np.asarray(model.mean_shape)
     extents = np.ptp(shape, axis=0) * _MILLIMETRES
     middle = (shape.min(0) + shape.max(0)) / 2 * _MILLIMETRES
@@ -49,7 +44,7 @@ def describe(model: FaceModel, *, expression_names: Sequence[str] = ()) -> str:
         "vertices": f"{len(shape):,}",
         "triangles": f"{len(model.triangles):,}, {front_share(model):.0%} of their area faces the viewer",
         "coefficients": f"identity {counts[0]}, {expression}, albedo {counts[2]}; a vector has {vector_size(model)}",
-        "expressions": _listed(expression_names) if expression_names else "without names",
+        "expressions": _listed(model.expression_names) if model.expression_names else "without names",
         "parts": ", ".join(parts) or "none",
         "missing parts": ", ".join(missing) or "none",
         "landmarks": _listed([f"{scheme} ({len(rows)} points)" for scheme, rows in model.landmarks.items()]) or "none",
@@ -80,14 +75,11 @@ def front_share(model: FaceModel) -> float:
     return float(np.clip(depth, 0, None).sum() / total) if total > 0 else 0.0
 
 
-def contact_sheet(
-    model: FaceModel, *, expression_names: Sequence[str] = (), cell: int = CELL
-) -> UInt8[np.ndarray, "H W 3"]:
+def contact_sheet(model: FaceModel, *, cell: int = CELL) -> UInt8[np.ndarray, "H W 3"]:
     """The mean face (colours, shape, parts, landmarks, profile), and the first modes of each basis at -2 and +2.
 
     Args:
         model: the face model.
-        expression_names: of its linear expression coefficients.
         cell: side of one picture in pixels.
     """
     triangle_labels = label_triangles(model.parts, model.triangles)
@@ -121,7 +113,7 @@ def contact_sheet(
                 draw(zero.replace(**{name: step * np.eye(sizes, dtype=np.float32)[[index]]})) for index, step in steps
             ]
             rows.append([picture(face) for face in drawn])
-            shown = ", ".join(expression_names[:_MODES]) if name == "expression" else ""
+            shown = ", ".join(model.expression_names[:_MODES]) if name == "expression" else ""
             shown = shown or f"the first {len(steps) // 2} coefficients"
             captions.append(f"{name}: {shown} at -{_DEVIATIONS:g} and +{_DEVIATIONS:g}")
     return visualize.grid(rows, captions=captions, cell=cell)

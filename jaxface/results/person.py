@@ -144,7 +144,7 @@ def load_for_person(model: str, recognition: str | os.PathLike) -> tuple[FaceMod
 
     face_model = load_face_model(model)
     solver.fit_solver(face_model, recognition="off")  # checks that the model will do
-    prior = coefficient_prior(face_model, expression_units=face_model.name in solver.EXPRESSION_UNITS)
+    prior = coefficient_prior(face_model)
     return face_model, prior, solver.find_recognizer(str(recognition))[1]
 
 

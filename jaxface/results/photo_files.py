@@ -120,7 +120,6 @@ def face_record(
     *,
     photo_name: str,
     settings: Mapping[str, str],
-    expression_names: Sequence[str] = (),
 ) -> dict:
     """What coefficients.json holds; schema "jaxface face 1", see docs/results.md and results/assets/face.schema.json.
 
@@ -157,7 +156,7 @@ def face_record(
         "coefficients": {
             field.name: getattr(coefficients, field.name)[0].tolist() for field in dataclasses.fields(coefficients)
         },
-        "expression_names": list(expression_names),
+        "expression_names": list(model.expression_labels),
         "camera": {
             name: {
                 **dataclasses.asdict(camera),
@@ -190,7 +189,6 @@ def write_photo(
     photo_name: str,
     subtitle: str,
     settings: Mapping[str, str],
-    expression_names: Sequence[str] = (),
     delight: bool = False,
 ) -> tuple[list[DrawnFace], list[dict]]:
     """Writes everything about one photo into an existing, empty folder; returns the faces as drawn and measured.
@@ -203,7 +201,6 @@ def write_photo(
         photo_name: file name of the photo, told in the results.
         subtitle: of the page, beside the photo's name.
         settings: told in every result.
-        expression_names: of the model's expression coefficients; those of a built-in model are known.
         delight: takes the photo's light off the textures.
 
     Raises:
@@ -211,7 +208,7 @@ def write_photo(
     """
     drawn = [draw_face(model, one, photo, delight=delight) for one in reconstructions]
     all_measures = [measure(model, one) for one in reconstructions]
-    blendshapes = expression_blendshapes(model, names=expression_names)
+    blendshapes = expression_blendshapes(model)
     page_faces = []
     for index, (one, face, measures) in enumerate(zip(reconstructions, drawn, all_measures, strict=True)):
         name = f"face_{index}"
@@ -225,7 +222,6 @@ def write_photo(
             measures,
             photo_name=photo_name,
             settings=settings,
-            expression_names=blendshapes.names,
         )
         write_photo_maps(folder / name, maps)
         _write_face(folder / name, model, face, pictures, record, blendshapes)

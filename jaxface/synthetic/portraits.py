@@ -1,7 +1,6 @@
 """The drawing of synthetic samples: random faces, each in a painted scene, with labels of what can be seen."""
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,6 @@ def draw_portraits(
     triangle_labels: UInt8[Array | np.ndarray, "T"],
     *,
     size: int,
-    expression_names: Sequence[str] | None = None,
 ) -> dict[str, Array]:
     """Draws one sample per key, in the layout of photos/samples.py with a leading axis B. Made to be jitted.
 
@@ -37,10 +35,9 @@ def draw_portraits(
         model: the face model.
         triangle_labels: from `render.label_triangles`.
         size: side S of the crops in pixels.
-        expression_names: see `random_coefficients`.
     """
     keys = jax.vmap(jax.random.split)(keys)
-    coefficients = random_coefficients(keys[:, 0], model, expression_names=expression_names)
+    coefficients = random_coefficients(keys[:, 0], model)
     camera = Camera().resized(size)
     face = decode_face(model, coefficients, camera)
     return draw_scenes(keys[:, 1], model, triangle_labels, coefficients, face, camera)

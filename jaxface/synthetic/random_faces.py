@@ -56,27 +56,24 @@ EXPRESSIONS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 NEVER_ALONE = ("mouthClose", "tongueOut", "eyeLook")
 
 
-def random_coefficients(
-    keys: Key[Array, "B"], model: FaceModel, *, expression_names: Sequence[str] | None = None
-) -> Coefficients:
+def random_coefficients(keys: Key[Array, "B"], model: FaceModel) -> Coefficients:
     """Draws one face per key, aligned as photos are.
 
     Args:
         keys: one random key per face; a face depends on its own key alone.
-        model: the face model.
-        expression_names: ARKit name of each expression coefficient, which then lies in [0, 1]; None for a basis without
-            names, whose coefficients are then standard normal.
+        model: the face model. Its expression coefficients are made by their names where it has artist's units, see
+            `random_expression`, else standard normal.
     """
-    draw = jax.vmap(lambda key: _unaligned(Dice(key), model, expression_names))
+    draw = jax.vmap(lambda key: _unaligned(Dice(key), model))
     coefficients, scale, shift = draw(keys)
     return coefficients.replace(translation=aligned_translation(model, coefficients, scale=scale, shift=shift))
 
 
-def _unaligned(dice: Dice, model: FaceModel, expression_names: Sequence[str] | None):
-    if expression_names is None:
-        expression = dice.normal(model.expression_basis.shape[-1], limit=2.5)
+def _unaligned(dice: Dice, model: FaceModel) -> tuple[Coefficients, Float[Array, ""], Float[Array, "2"]]:
+    if model.has_expression_units:
+        expression = model.expression_bounds[1] * random_expression(dice, model.expression_labels)
     else:
-        expression = random_expression(dice, expression_names)
+        expression = dice.normal(model.expression_basis.shape[-1], limit=2.5)
     if joint_numbers(model):
         angles = ANGLE_DEVIATION * dice.normal(joint_numbers(model), limit=2.5)
         expression = jnp.concatenate([expression, angles])

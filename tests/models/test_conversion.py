@@ -12,7 +12,6 @@ from jaxface.core.parts import PARTS
 from jaxface.models import conversion
 from jaxface.models import sheet as sheet_module
 from jaxface.models.native import write_face_model
-from jaxface.models.registry import load_with_names
 from toys import stand_ins
 from toys.models import toy_model
 
@@ -88,11 +87,11 @@ def test_parts_are_merged(tmp_path, capsys):
 def test_expression_names_are_kept(tmp_path):
     source = stand_ins.save_pickled(tmp_path / "v2.npy", stand_ins.faceverse(2, VERTICES))
     convert.main([str(source), str(tmp_path / "v2.safetensors")])
-    assert load_with_names(tmp_path / "v2.safetensors")[1] == tuple(f"unit{index}" for index in range(52))
+    assert load_face_model(tmp_path / "v2.safetensors").expression_names == tuple(f"unit{index}" for index in range(52))
 
 
 def test_the_table(bfm):
-    table = sheet_module.describe(load_face_model(bfm), expression_names=())
+    table = sheet_module.describe(load_face_model(bfm))
     for line in (
         "name           3DDFA-V3",
         "vertices       300",
@@ -116,7 +115,7 @@ def test_which_way_a_surface_faces():
 
 def test_info_draws_a_sheet(tmp_path, capsys, quick_compilation):
     path = tmp_path / "toy.npz"
-    write_face_model(toy_model(), path, expression_names=("smile", "frown"))
+    write_face_model(dataclasses.replace(toy_model(), expression_names=("smile", "frown")), path)
     assert convert.main(["--info", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "vertices       81" in printed and "expressions    smile, frown" in printed and "toy_info.png" in printed

@@ -7,7 +7,6 @@ from jaxface import load_face_model
 from jaxface.core.errors import InputError
 from jaxface.models.checks import Content
 from jaxface.models.faceverse import faceverse_version, read_faceverse, upside_down
-from jaxface.models.registry import load_with_names
 from toys import stand_ins
 
 VERTICES = 400
@@ -83,9 +82,9 @@ def test_landmarks_and_parts(files):
 
 
 def test_expression_names(files):
-    assert load_with_names(files[2][0])[1] == tuple(f"unit{index}" for index in range(52))
-    assert load_with_names(files[3][0])[1] == tuple(f"unit{index}" for index in range(52))
-    assert load_with_names(files[0][0])[1] == load_with_names(files[4][0])[1] == ()
+    assert load_face_model(files[2][0]).expression_names == tuple(f"unit{index}" for index in range(52))
+    assert load_face_model(files[3][0]).expression_names == tuple(f"unit{index}" for index in range(52))
+    assert load_face_model(files[0][0]).expression_names == load_face_model(files[4][0]).expression_names == ()
 
 
 def test_simplified_v2(files):

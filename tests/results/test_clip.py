@@ -60,7 +60,7 @@ def landmarks_alone():
 
 @pytest.fixture(scope="module")
 def tracked(model, samples, windows):
-    prior = coefficient_prior(model, expression_units=False)
+    prior = coefficient_prior(model)
     return track.track_face(model, samples, windows, prior, frame_rate=25.0)
 
 
@@ -97,7 +97,7 @@ def test_smoothing_lowers_jitter_and_zero_leaves_all(model, tracked):
     jitter = track.jitter_of(model, tracked)
     for measure in ("landmarks_px", "angles_degrees"):
         assert jitter["after"][measure] < 0.8 * jitter["before"][measure]
-    prior = coefficient_prior(model, expression_units=False)
+    prior = coefficient_prior(model)
     same, weights = track.smooth_vectors(tracked.raw, tracked.found, model, prior, frame_rate=25.0, cutoff=0)
     np.testing.assert_array_equal(same, tracked.raw)
     assert weights[0] == 1 > weights[MISSING[0]] > 0
@@ -105,7 +105,7 @@ def test_smoothing_lowers_jitter_and_zero_leaves_all(model, tracked):
 
 def test_smoothing_does_not_lag_and_comes_nearer(model):
     """A head that turns as a sine, with noise: the smooth angle is in step with the truth, and nearer to it."""
-    prior, random = coefficient_prior(model, expression_units=False), np.random.default_rng(0)
+    prior, random = coefficient_prior(model), np.random.default_rng(0)
     columns, times = track.vector_columns(model), np.arange(100) / 25
     truth = np.zeros((100, 41))
     truth[:, columns["angles"]] = 0.4 * np.sin(2 * np.pi * 0.7 * times)[:, None]
@@ -174,7 +174,7 @@ def toy_video(tmp_path, monkeypatch, model, clip, samples):
     monkeypatch.setattr(drawing, "PICTURE_SIZE", SIZE)
     monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
     monkeypatch.setattr(person_texture, "LARGEST", 32)
-    prior = coefficient_prior(model, expression_units=False)
+    prior = coefficient_prior(model)
     monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, prior, None))
     monkeypatch.setattr(clip_module, "follow_face", lambda source: (clip.faces(MISSING), clip.frames.shape[1:3]))
     monkeypatch.setattr(

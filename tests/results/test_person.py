@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def prior(model):
-    return coefficient_prior(model, expression_units=False)
+    return coefficient_prior(model)
 
 
 @pytest.fixture(scope="module")

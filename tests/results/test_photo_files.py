@@ -151,11 +151,11 @@ def test_blendshapes_are_the_models_expressions(written, solved, model):
     assert record["expression_names"] == face["names"] == ["expression_0", "expression_1"]
 
 
-def test_names_of_expressions_can_be_given(model):
-    shapes = expression_blendshapes(model, names=("smile", "frown"))
+def test_names_and_bounds_of_expressions_are_the_models(model):
+    named = dataclasses.replace(model, expression_names=("smile", "frown"), expression_bounds=(0.0, 1.0))
+    shapes = expression_blendshapes(named)
     assert shapes.names == ("smile", "frown") and shapes.limits == (0, 1)
-    with pytest.raises(ValueError, match="3 names for the 2"):
-        expression_blendshapes(model, names="abc")
+    assert expression_blendshapes(model).limits == (-3, 3)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import landmark_points
 from jaxface.core.lighting import shade
-from jaxface.models.native import expression_names
-from jaxface.models.registry import BUILT_IN
 from jaxface.photos.alignment import fit_alignment, five_points
 from jaxface.photos.samples import DTYPES, field_shapes, validate_sample
 from jaxface.render import label_triangles
@@ -33,8 +31,8 @@ def batch(anny):
 
 
 @pytest.fixture(scope="module")
-def names():
-    return expression_names(BUILT_IN["anny"])
+def names(anny):
+    return anny.expression_names
 
 
 def sample_at(batch, index):
@@ -90,7 +88,7 @@ def test_every_kind_of_variation_occurs(anny, batch, names):
 def test_crops_are_those_that_aligning_the_photo_would_cut(anny, names):
     @jax.jit
     def draw(model, keys, scale, shift):
-        coefficients = random_faces.random_coefficients(keys, model, expression_names=names)
+        coefficients = random_faces.random_coefficients(keys, model)
         translation = random_faces.aligned_translation(model, coefficients, scale=scale, shift=shift)
         moved = coefficients.replace(translation=translation)
         return decode_face(model, moved, Camera()).points[:, model.landmarks["68"]]

