@@ -11,6 +11,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import march_landmarks, unrolled_x
+from jaxface.core.typed_jit import typed_jit
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +38,7 @@ class Face:
     colors: Float[Array, "B V 3"]
 
 
-@jax.jit  # called by itself, it would otherwise be compiled in eighty pieces
+@typed_jit  # called by itself, it would otherwise be compiled in eighty pieces
 def decode_face(model: FaceModel, coefficients: Coefficients, camera: Camera) -> Face:
     """Decodes coefficients to shape, pose, projection, normals, albedo and shaded colours (3DDFA-V3, section 3.1).
 

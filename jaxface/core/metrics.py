@@ -101,7 +101,8 @@ def vertex_error_mm(
         predicted, target = predicted[..., vertices, :], target[..., vertices, :]
     if align != "none":
         predicted = align_points(predicted, target, scale=align == "similarity")
-    return MM_PER_UNIT * jnp.linalg.norm(predicted - target, axis=-1).mean(-1)
+    distances: Float[Array, "*B V"] = jnp.linalg.norm(predicted - target, axis=-1)
+    return MM_PER_UNIT * distances.mean(-1)
 
 
 def align_points(

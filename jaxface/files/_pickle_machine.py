@@ -371,12 +371,21 @@ def _instructions(machine: _Machine) -> dict[bytes, Callable[[], None]]:
         "PROTO": m.check_protocol,
         "FRAME": lambda: m.number("<Q"),
     }
-    steps |= {name: lambda form=form: m.push(m.number(form)) for name, form in _FIXED.items()}
+
+    def push_number(form: str) -> None:
+        m.push(m.number(form))
+
+    def push_line(make: Callable[[bytes], Any]) -> None:
+        m.push(make(m.line()))
+
+    def push_sized(form: str, make: Callable[[bytes], Any]) -> None:
+        m.push(make(m.take(m.number(form))))
+
+    steps |= {name: partial(push_number, form) for name, form in _FIXED.items()}
     steps |= {name: partial(m.push_tuple, count) for name, count in _TUPLES.items()}
-    steps |= {name: lambda make=make: m.push(make(m.line())) for name, make in _LINES.items()}
+    steps |= {name: partial(push_line, make) for name, make in _LINES.items()}
     steps |= {name: partial(m.refuse, name) for name in _UNUSED}
-    for name, (form, make) in _SIZED.items():
-        steps[name] = lambda form=form, make=make: m.push(make(m.take(m.number(form))))
+    steps |= {name: partial(push_sized, form, make) for name, (form, make) in _SIZED.items()}
     return {op.code.encode("latin1"): steps[op.name] for op in opcodes if op.name in steps}
 
 

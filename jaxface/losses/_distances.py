@@ -16,6 +16,9 @@ from jaxtyping import Array, Float, Int, Shaped
 _BLOCK = 8
 _ANCHOR_BLOCK = 16
 
+_Saved = tuple[Float[Array, "N D"], Float[Array, "A D"], Float[Array, "A"], Int[Array, "A"]]
+_SavedForMean = tuple[Float[Array, "N D"], Float[Array, "N"], Float[Array, "A D"]]
+
 
 def blocks(array: Shaped[Array, "N ..."], size: int, fill: Array | float = 0) -> Shaped[Array, "M size ..."]:
     """Cuts the first axis into blocks; the last one is filled up with `fill`."""
@@ -60,10 +63,12 @@ def furthest_distance(
     return _search(points, anchors, columns, -1.0)[0]
 
 
-def _search(points, anchors, columns, sign) -> tuple[Float[Array, "A"], Int[Array, "A"]]:
+def _search(
+    points: Float[Array, "N D"], anchors: Float[Array, "A D"], columns: int | None, sign: float
+) -> tuple[Float[Array, "A"], Int[Array, "A"]]:
     """The nearest (sign 1) or furthest (sign -1) distance and the block in which the point was found."""
 
-    def squared_in_block(block):
+    def squared_in_block(block: Float[Array, "block D"]) -> list[Float[Array, "..."]]:
         if columns is None:
             return list(_squared_distances(block, anchors))
         across = jnp.square(block[:, 0, None] - anchors[None, :columns, 0])
@@ -72,7 +77,9 @@ def _search(points, anchors, columns, sign) -> tuple[Float[Array, "A"], Int[Arra
 
     better = jnp.minimum if sign > 0 else jnp.maximum
 
-    def visit(carry, item):
+    def visit(
+        carry: tuple[Float[Array, "*A"], Int[Array, "*A"]], item: tuple[Float[Array, "block D"], Int[Array, ""]]
+    ) -> tuple[tuple[Float[Array, "*A"], Int[Array, "*A"]], None]:
         best, found = carry
         block, number = item
         # The barrier keeps XLA from computing the distances a second time for `found`.
@@ -89,12 +96,16 @@ def _search(points, anchors, columns, sign) -> tuple[Float[Array, "A"], Int[Arra
     return jnp.sqrt(best).reshape(-1), found.reshape(-1)
 
 
-def _forward(sign, points, anchors, columns):
+def _forward(
+    sign: float, points: Float[Array, "N D"], anchors: Float[Array, "A D"], columns: int | None
+) -> tuple[Float[Array, "A"], _Saved]:
     distance, found = _search(points, anchors, columns, sign)
     return distance, (points, anchors, distance, found)
 
 
-def _backward(sign, columns, saved, cotangent):
+def _backward(
+    sign: float, columns: int | None, saved: _Saved, cotangent: Float[Array, "A"]
+) -> tuple[Float[Array, "N D"], Float[Array, "A D"]]:
     points, anchors, distance, found = saved
     matched = _matched_points(points, anchors, found, sign)
     slope = jnp.where(distance == 0, 0.0, cotangent / jnp.where(distance == 0, 1.0, distance))
@@ -103,11 +114,15 @@ def _backward(sign, columns, saved, cotangent):
     return gradient, jnp.zeros_like(anchors)
 
 
-def _matched_points(points, anchors, found, sign) -> Int[Array, "A"]:
+def _matched_points(
+    points: Float[Array, "N D"], anchors: Float[Array, "A D"], found: Int[Array, "A"], sign: float
+) -> Int[Array, "A"]:
     """Which point of its block each anchor found: the first one at the least (sign -1: greatest) distance."""
     members = blocks(points, _BLOCK, points[:1]).transpose(1, 2, 0)
 
-    def visit(carry, item):
+    def visit(
+        carry: tuple[Float[Array, "A"], Int[Array, "A"]], item: tuple[Int[Array, ""], Float[Array, "D M"]]
+    ) -> tuple[tuple[Float[Array, "A"], Int[Array, "A"]], None]:
         best, chosen = carry
         offset, member = item
         squared = _sum([jnp.square(member[axis][found] - anchors[:, axis]) for axis in range(points.shape[1])])
@@ -130,7 +145,9 @@ def mean_distance(
 ) -> Float[Array, "A"]:
     """Weighted sum of the distances from each anchor to all points: their mean if the weights sum to one."""
 
-    def visit(total, block):
+    def visit(
+        total: Float[Array, "A"], block: tuple[Float[Array, "block D"], Float[Array, "block"]]
+    ) -> tuple[Float[Array, "A"], None]:
         block_points, block_weights = block
         distances = jnp.sqrt(_squared_distances(block_points, anchors))
         return total + _sum([block_weights[k] * distances[k] for k in range(_BLOCK)]), None
@@ -139,15 +156,21 @@ def mean_distance(
     return jax.lax.scan(visit, start, (blocks(points, _BLOCK), blocks(weights, _BLOCK)))[0]
 
 
-def _mean_forward(points, weights, anchors):
+def _mean_forward(
+    points: Float[Array, "N D"], weights: Float[Array, "N"], anchors: Float[Array, "A D"]
+) -> tuple[Float[Array, "A"], _SavedForMean]:
     return mean_distance(points, weights, anchors), (points, weights, anchors)
 
 
-def _mean_backward(saved, cotangent):
+def _mean_backward(
+    saved: _SavedForMean, cotangent: Float[Array, "A"]
+) -> tuple[Float[Array, "N D"], Float[Array, "N"], Float[Array, "A D"]]:
     """Every anchor pulls every point along the line between them: elementwise over the points."""
     points, weights, anchors = saved
 
-    def visit(totals, block):
+    def visit(
+        totals: list[Float[Array, "N"]], block: tuple[Float[Array, "block D"], Float[Array, "block"]]
+    ) -> tuple[list[Float[Array, "N"]], None]:
         block_anchors, slopes = block
         squared = _squared_distances(block_anchors, points)
         pulls = slopes[:, None] * jax.lax.rsqrt(jnp.where(squared == 0, 1.0, squared))

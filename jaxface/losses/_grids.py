@@ -14,13 +14,16 @@ f_max is reached at a vertex of the points' convex hull, so the points that are 
 import dataclasses
 import functools
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxface.losses._distances import mean_distance
+
+Values = TypeVar("Values", Array, np.ndarray)
 
 RADIUS = 4
 """Grid steps within which the distance to a point is not left to the convolution."""
@@ -96,7 +99,7 @@ def _margin(grid: Grid) -> int:
     return math.ceil(max(grid.height, grid.width) / 8) + 1
 
 
-def _smooth_distance(squared: Array | np.ndarray):
+def _smooth_distance(squared: Values) -> Values:
     """|r| of r^2, but within RADIUS a polynomial in r^2 that joins |r| with three continuous derivatives.
 
     It is sqrt(t) about t = 1, up to the third power, for t = (r / RADIUS)^2.
@@ -105,7 +108,9 @@ def _smooth_distance(squared: Array | np.ndarray):
     return RADIUS * (1 + t * (1 / 2 + t * (-1 / 8 + t * (1 / 16))))
 
 
-def _convolved(steps, first, weights, grid: Grid) -> Float[Array, "H W"]:
+def _convolved(
+    steps: Float[Array, "N 2"], first: Int[Array, "N 2"], weights: Float[Array, "N"], grid: Grid
+) -> Float[Array, "H W"]:
     """Points spread onto the grid and its margin, convolved with the smooth distance, cropped to the anchors."""
     margin = _margin(grid) - NODES[0]
     reach = (2 * (grid.height + margin) + int(NODES[-1]), 2 * (grid.width + margin) + int(NODES[-1]))
@@ -127,7 +132,9 @@ def _lagrange(fraction: Float[Array, "N"]) -> Float[Array, "N 6"]:
     return jnp.stack(weights, axis=-1)
 
 
-def _near(steps, first, weights, grid: Grid) -> Float[Array, "H W"]:
+def _near(
+    steps: Float[Array, "N 2"], first: Int[Array, "N 2"], weights: Float[Array, "N"], grid: Grid
+) -> Float[Array, "H W"]:
     """What the smooth distance lacks, for the anchors around each point."""
     window = np.arange(1 - RADIUS, RADIUS + 1)
     columns, rows = (first[:, axis, None] + window[None] for axis in range(2))
@@ -141,7 +148,7 @@ def _near(steps, first, weights, grid: Grid) -> Float[Array, "H W"]:
     return total.at[index].add(weights[:, None, None] * lacking, mode="drop").reshape(grid.height, grid.width)
 
 
-def _far(steps, weights, grid: Grid) -> Float[Array, "H W"]:
+def _far(steps: Float[Array, "N 2"], weights: Float[Array, "N"], grid: Grid) -> Float[Array, "H W"]:
     """Distances to the points outside, by interpolation between Chebyshev nodes of the grid's rectangle."""
     (rows, down), (columns, across) = (_chebyshev(n) for n in (grid.height, grid.width))
     nodes = np.stack([np.tile(columns, len(rows)), np.repeat(rows, len(columns))], axis=-1)
@@ -168,11 +175,15 @@ def convolve_with_distance(image: Float[Array, "L M"], reach: tuple[int, int], r
     return jnp.fft.irfft2(jnp.fft.rfft2(image) * kernel, s=image.shape)
 
 
-def _convolve_forward(image, reach, radius):
+def _convolve_forward(
+    image: Float[Array, "L M"], reach: tuple[int, int], radius: float
+) -> tuple[Float[Array, "L M"], None]:
     return convolve_with_distance(image, reach, radius), None
 
 
-def _convolve_backward(reach, radius, _, cotangent):
+def _convolve_backward(
+    reach: tuple[int, int], radius: float, _: None, cotangent: Float[Array, "L M"]
+) -> tuple[Float[Array, "L M"]]:
     # The distance is even. (JAX's own transpose of the real FFT takes three times as long.)
     return (convolve_with_distance(cotangent, reach, radius),)
 
@@ -220,16 +231,17 @@ def outermost(points: Float[Array, "N 2"]) -> Float[Array, "K 2"]:
     angles = 2 * np.pi / DIRECTIONS * np.arange(DIRECTIONS)
     x, y = (jax.lax.stop_gradient(points[:, axis, None]) for axis in range(2))
 
-    def search(directions):
+    def search(directions: Float[Array, "2 block"]) -> Int[Array, "block"]:
         scores = x * directions[:1] + y * directions[1:]
         # Reductions over the first axis are vectorised, unlike argmax (measured on CPU).
         return jnp.min(jnp.where(scores == scores.max(0, keepdims=True), numbers, len(points) - 1), axis=0)
 
-    def overhang(furthest, edges):
+    def overhang(furthest: Float[Array, "N"], edges: Float[Array, "4 block"]) -> tuple[Float[Array, "N"], None]:
         start_x, start_y, along_x, along_y = edges[:, None]
         return jnp.maximum(furthest, ((x - start_x) * along_y - (y - start_y) * along_x).max(1)), None
 
-    def in_blocks(*arrays):  # a few directions at a time bound the memory
+    # A few directions at a time bound the memory.
+    def in_blocks(*arrays: Float[Array | np.ndarray, "M"]) -> Float[Array, "blocks _ block"]:
         return jnp.stack([jnp.asarray(array, points.dtype).reshape(-1, 16) for array in arrays], axis=1)
 
     found = jax.lax.map(search, in_blocks(np.cos(angles), np.sin(angles))).reshape(-1)

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
+from jaxface.core.typed_jit import typed_jit
 from jaxface.losses._distances import blocks, zero
 from jaxface.losses._grids import Grid, convolve_with_distance, periodic_size
 
@@ -30,13 +32,18 @@ def mask_extremes(
     return near.T.reshape(-1), far.T.reshape(-1)
 
 
-@jax.jit
-def _extremes_of_columns(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, "C Y"]]:
+@typed_jit
+def _extremes_of_columns(
+    mask: Bool[Array, "H W"], x: Float[Array, "C"], y: Float[Array, "C Y"]
+) -> tuple[Float[Array, "C Y"], Float[Array, "C Y"]]:
     """Of C columns of anchors: column c has the x of x[c] and the y of y[c]."""
     height = len(mask)
     across_near, across_far = _across(mask, x)
 
-    def visit(carry, block):
+    def visit(
+        carry: tuple[Float[Array, "C Y"], Float[Array, "C Y"]],
+        block: tuple[Float[Array, "block C"], Float[Array, "block C"], Float[Array, "block"]],
+    ) -> tuple[tuple[Float[Array, "C Y"], Float[Array, "C Y"]], None]:
         near, far = carry
         block_near, block_far, row_y = block
         for i in range(_BLOCK):
@@ -45,15 +52,14 @@ def _extremes_of_columns(mask, x, y) -> tuple[Float[Array, "C Y"], Float[Array, 
             far = jnp.maximum(far, block_far[i, :, None] + down)
         return (near, far), None
 
-    rows = (across_near, jnp.inf), (across_far, -jnp.inf), (jnp.arange(height, dtype=x.dtype) + 0.5, 0.0)
+    row_y = jnp.arange(height, dtype=x.dtype) + 0.5
+    rows = blocks(across_near, _BLOCK, jnp.inf), blocks(across_far, _BLOCK, -jnp.inf), blocks(row_y, _BLOCK)
     zeros = jnp.zeros_like(y) + zero(mask, x, y).astype(y.dtype)
-    (near, far), _ = jax.lax.scan(
-        visit, (zeros + jnp.inf, zeros), tuple(blocks(row, _BLOCK, fill) for row, fill in rows)
-    )
+    (near, far), _ = jax.lax.scan(visit, (zeros + jnp.inf, zeros), rows)
     return jnp.sqrt(near), jnp.sqrt(far)
 
 
-def _across(mask, x) -> tuple[Float[Array, "H C"], Float[Array, "H C"]]:
+def _across(mask: Bool[Array, "H W"], x: Float[Array, "C"]) -> tuple[Float[Array, "H C"], Float[Array, "H C"]]:
     """Squared distance in x from each column of anchors to the nearest and the furthest pixel of every row.
 
     inf and -inf for a row without pixels.
@@ -62,11 +68,13 @@ def _across(mask, x) -> tuple[Float[Array, "H C"], Float[Array, "H C"]]:
     columns = jnp.arange(width, dtype=jnp.int16 if width < 2**13 else jnp.int32)
     pixel = jnp.clip(jnp.floor(x), 0, width - 1).astype(jnp.int32)
 
-    def across(column):
+    def across(column: Int[Array, "#C H"]) -> Float[Array, "C H"]:
         distance = jnp.square(x[:, None] - (column.astype(x.dtype) + 0.5))
         return jnp.where((column >= 0) & (column < width), distance, jnp.inf)
 
-    def visit(last, item):
+    def visit(
+        last: Int[Array, "H"], item: tuple[Bool[Array, "H"], Int[Array, ""]]
+    ) -> tuple[Int[Array, "H"], Int[Array, "H"]]:
         masked, column = item
         last = jnp.where(masked, column, last)
         return last, last
@@ -82,7 +90,7 @@ def _across(mask, x) -> tuple[Float[Array, "H C"], Float[Array, "H C"]]:
     return near.T, far.T
 
 
-def grid_mask_mean(mask: Bool[Array, "H W"], grid: Grid, dtype) -> Float[Array, "A"]:
+def grid_mask_mean(mask: Bool[Array, "H W"], grid: Grid, dtype: DTypeLike) -> Float[Array, "A"]:
     """Mean distance from anchors at pixel centres to the mask's pixels: a convolution with |r| by FFT, exact."""
     height, width = mask.shape
     reach = (2 * height, 2 * width)
@@ -101,7 +109,7 @@ def at_pixel_centers(grid: Grid, mask_shape: tuple[int, ...]) -> bool:
     return whole and min(grid.x, grid.y) > 0 and bool((last < mask_shape).all())
 
 
-@jax.jit
+@typed_jit
 def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[Array, "A"]:
     """Mean distance from anchors anywhere to the mask's pixel centres: mask @ distances, some rows at a time.
 
@@ -114,10 +122,12 @@ def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[A
     rows_at_once = min(height, max(1, _DISTANCES_AT_ONCE // (width * min(len(anchors), _ANCHOR_CHUNK))))
     row_blocks = blocks(mask.astype(anchors.dtype), rows_at_once), blocks(row_y, rows_at_once)
 
-    def chunk_total(chunk):
+    def chunk_total(chunk: Float[Array, "M 2"]) -> Float[Array, "M"]:
         across = jnp.square(column_x[:, None] - chunk[:, 0][None])
 
-        def visit(total, block):
+        def visit(
+            total: Float[Array, "M"], block: tuple[Float[Array, "R W"], Float[Array, "R"]]
+        ) -> tuple[Float[Array, "M"], None]:
             weights, y = block
             down = jnp.square(y[:, None] - chunk[:, 1][None])
             distance = jnp.sqrt(across[None] + down[:, None]).reshape(rows_at_once * width, len(chunk))
@@ -129,5 +139,6 @@ def mask_mean(mask: Bool[Array, "H W"], anchors: Float[Array, "A 2"]) -> Float[A
     count = -(-len(anchors) // _ANCHOR_CHUNK)
     size = -(-len(anchors) // count)
     padded = jnp.concatenate([anchors, jnp.broadcast_to(anchors[:1], (count * size - len(anchors), 2))])
-    total = jax.lax.map(chunk_total, padded.reshape(count, size, 2)).reshape(-1)[: len(anchors)]
+    chunk_totals: Float[Array, "chunks M"] = jax.lax.map(chunk_total, padded.reshape(count, size, 2))
+    total = chunk_totals.reshape(-1)[: len(anchors)]
     return total / jnp.maximum(mask.sum(), 1).astype(total.dtype)

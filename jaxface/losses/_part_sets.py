@@ -5,11 +5,23 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
+
+Points = Mapping[str, Float[Array | np.ndarray, "B N D"]]
+Targets = Mapping[str, Shaped[Array | np.ndarray, "B ..."]]
+Weights = Mapping[str, float | Float[Array | np.ndarray, "B"]]
+PointMasks = Mapping[str, Shaped[Array | np.ndarray, "B N"]]
+"""Booleans or weights."""
 
 
 def check_parts(
-    points, targets, weights, point_masks, *, dimensions: int = 2, target_kinds: str = "a mask [B, H, W]"
+    points: Points,
+    targets: Targets,
+    weights: Weights,
+    point_masks: PointMasks,
+    *,
+    dimensions: int = 2,
+    target_kinds: str = "a mask [B, H, W]",
 ) -> None:
     """Raises ValueError for what does not fit, before shapes fail somewhere deep inside.
 
@@ -35,7 +47,9 @@ def check_parts(
         refuse_non_finite(array, mask, label=f"{part}: ")
 
 
-def refuse_non_finite(points, mask, *, label: str = "") -> None:
+def refuse_non_finite(
+    points: Shaped[Array | np.ndarray, "*B N D"], mask: Shaped[Array | np.ndarray, "*B N"] | None, *, label: str = ""
+) -> None:
     """Raises for NaN and infinity where values are known (outside jit); inside, they make the loss NaN."""
     if isinstance(points, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return
@@ -44,7 +58,9 @@ def refuse_non_finite(points, mask, *, label: str = "") -> None:
         raise ValueError(f"{label}points must be finite; leave out those that are not with a mask")
 
 
-def members(points, mask) -> tuple[Float[Array, "B N 2"], Float[Array, "B N"]]:
+def members(
+    points: Float[Array | np.ndarray, "B N 2"], mask: Shaped[Array | np.ndarray, "B N"] | None
+) -> tuple[Float[Array, "B M 2"], Float[Array, "B M"]]:
     """The points in float32 or better, those left out replaced by the first that counts, and weights of sum one.
 
     Where none counts, all points and all weights are zero.
@@ -66,7 +82,7 @@ def weighted_total(
     losses: Mapping[str, Float[Array, "B"]],
     finite: Mapping[str, Bool[Array, "B"]],
     present: Mapping[str, Bool[Array, "B"]],
-    weights: Mapping[str, float | Float[Array, "B"]],
+    weights: Weights,
 ) -> Float[Array, "B"]:
     """sum_p w_p loss_p over the parts that are present; NaN where a point that counts is not finite."""
     terms = []

@@ -32,7 +32,8 @@ def part_targets(labels: Integer[Array | np.ndarray, "B S S"], *, anchor_stride:
     Returns:
         [B, A, 3] per part, in pixels of the label maps; zero for a part that is not there.
     """
-    anchors = grid_anchors(*labels.shape[-2:], stride=anchor_stride)
+    height, width = labels.shape[-2:]
+    anchors = grid_anchors(height, width, stride=anchor_stride)
     masks = parts.part_masks(labels)
     described = jax.vmap(jax.vmap(lambda mask: mask_descriptor(mask, anchors)))(jnp.stack(list(masks.values())))
     return dict(zip(masks, described, strict=True))
@@ -66,13 +67,13 @@ def part_loss(
     """
     height, width = camera.image_size
     points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
-    areas = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    seen = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
     if hidden is not None:
         pixels = [
             face.points[..., axis].astype(jnp.int32).clip(0, side - 1) for axis, side in ((1, height), (0, width))
         ]
-        areas = jnp.where(hidden[jnp.arange(len(hidden))[:, None], pixels[0], pixels[1]], 0.0, areas)
-    areas = {part: areas[:, model.parts[part]] for part in parts.PARTS}
+        seen = jnp.where(hidden[jnp.arange(len(hidden))[:, None], pixels[0], pixels[1]], 0.0, seen)
+    areas = {part: seen[:, model.parts[part]] for part in parts.PARTS}
     both_brows = jnp.stack([targets[part].any((1, 2)) for part in ("left_brow", "right_brow")]).all(0)
     areas = comparable_areas(points, areas, both_brows)
     anchors = grid_anchors(height, width, stride=anchor_stride)

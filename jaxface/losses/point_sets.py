@@ -7,20 +7,16 @@ inside its mask and a pixel that has a vertex beside it feel no pull, however th
 Matches are searched in blocks and held fixed for gradients; no array of points times pixels is stored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxface.losses import _part_sets
-
-Points = Mapping[str, Float[Array | np.ndarray, "B N 2"]]
-Targets = Mapping[str, Shaped[Array | np.ndarray, "B H W"]]
-Weights = Mapping[str, float | Float[Array, "B"]]
-PointMasks = Mapping[str, Bool[Array, "B N"]]
+from jaxface.losses._part_sets import PointMasks, Points, Targets, Weights
 
 _POINT_BLOCK = 8
 _PIXEL_BLOCK = 512
@@ -139,7 +135,11 @@ class _Matches(NamedTuple):
 
 
 def _sum_over_parts(
-    one_part: Callable[[_Part], Float[Array, "B"]], points, targets, weights, point_masks
+    one_part: Callable[[_Part], Float[Array, "B"]],
+    points: Points,
+    targets: Targets,
+    weights: Weights | None,
+    point_masks: PointMasks | None,
 ) -> Float[Array, "B"]:
     weights, point_masks = weights or {}, point_masks or {}
     _part_sets.check_parts(points, targets, weights, point_masks)
@@ -193,7 +193,10 @@ def _nearest_pixel(points: Float[Array, "N 2"], mask: Bool[Array, "H W"]) -> tup
     x, y = points[:, 0] - 0.5, points[:, 1] - 0.5
     pixel = jnp.clip(jnp.round(x), 0, width - 1).astype(jnp.int32)
 
-    def visit(nearest, line):
+    def visit(
+        nearest: tuple[Float[Array, "N"], Float[Array, "N"], Float[Array, "N"]],
+        line: tuple[Float[Array, "W"], Float[Array, "W"], Float[Array, ""]],
+    ) -> tuple[tuple[Float[Array, "N"], Float[Array, "N"], Float[Array, "N"]], None]:
         squared, column, row = nearest
         left, right, number = line
         before, after = left[pixel], right[pixel]
@@ -212,7 +215,7 @@ def _nearest_pixel(points: Float[Array, "N 2"], mask: Bool[Array, "H W"]) -> tup
     return column.astype(jnp.int32), row.astype(jnp.int32)
 
 
-def _list_pixels(mask: Bool[Array, "B H W"], dtype) -> tuple[Float[Array, "B M 2"], Bool[Array, "B M"]]:
+def _list_pixels(mask: Bool[Array, "B H W"], dtype: DTypeLike) -> tuple[Float[Array, "B M 2"], Bool[Array, "B M"]]:
     """Centres of the mask's pixels, before as many that do not count; which count. M is H * W, rounded up to blocks."""
     height, width = mask.shape[1:]
     size = -(-height * width // _PIXEL_BLOCK) * _PIXEL_BLOCK
@@ -234,12 +237,14 @@ def _nearest_point(
     blocks = padded.reshape(len(points), -1, _POINT_BLOCK, 2).transpose(1, 2, 3, 0)[..., None]
     starts = _POINT_BLOCK * jnp.arange(len(blocks), dtype=jnp.int32)
 
-    def match(number, result):
+    def match(number: Int[Array, ""], result: Int[Array, "B M"]) -> Int[Array, "B M"]:
         offset = number * _PIXEL_BLOCK
         block = jax.lax.dynamic_slice_in_dim(pixels, offset, _PIXEL_BLOCK, axis=1)
         x, y = block[..., 0], block[..., 1]
 
-        def visit(nearest, item):
+        def visit(
+            nearest: tuple[Float[Array, "B P"], Int[Array, "B P"]], item: tuple[Float[Array, "Q 2 B 1"], Int[Array, ""]]
+        ) -> tuple[tuple[Float[Array, "B P"], Int[Array, "B P"]], None]:
             squared, index = nearest
             candidates, start = item
             for i in range(_POINT_BLOCK):
@@ -252,5 +257,6 @@ def _nearest_point(
         (_, index), _ = jax.lax.scan(visit, start, (blocks, starts))
         return jax.lax.dynamic_update_slice_in_dim(result, index, offset, axis=1)
 
-    result = jnp.zeros(pixels.shape[:2], jnp.int32)
-    return jax.lax.fori_loop(0, -(-count // _PIXEL_BLOCK), match, result)
+    result: Int[Array, "B M"] = jnp.zeros(pixels.shape[:2], jnp.int32)
+    result = jax.lax.fori_loop(0, -(-count // _PIXEL_BLOCK), match, result)
+    return result

@@ -15,7 +15,7 @@ _grids.py). Distances are taken from differences; the expanded form |a|^2 + |v|^
 anchor nearly coincides with a point.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -24,9 +24,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxface.losses import _distances, _grids, _masks
-from jaxface.losses._part_sets import check_parts, refuse_non_finite
+from jaxface.losses._part_sets import PointMasks, Points, Targets, Weights, check_parts, refuse_non_finite
 
-STATISTICS = ("min", "max", "mean")
+Anchors = Float[Array | np.ndarray, "A D"]
+Implementation = Literal["xla", "reference"]
+Describe = Callable[[Float[Array, "N D"], Float[Array, "N"]], Float[Array, "A S"]]
+Columns = dict[str, Callable[[], Float[Array, "A"]]]
+
+STATISTICS: tuple[str, ...] = ("min", "max", "mean")
 """The columns of a descriptor, in order."""
 
 FEW_ANCHORS = 1024
@@ -58,7 +63,7 @@ def point_descriptor(
     mask: Shaped[Array | np.ndarray, "N"] | None = None,
     *,
     exact: bool = False,
-    implementation: Literal["xla", "reference"] = "xla",
+    implementation: Implementation = "xla",
 ) -> Float[Array, "A 3"]:
     """Nearest, furthest and mean distance from each anchor to a set of points (3DDFA-V3, eq. 5).
 
@@ -129,15 +134,15 @@ def mask_descriptor(
 
 
 def prdl_loss(
-    points: Mapping[str, Float[Array, "B N D"]],
-    targets: Mapping[str, Shaped[Array | np.ndarray, "B H W"]],
+    points: Points,
+    targets: Targets,
     *,
     anchors: Float[Array | np.ndarray, "A D"],
-    weights: Mapping[str, float | Float[Array, "B"]] | None = None,
-    point_masks: Mapping[str, Bool[Array, "B N"]] | None = None,
+    weights: Weights | None = None,
+    point_masks: PointMasks | None = None,
     statistics: Sequence[str] | Mapping[str, Sequence[str]] = STATISTICS,
     exact: bool = False,
-    implementation: Literal["xla", "reference"] = "xla",
+    implementation: Implementation = "xla",
 ) -> Float[Array, "B"]:
     """Part Re-projection Distance Loss: sum_p w_p |G(points_p) - G(target_p)|^2, averaged over the anchors.
 
@@ -169,8 +174,8 @@ def prdl_loss(
         ValueError: when parts, names or shapes do not fit together; outside jit also when a coordinate is not finite.
     """
     weights, point_masks = weights or {}, point_masks or {}
-    chosen = statistics if isinstance(statistics, Mapping) else dict.fromkeys(points, statistics)
-    chosen = dict.fromkeys(points, STATISTICS) | {part: tuple(names) for part, names in chosen.items()}
+    named = statistics if isinstance(statistics, Mapping) else dict.fromkeys(points, statistics)
+    chosen = dict.fromkeys(points, STATISTICS) | {part: tuple(names) for part, names in named.items()}
     _check(points, targets, anchors, weights, point_masks, chosen)
     targets = _describe_targets({part: targets[part] for part in points}, anchors, exact, implementation)
     predicted = _describe_points(points, point_masks, anchors, chosen, exact, implementation)
@@ -185,7 +190,7 @@ def prdl_loss(
     return jnp.stack(losses).sum(0)
 
 
-def _describer(anchors, names: Sequence[str], exact: bool, implementation: str):
+def _describer(anchors: Anchors, names: Sequence[str], exact: bool, implementation: Implementation) -> Describe:
     """describe(points [N, D], weights [N]) -> [A, len(names)]: the statistics by the quickest way for these anchors.
 
     The weights sum to one and the first point counts; points of weight zero are copies of it.
@@ -194,7 +199,7 @@ def _describer(anchors, names: Sequence[str], exact: bool, implementation: str):
         raise ValueError(f"implementation is {implementation!r}: choose 'xla' or 'reference'")
     grid = _grids.find_grid(anchors)
 
-    def describe(points, weights):
+    def describe(points: Float[Array, "N D"], weights: Float[Array, "N"]) -> Float[Array, "A S"]:
         places = jax.lax.stop_gradient(jnp.asarray(anchors, points.dtype))
         if implementation == "reference":
             functions = _reference(points, weights, places)
@@ -207,7 +212,13 @@ def _describer(anchors, names: Sequence[str], exact: bool, implementation: str):
     return describe
 
 
-def _fastest(points, weights, anchors, grid: _grids.Grid | None, exact: bool) -> dict:
+def _fastest(
+    points: Float[Array, "N D"],
+    weights: Float[Array, "N"],
+    anchors: Float[Array, "A D"],
+    grid: _grids.Grid | None,
+    exact: bool,
+) -> Columns:
     # Sizes are known when a function is traced, so each shape compiles to one way only.
     # Narrow rows would not fill the processor's vector registers.
     columns = None if grid is None or grid.width < 32 else grid.width
@@ -225,7 +236,7 @@ def _fastest(points, weights, anchors, grid: _grids.Grid | None, exact: bool) ->
     return functions
 
 
-def _reference(points, weights, anchors) -> dict:
+def _reference(points: Float[Array, "N D"], weights: Float[Array, "N"], anchors: Float[Array, "A D"]) -> Columns:
     squared = jnp.square(anchors[:, None] - points[None]).sum(-1)
     distance = jnp.where(squared == 0, 0.0, jnp.sqrt(jnp.where(squared == 0, 1.0, squared)))
     return {
@@ -235,7 +246,9 @@ def _reference(points, weights, anchors) -> dict:
     }
 
 
-def _members(points, mask) -> tuple[Float[Array, "N D"], Float[Array, "N"], Bool[Array, ""]]:
+def _members(
+    points: Float[Array | np.ndarray, "N D"], mask: Shaped[Array | np.ndarray, "N"] | None
+) -> tuple[Float[Array, "M D"], Float[Array, "M"], Bool[Array, ""]]:
     """The points that count, in float32 or better, their weights with sum one, and whether there are any at all."""
     points = jnp.asarray(points)
     points = points.astype(jnp.promote_types(points.dtype, jnp.float32))
@@ -253,7 +266,14 @@ def _members(points, mask) -> tuple[Float[Array, "N D"], Float[Array, "N"], Bool
     return jnp.where(valid[:, None], points, first[None]), weights / jnp.where(some, weights.sum(), 1.0), some
 
 
-def _check(points, targets, anchors, weights, point_masks, statistics) -> None:
+def _check(
+    points: Points,
+    targets: Targets,
+    anchors: Anchors,
+    weights: Weights,
+    point_masks: PointMasks,
+    statistics: Mapping[str, tuple[str, ...]],
+) -> None:
     if np.ndim(anchors) != 2 or len(anchors) == 0:
         raise ValueError(f"expected anchors [A, D], got {np.shape(anchors)}")
     if unknown := [part for part in statistics if part not in points]:
@@ -266,7 +286,12 @@ def _check(points, targets, anchors, weights, point_masks, statistics) -> None:
 
 
 def _describe_points(
-    points, point_masks, anchors, statistics, exact, implementation
+    points: Points,
+    point_masks: PointMasks,
+    anchors: Anchors,
+    statistics: Mapping[str, tuple[str, ...]],
+    exact: bool,
+    implementation: Implementation,
 ) -> dict[str, tuple[Float[Array, "B A S"], Bool[Array, "B"]]]:
     """Descriptor of every part, and whether it has any points.
 
@@ -299,7 +324,9 @@ def _pad(array: Float[Array, "B N ..."], fill: Float[Array, "B 1 ..."], size: in
     return jnp.concatenate([array, jnp.broadcast_to(fill, missing)], axis=1)
 
 
-def _describe_targets(targets, anchors, exact, implementation) -> dict[str, Float[Array, "B A 3"]]:
+def _describe_targets(
+    targets: Targets, anchors: Anchors, exact: bool, implementation: Implementation
+) -> dict[str, Float[Array, "B A 3"]]:
     described: dict[str, Array] = {}
     masks: dict[str, Array] = {}
     for part, target in targets.items():

@@ -4,14 +4,15 @@ The renderer-based rivals of PRDL (3DDFA-V3, figures 8 and 9). Their gradient co
 alone: where a part and its mask do not touch, it is nearly or wholly nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
+from jaxtyping import Array, Float, Int, Integer
 
 from jaxface.losses import _part_sets
+from jaxface.losses._part_sets import PointMasks, Points, Targets, Weights
 from jaxface.render.dibr import FALLOFF, dibr_silhouette
 from jaxface.render.soft import soft_silhouette
 
@@ -24,11 +25,8 @@ DIBR_SIGMA = 1 / FALLOFF
 BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 """Blur before every second pixel is kept: the Gaussian pyramid of Burt and Adelson (1983)."""
 
-Points = Mapping[str, Float[Array | np.ndarray, "B N 2"]]
-Targets = Mapping[str, Shaped[Array | np.ndarray, "B H W"]]
 Triangles = Mapping[str, Integer[Array | np.ndarray, "T 3"]]
-Weights = Mapping[str, float | Float[Array, "B"]]
-PointMasks = Mapping[str, Bool[Array, "B N"]]
+OnePart = Callable[[Float[Array, "B H W"], Float[Array, "B H W"]], Float[Array, "B"]]
 
 
 def part_triangles(
@@ -158,7 +156,16 @@ def _halved(images: Float[Array, "B H W"]) -> Float[Array, "B h w"]:
     return images
 
 
-def _sum_over_parts(one_part, points, targets, triangles, renderer, sigma, weights, point_masks) -> Float[Array, "B"]:
+def _sum_over_parts(
+    one_part: OnePart,
+    points: Points,
+    targets: Targets,
+    triangles: Triangles,
+    renderer: Literal["softras", "dibr"],
+    sigma: float | None,
+    weights: Weights | None,
+    point_masks: PointMasks | None,
+) -> Float[Array, "B"]:
     weights, point_masks = weights or {}, point_masks or {}
     _part_sets.check_parts(points, targets, weights, point_masks)
     _check_triangles(points, triangles)
@@ -168,7 +175,7 @@ def _sum_over_parts(one_part, points, targets, triangles, renderer, sigma, weigh
         mask = jnp.asarray(targets[part]).astype(bool)
         # The renderers leave out triangles with a corner that is not finite.
         corners = members if part not in point_masks else jnp.where(shares[..., None] > 0, members, jnp.nan)
-        size = mask.shape[1:]
+        size = (mask.shape[1], mask.shape[2])
         if renderer == "softras":
             drawn = soft_silhouette(corners, triangles[part], image_size=size, sigma=sigma or SOFTRAS_SIGMA)
         else:
@@ -179,7 +186,7 @@ def _sum_over_parts(one_part, points, targets, triangles, renderer, sigma, weigh
     return _part_sets.weighted_total(losses, finite, present, weights)
 
 
-def _check_triangles(points, triangles) -> None:
+def _check_triangles(points: Points, triangles: Triangles) -> None:
     if missing := [part for part in points if part not in triangles]:
         raise ValueError(f"no triangles for the part(s) {missing}; triangles has {list(triangles)}")
     for part in points:

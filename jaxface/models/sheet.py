@@ -13,6 +13,7 @@ from jaxface.core.coefficients import Coefficients, joint_numbers, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
 from jaxface.core.parts import BACKGROUND, PARTS
+from jaxface.core.typed_jit import typed_jit
 from jaxface.files import visualize
 from jaxface.render import interpolate, label_triangles, rasterize
 
@@ -130,7 +131,7 @@ def _framing(model: FaceModel, size: int) -> tuple[Camera, Float[np.ndarray, "3"
     return camera, (low + high) / 2
 
 
-@jax.jit
+@typed_jit
 def _draw(model: FaceModel, coefficients: Coefficients, middle, camera: Camera, triangle_labels) -> dict[str, Array]:
     shift = -cameras.rotate(middle[None, None], coefficients.angles)[:, 0]
     face = decode_face(model, coefficients.replace(translation=shift), camera)

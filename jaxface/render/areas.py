@@ -5,7 +5,6 @@ spread evenly and are all seen. A mean over vertices is therefore not the mean o
 each vertex weighs as much as the area around it that is seen.
 """
 
-import functools
 import math
 from typing import Literal
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
+from jaxface.core.typed_jit import typed_jit
 from jaxface.render.labels import vertex_visibility
 from jaxface.render.rasterizer import rasterize
 from jaxface.render.tiles import height_and_width
@@ -26,7 +26,7 @@ TOLERANCE = 0.1
 VERTICES_PER_CELL = 4
 
 
-@functools.partial(jax.jit, static_argnames=("image_size", "occlusion"))
+@typed_jit(static_argnames=("image_size", "occlusion"))
 def visible_areas(
     points: Float[Array | np.ndarray, "B V 2"],
     depth: Float[Array | np.ndarray, "B V"],
@@ -71,7 +71,7 @@ def visible_areas(
     return jnp.where(unseen, 0.0, projected_areas(points, triangles))
 
 
-@jax.jit
+@typed_jit
 def projected_areas(
     points: Float[Array | np.ndarray, "B V 2"], triangles: Integer[Array | np.ndarray, "T 3"]
 ) -> Float[Array, "B V"]:
@@ -99,7 +99,7 @@ def projected_areas(
     return total.T
 
 
-@jax.jit
+@typed_jit
 def coarse_visibility(
     points: Float[Array | np.ndarray, "B V 2"], depth: Float[Array | np.ndarray, "B V"]
 ) -> Bool[Array, "B V"]:

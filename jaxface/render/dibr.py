@@ -5,13 +5,11 @@ As in the soft rasterizer (soft.py), the product over triangles is a sum of loga
 are visited. A triangle that covers a pixel adds an infinite logarithm, which makes the pixel 1 and its gradient 0.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from jaxface.core.typed_jit import typed_jit
 from jaxface.render.soft import Rim, silhouette
 from jaxface.render.tiles import height_and_width
 
@@ -29,7 +27,7 @@ DIBR = Rim(
 )
 
 
-@functools.partial(jax.jit, static_argnames=("image_size", "sigma"))
+@typed_jit(static_argnames=("image_size", "sigma"))
 def dibr_silhouette(
     points: Float[Array | np.ndarray, "*B V 2"],
     triangles: Integer[Array | np.ndarray, "T 3"],

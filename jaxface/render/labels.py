@@ -1,6 +1,5 @@
 """What part of the face each pixel shows, and which vertices the camera sees."""
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from jaxface.core import parts as parts_module
+from jaxface.core.typed_jit import typed_jit
 from jaxface.render.rasterizer import Fragments, rasterize
 
 
@@ -39,7 +39,7 @@ def label_triangles(
     return np.where(in_some_part >= 2, labels, parts_module.FOREHEAD).astype(np.uint8)
 
 
-@jax.jit
+@typed_jit
 def label_map(fragments: Fragments, triangle_labels: Integer[Array | np.ndarray, "T"]) -> UInt8[Array, "*B H W"]:
     """The label map of a drawn face: the labels of the triangles seen, with the forehead cut off the skin.
 
@@ -75,7 +75,7 @@ def _centroid(
     return total / jnp.maximum(area, 1.0)[..., None], area
 
 
-@functools.partial(jax.jit, static_argnames="image_size")
+@typed_jit(static_argnames="image_size")
 def render_labels(
     points: Float[Array | np.ndarray, "*B V 2"],
     depth: Float[Array | np.ndarray, "*B V"],
@@ -96,7 +96,7 @@ def render_labels(
     return label_map(rasterize(points, depth, triangles, image_size=image_size), triangle_labels)
 
 
-@jax.jit
+@typed_jit
 def vertex_visibility(
     fragments: Fragments,
     points: Float[Array | np.ndarray, "*B V 2"],

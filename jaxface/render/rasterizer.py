@@ -5,7 +5,6 @@ settle who is seen: the smallest depth at each pixel, then the lowest index amon
 """
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from jaxface.core.typed_jit import typed_jit
 from jaxface.render.tiles import (
     bounding_boxes,
     corners_of_all,
@@ -43,7 +43,7 @@ class Fragments:
     depth: Float[Array, "*B H W"]
 
 
-@functools.partial(jax.jit, static_argnames="image_size")
+@typed_jit(static_argnames="image_size")
 def rasterize(
     points: Float[Array | np.ndarray, "*B V 2"],
     depth: Float[Array | np.ndarray, "*B V"],
@@ -99,7 +99,13 @@ def _visible_triangles(
     nothing = batch * pixels  # out of range, so dropped
     slack = 1 - 4 * jnp.finfo(vertices.dtype).eps
 
-    def draw(buffers, item, column, row, valid):
+    def draw(
+        buffers: tuple[Float[Array, "P"], Int[Array, "P"]],
+        item: Int[Array, "C"],
+        column: Int[Array, "C"],
+        row: Int[Array, "C"],
+        valid: Bool[Array, "C"],
+    ) -> tuple[Float[Array, "P"], Int[Array, "P"]]:
         """Draws one tile of each triangle `item` into the buffers of 1 / depth and of triangle indices."""
         columns, rows = tile_pixels(column, row, TILE)
         inside, nearness = _cover(corners[..., item], columns, rows)
@@ -176,7 +182,7 @@ def gather_corners(
     return [attributes.at[vertex].get(mode="fill", fill_value=0) for vertex in vertices]
 
 
-@jax.jit
+@typed_jit
 def interpolate(
     fragments: Fragments,
     triangles: Integer[Array | np.ndarray, "T 3"],
@@ -197,7 +203,9 @@ def interpolate(
     if attributes.shape[-2] == 0 or triangles.shape[0] == 0:
         return jnp.zeros((*lead, *image, attributes.shape[-1]), attributes.dtype)
 
-    def one(triangle, barycentric, attributes):
+    def one(
+        triangle: Int[Array, "H W"], barycentric: Float[Array, "H W 3"], attributes: Float[Array, "V C"]
+    ) -> Float[Array, "H W C"]:
         corners = gather_corners(attributes, triangles, triangle)
         weights = jnp.split(barycentric.astype(attributes.dtype), 3, axis=-1)
         return weights[0] * corners[0] + weights[1] * corners[1] + weights[2] * corners[2]

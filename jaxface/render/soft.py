@@ -8,7 +8,7 @@ count.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from jaxface.core.typed_jit import typed_jit
 from jaxface.render.tiles import (
     Boxes,
     bounding_boxes,
@@ -38,7 +39,7 @@ Not a power of two: chunks of such a size took three times as long on a CPU.
 """
 
 
-@functools.partial(jax.jit, static_argnames=("image_size", "sigma"))
+@typed_jit(static_argnames=("image_size", "sigma"))
 def soft_silhouette(
     points: Float[Array | np.ndarray, "*B V 2"],
     triangles: Integer[Array | np.ndarray, "T 3"],
@@ -107,7 +108,13 @@ def _total_logarithm(
     """-sum over triangles of log(1 - D) at every pixel."""
     corners, boxes, chunk = _prepare(points, triangles, image_size, softness)
 
-    def visit(total, item, column, row, valid):
+    def visit(
+        total: Float[Array, "P"],
+        item: Int[Array, "C"],
+        column: Int[Array, "C"],
+        row: Int[Array, "C"],
+        valid: Bool[Array, "C"],
+    ) -> Float[Array, "P"]:
         columns, rows, target = _pixels(item // triangles.shape[0], column, row, valid, boxes.tile, image_size)
         inside, squared, _, _ = _nearest(corners[..., item], columns, rows)
         exponent = jnp.minimum(jnp.minimum(squared[0], squared[1]), squared[2]) / softness
@@ -117,18 +124,32 @@ def _total_logarithm(
     return loop_over_tiles(boxes, visit, total, chunk=chunk).reshape(points.shape[0], *image_size)
 
 
-def _forward(points, triangles, image_size, softness, rim):
+def _forward(
+    points: Float[Array, "B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], softness: float, rim: Rim
+) -> tuple[Float[Array, "B H W"], tuple[Float[Array, "B V 2"], Int[Array, "T 3"]]]:
     return _total_logarithm(points, triangles, image_size, softness, rim), (points, triangles)
 
 
-def _backward(image_size, softness, rim, saved, cotangent):
+def _backward(
+    image_size: tuple[int, int],
+    softness: float,
+    rim: Rim,
+    saved: tuple[Float[Array, "B V 2"], Int[Array, "T 3"]],
+    cotangent: Float[Array, "B H W"],
+) -> tuple[Float[Array, "B V 2"], None]:
     # A loop of unknown length cannot be differentiated backwards as it stands, nor should its steps be kept: the second
     # loop computes each tile anew and adds its gradient to the corners.
     points, triangles = saved
     corners, boxes, chunk = _prepare(points, triangles, image_size, softness)
     cotangent, count = cotangent.reshape(-1), triangles.shape[0]
 
-    def visit(gradient, item, column, row, valid):
+    def visit(
+        gradient: Float[Array, "N 2"],
+        item: Int[Array, "C"],
+        column: Int[Array, "C"],
+        row: Int[Array, "C"],
+        valid: Bool[Array, "C"],
+    ) -> Float[Array, "N 2"]:
         columns, rows, target = _pixels(item // count, column, row, valid, boxes.tile, image_size)
         weights = cotangent.at[target].get(mode="fill", fill_value=0)
         change = _corner_gradient(corners[..., item], columns, rows, softness, rim, weights)
@@ -157,7 +178,14 @@ def _prepare(
     return corners, boxes, max(min(PIXELS_AT_ONCE // tile**2, 2 * keep.size), 64)
 
 
-def _pixels(sample, column, row, valid, tile, image_size):
+def _pixels(
+    sample: Int[Array, "C"],
+    column: Int[Array, "C"],
+    row: Int[Array, "C"],
+    valid: Bool[Array, "C"],
+    tile: int,
+    image_size: tuple[int, int],
+) -> tuple[Int[Array, "M C"], Int[Array, "M C"], Int[Array, "M C"]]:
     """Columns, rows and index into the flat batch of images [M, C]; out of range if outside or not valid."""
     columns, rows = tile_pixels(column, row, tile)
     inside = valid[None, :] & (columns < image_size[1]) & (rows < image_size[0])
@@ -167,7 +195,7 @@ def _pixels(sample, column, row, valid, tile, image_size):
 
 def _nearest(
     corners: Float[Array, "2 3 C"], columns: Int[Array, "M C"], rows: Int[Array, "M C"]
-) -> tuple[Bool[Array, "M C"], list[Float[Array, "M C"]], list[Float[Array, "M C"]], list[tuple]]:
+) -> tuple[Bool[Array, "M C"], list[Float[Array, "M C"]], list[Float[Array, "M C"]], list[tuple[Array, Array]]]:
     """For pixels against triangles: inside or not; and per edge, of the edge's point nearest to the pixel's centre,
     the squared distance, the place along the edge in [0, 1], and the offset (x, y) from the centre."""
     x = [corners[0, i][None] - (columns.astype(corners.dtype) + 0.5) for i in range(3)]
@@ -201,7 +229,7 @@ def _corner_gradient(
     first = (squared[0] <= squared[1]) & (squared[0] <= squared[2])
     second = ~first & (squared[1] <= squared[2])
 
-    def choose(values):
+    def choose(values: Sequence[Float[Array, "M C"]]) -> Float[Array, "M C"]:
         return jnp.where(first, values[0], jnp.where(second, values[1], values[2]))
 
     pull = 2 * cotangent / softness * rim.slope(inside, choose(squared) / softness)
