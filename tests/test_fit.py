@@ -191,7 +191,7 @@ def called(monkeypatch):
         return call
 
     for name in ("fit_photos", "fit_person", "fit_video"):
-        monkeypatch.setattr(solver, name, stand_in(name))
+        monkeypatch.setattr(fit, name, stand_in(name))
     return calls
 
 
@@ -219,7 +219,7 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch
             raise InputError(f"{path}: not a video")
         return BatchReport(done=1), []
 
-    monkeypatch.setattr(solver, "fit_video", refuse)
+    monkeypatch.setattr(fit, "fit_video", refuse)
     assert fit.main(["bad.mp4", "good.mp4"]) == 1
     assert "bad.mp4: not a video" in capsys.readouterr().err
 

@@ -187,7 +187,7 @@ def test_a_missing_package_stops_the_batch_at_once(tmp_path, monkeypatch):
     def missing(image):
         raise MissingDependencyError("face detection needs MediaPipe; run: pip install 'jaxface[photo]'")
 
-    monkeypatch.setattr(preparation, "detect_faces", missing)
+    monkeypatch.setattr(face_crops, "detect_faces", missing)
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(MissingDependencyError):
         preprocess.main([str(tmp_path / "a.png"), str(tmp_path / "out")])
