@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) with $(PYTHON): about 1.6 GB, a few minutes."
 	@test -x $(RUN) || "$(PYTHON)" -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --upgrade pip
-	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[photo,perceptual,dev]"
+	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
 	@$(RUN) -c 'import cv2' 2>/dev/null || { echo "The system has no libGL: taking OpenCV's headless build."; \
 		$(RUN) -m pip uninstall --quiet --yes opencv-contrib-python && \
 		$(RUN) -m pip install --quiet --constraint constraints.txt opencv-contrib-python-headless; }

@@ -11,7 +11,7 @@
 
 import importlib
 
-__version__ = "0.1.0"
+from jaxface.core.version import __version__ as __version__
 
 _HOME = {
     "Camera": "jaxface.core.cameras",

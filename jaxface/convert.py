@@ -7,9 +7,11 @@ python -m jaxface.convert --info FILE
 import argparse
 from collections.abc import Sequence
 
+from jaxface.core.errors import needs_extra
 from jaxface.files.command_line import run
 from jaxface.models import native
 from jaxface.models.conversion import convert_face_model, show_face_model
+from jaxface.networks.weight_files import is_weights
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not options.target or options.out:
         parser.error("give IN and OUT (--out belongs to --info)")
-    from jaxface.networks import conversion
-
-    if conversion.is_weights(options.source):
+    if is_weights(options.source):
         if options.parts:
             parser.error("--parts belongs to face models, and IN holds the weights of a network")
-        print(conversion.convert_weights(options.source, options.target))
+        with needs_extra("train", "the conversion of a network's weights"):
+            from jaxface.networks.conversion import convert_weights
+        print(convert_weights(options.source, options.target))
     else:
         print(convert_face_model(options.source, options.target, parts=options.parts, basis_type=options.dtype))
     return 0

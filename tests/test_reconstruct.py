@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from jaxface.networks import checkpoints
 from jaxface.photos import prediction
 from jaxface.photos.alignment import Alignment
-from jaxface.results import reconstruction
 from toys.models import toy_model
 
 
@@ -17,7 +17,7 @@ def test_encoder_crops_the_photo_at_its_own_size(monkeypatch):
         return np.zeros((len(images), 41), np.float32)
 
     config = type("Config", (), {"image_size": 48})
-    monkeypatch.setattr(reconstruction, "load_encoder", lambda path, **_: (predict, model, config))
+    monkeypatch.setattr(checkpoints, "load_encoder", lambda path, **_: (predict, model, config))
     solve, loaded = prediction.predict_faces("checkpoint")
     photo = np.zeros((112, 112, 3), np.uint8)
     alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=(112, 112))

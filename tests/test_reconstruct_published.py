@@ -17,7 +17,8 @@ from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.parts import LABELS, PARTS
 from jaxface.files import visualize
-from jaxface.networks import create_encoder, weights
+from jaxface.networks import weights
+from jaxface.networks.encoder import create_encoder
 from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.samples import empty_coefficients

@@ -1,5 +1,4 @@
-"""Networks: the encoders that turn an image into face coefficients."""
+"""Networks in Flax: encoders from an image to face coefficients, face recognition, face parsing; and their weights.
 
-from jaxface.networks.encoder import ENCODERS, Encoder, create_encoder
-
-__all__ = ["ENCODERS", "Encoder", "create_encoder"]
+Nothing is imported here: Flax comes with the extras, and `face_recognition` and `weight_files` can be imported without.
+"""

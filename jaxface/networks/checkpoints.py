@@ -19,7 +19,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.models import load_face_model
-from jaxface.networks import Encoder, create_encoder
+from jaxface.networks.encoder import Encoder, create_encoder
 from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable_shapes
 
 FOLDER = "checkpoints"

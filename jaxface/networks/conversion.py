@@ -1,43 +1,12 @@
 """Network weights from anywhere to jaxface's own files."""
 
 import os
-import zipfile
 from pathlib import Path
-
-import safetensors
 
 from jaxface.core.errors import InputError
 from jaxface.networks.torch_names import network_kind, some
-from jaxface.networks.weight_files import (
-    _DLIB_MAGIC,
-    _LEGACY_MAGIC,
-    FORMAT,
-    State,
-    _is_safetensors,
-    _starts_with,
-    _write,
-    read_state,
-)
+from jaxface.networks.weight_files import _DLIB_MAGIC, FORMAT, State, _starts_with, _write, read_state
 from jaxface.networks.weights import _parameters, encoder_to_torch, write_safetensors
-
-
-def is_weights(path: str | os.PathLike) -> bool:
-    """Whether a file or folder looks like a network's weights; only its beginning or its index is read."""
-    path = Path(path)
-    if path.is_dir():
-        return (path / "checkpoints").is_dir() or path.name == "checkpoints"
-    try:
-        if _is_safetensors(path):
-            with safetensors.safe_open(path, framework="numpy") as content:
-                return (content.metadata() or {}).get("format") == FORMAT or network_kind(content.keys()) is not None
-        with open(path, "rb") as file:
-            head = file.read(len(_LEGACY_MAGIC))
-        if head.startswith(b"PK"):
-            with zipfile.ZipFile(path) as archive:
-                return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
-        return head in (_LEGACY_MAGIC, _DLIB_MAGIC)
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, safetensors.SafetensorError):
-        return False
 
 
 def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:

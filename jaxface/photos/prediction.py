@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxface.core.errors import InputError
+from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.models import load_face_model
-from jaxface.networks.checkpoints import load_encoder
 from jaxface.photos.alignment import scaled_alignment
 
 
@@ -20,7 +19,13 @@ def predict_faces(
     """Loads an encoder as predict(photo, found) -> coefficient vectors [N, K], and its face model.
 
     `found` is what `preprocess_photo` found in the photo; the crops are cut anew at the encoder's own size.
+
+    Raises:
+        InputError: when the checkpoint or the model cannot be used.
+        MissingDependencyError: when Flax is not installed.
     """
+    with needs_extra("photo", "an encoder"):
+        from jaxface.networks.checkpoints import load_encoder
     given = None if model is None else load_face_model(model)
     predict, face_model, config = load_encoder(Path(checkpoint), model=given)
     if "68" not in face_model.landmarks:

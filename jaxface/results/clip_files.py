@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-import jaxface
 from jaxface.clips.frames import Clip, load_opencv
 from jaxface.clips.smoothing import jitter
 from jaxface.clips.track import Track, frame_landmarks, jitter_of
@@ -31,6 +30,7 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
+from jaxface.core.version import __version__
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder
 from jaxface.photos.alignment import Alignment
@@ -166,7 +166,7 @@ def track_record(
     height, width = track.windows[0].photo_size
     return {
         "schema": SCHEMA,
-        "jaxface": jaxface.__version__,
+        "jaxface": __version__,
         "clip": {
             "file": clip.path.name,
             "frame_rate": track.frame_rate,

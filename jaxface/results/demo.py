@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxface.core.errors import MissingDependencyError
+from jaxface.core.errors import missing_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder, atomic_write
@@ -51,9 +51,7 @@ def portrait_paths() -> dict[str, Path]:
         spec = importlib.util.find_spec(package)
         path = Path(spec.origin).parent / file if spec and spec.origin else None
         if path is None or not path.is_file():
-            raise MissingDependencyError(
-                f"the demo's portrait {name} comes with {distribution}; run: pip install 'jaxface[photo]'"
-            )
+            raise missing_extra("photo", f"the demo's portrait {name}", distribution)
         paths[name] = path
     return paths
 

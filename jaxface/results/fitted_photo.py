@@ -15,7 +15,7 @@ from PIL import Image
 from jaxface.core import face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
-from jaxface.core.errors import InputError
+from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.files.atomic import atomic_folder
 from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, face_pictures, turned_views
@@ -103,7 +103,8 @@ class FittedFace:
         Args:
             expression: expression coefficients to wear instead of the photo's; zeros are the neutral face.
         """
-        import trimesh  # takes 0.7 s, which the command line need not spend
+        with needs_extra("photo", "a mesh in memory"):
+            import trimesh  # takes 0.7 s, which the command line need not spend
 
         material = trimesh.visual.material.PBRMaterial(
             baseColorTexture=Image.fromarray(self.texture), metallicFactor=0.0, roughnessFactor=0.9

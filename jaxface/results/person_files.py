@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-import jaxface
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel, vertex_normals
 from jaxface.core.face_models import shape as model_shape
+from jaxface.core.version import __version__
 from jaxface.files import meshes, visualize
 from jaxface.files.atomic import atomic_folder
 from jaxface.files.gltf import METRES_PER_UNIT, GlbAnimation, write_glb
@@ -101,7 +101,7 @@ def person_record(
     coefficients = Coefficients.from_vector(np.asarray(vector), model)
     return {
         "schema": SCHEMA,
-        "jaxface": jaxface.__version__,
+        "jaxface": __version__,
         "face_model": model.name,
         "settings": dict(settings),
         "identity": np.asarray(coefficients.identity[0], np.float64).round(6).tolist(),

@@ -31,13 +31,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-import jaxface
 from jaxface.core import cameras, metrics
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel, vertex_normals
 from jaxface.core.faces import decode_face, landmark_points
 from jaxface.core.parts import PARTS
+from jaxface.core.version import __version__
 from jaxface.files import meshes, visualize
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import encode_image
@@ -149,7 +149,7 @@ def face_record(
     }
     record = {
         "schema": SCHEMA,
-        "jaxface": jaxface.__version__,
+        "jaxface": __version__,
         "photo": {"file": photo_name, "height": height, "width": width},
         "face_model": model.name,
         "settings": dict(settings),

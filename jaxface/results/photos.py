@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-import jaxface
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.version import __version__
 from jaxface.files.atomic import atomic_folder, atomic_write
 from jaxface.files.images import read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
@@ -152,7 +152,7 @@ def write_results(
         numbers = {name: measures[name] for name in ("part_iou", "landmark_error_interocular")}
         numbers = {name: round(value, 4) if np.isfinite(value) else None for name, value in numbers.items()}
         results.append({"folder": f"face_{index}", **numbers})
-    content = {**record, "jaxface": jaxface.__version__, "faces": results}
+    content = {**record, "jaxface": __version__, "faces": results}
     (folder / DONE_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -160,7 +160,7 @@ def _is_done(folder: Path, photo: Path, made_with: Mapping[str, str]) -> bool:
     """Whether a folder holds the results of this photo, by name and content, made with these settings."""
     try:
         record = json.loads((folder / DONE_FILE).read_text())
-        same = (record["photo"], record["settings"], record["jaxface"]) == (photo.name, made_with, jaxface.__version__)
+        same = (record["photo"], record["settings"], record["jaxface"]) == (photo.name, made_with, __version__)
         return same and record["sha256"] == file_digest(photo)
     except (OSError, ValueError, KeyError, TypeError):
         return False

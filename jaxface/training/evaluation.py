@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Integer
 from jaxface.core import face_models, metrics
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_size
+from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face, landmark_points
 from jaxface.core.parts import PARTS, SEVEN_PARTS
@@ -21,7 +22,6 @@ from jaxface.core.units import PUBLISHED_SIZE
 from jaxface.files import atomic, progress, visualize
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
-from jaxface.networks.checkpoints import load_encoder
 from jaxface.photos.folder import FolderSource
 from jaxface.photos.samples import Sample, stack_samples
 from jaxface.render import interpolate, label_map, label_triangles, rasterize
@@ -189,6 +189,8 @@ def evaluate_folder(
     Raises:
         InputError: when the dataset, the checkpoint or the model cannot be used.
     """
+    with needs_extra("train", "an encoder"):
+        from jaxface.networks.checkpoints import load_encoder
     predict, face_model, config = load_encoder(Path(checkpoint), model=load_face_model(model) if model else None)
     require_parts(face_model, "the evaluation")
     source = FolderSource(dataset, size=config.image_size, coefficient_count=vector_size(face_model))

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from scipy import signal
 
-from jaxface.networks import ENCODERS, Encoder, create_encoder
+from jaxface.networks.encoder import ENCODERS, Encoder, create_encoder
 from jaxface.networks.layers import (
     DepthwiseConvolution,
     StemConvolution,

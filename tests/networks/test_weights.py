@@ -11,8 +11,9 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from jaxface.core.errors import InputError
-from jaxface.networks import conversion, create_encoder, weight_files, weights
+from jaxface.networks import conversion, weight_files, weights
 from jaxface.networks.checkpoints import load_encoder, read_encoder
+from jaxface.networks.encoder import create_encoder
 from jaxface.training.checkpoint import initial_state
 from jaxface.training.optimizer import create_optimizer
 from jaxface.training.step import TrainState
@@ -147,7 +148,7 @@ def test_pytorchs_files_are_read_and_converted(mobilenet_file, tmp_path):
     for legacy in (False, True):
         path = tmp_path / "net_recon.pth"
         torch.save({"net_recon": state}, path, _use_new_zipfile_serialization=not legacy)
-        assert conversion.is_weights(path)
+        assert weight_files.is_weights(path)
         summary = conversion.convert_weights(path, tmp_path / "out.safetensors")
         assert "mobilenet_v3_large, heads 3 | 2 | 3 | 3 | 27 | 3" in summary and "all of 322 tensors" in summary
         converted = load_file(tmp_path / "out.safetensors")
@@ -158,7 +159,7 @@ def test_pytorchs_files_are_read_and_converted(mobilenet_file, tmp_path):
 def test_files_and_folders_give_the_same_encoder(mobilenet_file, tmp_path):
     conversion.convert_weights(mobilenet_file, tmp_path / "run")
     conversion.convert_weights(tmp_path / "run", tmp_path / "back.safetensors")
-    assert conversion.is_weights(tmp_path / "run") and conversion.is_weights(tmp_path / "back.safetensors")
+    assert weight_files.is_weights(tmp_path / "run") and weight_files.is_weights(tmp_path / "back.safetensors")
     images = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     results = []
     for path in (mobilenet_file, tmp_path / "run", tmp_path / "back.safetensors"):
@@ -180,7 +181,7 @@ def test_the_face_model_must_be_named_and_fit(mobilenet_file):
 
 def test_a_backbone_alone_is_no_encoder_but_starts_one(states, tmp_path):
     save_file(states["resnet18"] | {"fc.weight": np.zeros((10, 512), np.float32)}, tmp_path / "imagenet.safetensors")
-    assert conversion.is_weights(tmp_path / "imagenet.safetensors")
+    assert weight_files.is_weights(tmp_path / "imagenet.safetensors")
     conversion.convert_weights(tmp_path / "imagenet.safetensors", tmp_path / "folder")
     with pytest.raises(InputError, match=r"backbone without heads; .* config.encoder.initial"):
         load_encoder(tmp_path / "folder", model=toy_model())
@@ -251,7 +252,7 @@ def test_heads_start_where_their_sizes_agree(mobilenet_file):
 @pytest.mark.parametrize(("mark", "network"), [("layer1.0.prelu.weight", "iresnet"), ("context.dualgcn.x", "DML-CSR")])
 def test_other_networks_are_checked_by_their_own_modules(tmp_path, mark, network):
     save_file({mark: np.zeros(3, np.float32)}, tmp_path / "in.safetensors")
-    assert conversion.is_weights(tmp_path / "in.safetensors")
+    assert weight_files.is_weights(tmp_path / "in.safetensors")
     with pytest.raises(InputError, match=rf"in.safetensors: .*(?i:{network}).*missing"):
         conversion.convert_weights(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     with pytest.raises(InputError, match=r"only encoders become checkpoint folders"):
@@ -265,7 +266,7 @@ def test_dlibs_network_is_converted(tmp_path):
     from jaxface.networks.dlib_resnet import dlib_variables
     from jaxface.networks.face_recognition import dlib_path
 
-    assert conversion.is_weights(dlib_path())
+    assert weight_files.is_weights(dlib_path())
     summary = conversion.convert_weights(dlib_path(), tmp_path / "dlib.safetensors")
     assert "face recognition network" in summary
     expected = traverse_util.flatten_dict(dlib_variables(read_dlib_network(dlib_path())), sep=".")
@@ -281,10 +282,10 @@ def test_only_weights_are_taken_for_weights(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "empty").touch()
     for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "nowhere"]:
-        assert not conversion.is_weights(path)
+        assert not weight_files.is_weights(path)
     with zipfile.ZipFile(tmp_path / "torch.pth", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
-    assert conversion.is_weights(tmp_path / "torch.pth")
+    assert weight_files.is_weights(tmp_path / "torch.pth")
 
 
 @pytest.mark.parametrize("metadata", [
@@ -312,7 +313,7 @@ def test_corrupt_safetensors_never_crash(mobilenet_file, tmp_path):
             if damaged:
                 damaged[place] = random.integers(256)
         (tmp_path / "x.safetensors").write_bytes(damaged)
-        conversion.is_weights(tmp_path / "x.safetensors")
+        weight_files.is_weights(tmp_path / "x.safetensors")
         with pytest.raises(InputError):
             weights.encoder_from_torch(weight_files.read_state(tmp_path / "x.safetensors"))
 

@@ -210,7 +210,7 @@ def test_other_settings_or_another_version_or_overwrite_make_results_anew(tmp_pa
     assert done(settings={"model": "other"}) == (1, 0) and done() == (1, 0)
     assert done(faces="largest") == (1, 0) and done(faces="largest") == (0, 1)
     assert done(faces="largest", overwrite=True) == (1, 0)
-    monkeypatch.setattr(photos.jaxface, "__version__", "0.0")
+    monkeypatch.setattr(photos, "__version__", "0.0")
     assert done(faces="largest") == (1, 0)
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a"]
 

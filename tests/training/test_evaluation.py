@@ -160,7 +160,7 @@ def trained(monkeypatch, model, truth):
         return vectors
 
     loaded = (predict, model, ConfigDict({"image_size": SIZE}))
-    monkeypatch.setattr(evaluation, "load_encoder", lambda path, model=None: loaded)
+    monkeypatch.setattr("jaxface.networks.checkpoints.load_encoder", lambda path, model=None: loaded)
 
 
 def test_the_command_prints_a_table_and_writes_results(tmp_path, dataset, trained, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from jaxface import Camera
 from jaxface.core.coefficients import vector_sizes
-from jaxface.networks import Encoder
+from jaxface.networks.encoder import Encoder
 from jaxface.networks.resnet import BasicBlock, ResNet
 from jaxface.training import parallel
 from jaxface.training.objective import total_loss
