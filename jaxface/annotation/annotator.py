@@ -31,7 +31,7 @@ from jaxface.annotation.votes import (
     part_overlap,
     parts_of_labels,
 )
-from jaxface.core.coefficients import Coefficients, vector_size
+from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import PARTS
@@ -205,12 +205,13 @@ def _turned(
     model: FaceModel, box: Float[np.ndarray, "2 3"], yaws: Sequence[float], *, size: int
 ) -> list[tuple[np.ndarray, ...]]:
     """Image, triangles, points and visible vertices of the mean face, turned; drawn by the program of the views."""
-    middle = box.mean(0)
+    middle, columns = box.mean(0), vector_columns(model)
     vectors = np.zeros((BLOCK, vector_size(model)), np.float32)
     for index, yaw in enumerate(yaws):
         cos, sin = np.cos(yaw), np.sin(yaw)
         turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-        vectors[index, -33:-30], vectors[index, -3:] = (0, yaw, 0), turn @ middle
+        vectors[index, columns["angles"]] = (0, yaw, 0)
+        vectors[index, columns["translation"]] = turn @ middle
     views = draw_views(model, vectors, view_camera(box, size=size))
     fields = [np.asarray(field) for field in (views.image, views.triangle, views.points, views.visible)]
     return [tuple(field[index] for field in fields) for index in range(len(yaws))]

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from jaxface.core import cameras
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_sizes
+from jaxface.core.coefficients import Coefficients, column_mask, vector_columns, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
-from jaxface.render import interpolate, rasterize, vertex_visibility
+from jaxface.render import render_face, vertex_visibility
 from jaxface.synthetic.dice import Dice
 from jaxface.synthetic.random_faces import random_expression, random_light
 
@@ -97,8 +97,8 @@ def random_views(
     sizes = vector_sizes(model)
     units = model.expression_basis.shape[-1]
     vectors = np.array(_random_vectors(keys, middle, sizes, units, model.expression_names))
-    vectors[:1, : sum(sizes[:4])] = 0.0
-    vectors[:1, -3:] = -middle
+    vectors[:1, column_mask(model, "identity", "expression", "albedo", "angles")] = 0.0
+    vectors[:1, vector_columns(model)["translation"]] = -middle
     return vectors
 
 
@@ -149,16 +149,15 @@ def draw_views(model: FaceModel, vectors: Float[Array | np.ndarray, "B K"], came
         camera: such as `view_camera` gives.
     """
     face = decode_face(model, Coefficients.from_vector(vectors, model), camera)
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    seen = fragments.triangle >= 0
-    colors = interpolate(fragments, model.triangles, face.colors)
-    colors = jnp.where(seen[..., None], jnp.clip(colors, 0.0, 1.0), jnp.array(_BACKDROP)[None, None, None])
+    view = render_face(face, model.triangles, image_size=camera.image_size)
+    colors = view.draw(face.colors)
+    colors = jnp.where(view.seen[..., None], jnp.clip(colors, 0.0, 1.0), jnp.array(_BACKDROP)[None, None, None])
     return Views(
         image=jnp.round(colors * 255).astype(jnp.uint8),
-        triangle=fragments.triangle,
-        barycentric=fragments.barycentric,
+        triangle=view.fragments.triangle,
+        barycentric=view.fragments.barycentric,
         points=face.points,
-        visible=vertex_visibility(fragments, face.points, face.depth),
+        visible=vertex_visibility(view.fragments, face.points, face.depth),
     )
 
 

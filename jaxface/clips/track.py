@@ -22,7 +22,7 @@ from tqdm import tqdm
 from jaxface.clips import smoothing
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_size, vector_sizes
+from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior
@@ -180,13 +180,6 @@ def smooth_vectors(
     expression = columns["expression"]
     smooth[:, expression] = np.clip(smooth[:, expression], prior.lower[expression], prior.upper[expression])
     return smooth.astype(np.float32), weights
-
-
-def vector_columns(model: FaceModel) -> dict[str, slice]:
-    """Where each kind of coefficient lies in a vector."""
-    edges = np.cumsum([0, *vector_sizes(model)])
-    names = [field.name for field in dataclasses.fields(Coefficients)]
-    return {name: slice(*edges[index : index + 2]) for index, name in enumerate(names)}
 
 
 def jitter_of(model: FaceModel, track: Track) -> dict[str, dict[str, float]]:

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+from jaxface.core.skinning import ANGLE_DEVIATION
 
 if TYPE_CHECKING:
     from jaxface.core.face_models import FaceModel
 
 LIGHT_BANDS = 9
+LAST_COLUMNS = {
+    "angles": slice(-6 - 3 * LIGHT_BANDS, -3 - 3 * LIGHT_BANDS),
+    "light": slice(-3 - 3 * LIGHT_BANDS, -3),
+    "translation": slice(-3, None),
+}
+"""Where a vector holds what every face model has in the same place, counted from its end; see `vector_columns`."""
 
 
 @jax.tree_util.register_dataclass
@@ -92,3 +100,28 @@ def joint_numbers(model: "FaceModel") -> int:
 def vector_size(model: "FaceModel") -> int:
     """Length K of the coefficient vector for `model`."""
     return sum(vector_sizes(model))
+
+
+def vector_columns(model: "FaceModel") -> dict[str, slice]:
+    """Where each kind of coefficient lies in a vector, by the names of the fields of `Coefficients`."""
+    edges = np.cumsum([0, *vector_sizes(model)]).tolist()
+    names = [field.name for field in dataclasses.fields(Coefficients)]
+    return {name: slice(*edges[index : index + 2]) for index, name in enumerate(names)}
+
+
+def column_mask(model: "FaceModel", *kinds: str) -> Bool[np.ndarray, "K"]:
+    """Which numbers of a vector are of some kinds of coefficients, such as "identity" and "albedo"."""
+    columns, mask = vector_columns(model), np.zeros(vector_size(model), bool)
+    for kind in kinds:
+        mask[columns[kind]] = True
+    return mask
+
+
+def standard_expression(model: "FaceModel", expression: Float[Array, "*B Ke"]) -> Float[Array, "*B Ke"]:
+    """Expression coefficients in standard deviations: the angles of joints divided by their own."""
+    joints = joint_numbers(model)
+    if not joints:
+        return expression
+    deviations = np.ones(expression.shape[-1], np.float32)
+    deviations[-joints:] = ANGLE_DEVIATION
+    return expression / deviations

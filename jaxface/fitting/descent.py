@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxface.core import parts
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_size, vector_sizes
+from jaxface.core.coefficients import Coefficients, column_mask, vector_size, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face, landmark_points
 from jaxface.core.units import PUBLISHED_SIZE, to_float
@@ -24,7 +24,7 @@ from jaxface.losses.faces import part_loss, part_targets
 from jaxface.losses.perceptual import cosine_feature_loss
 from jaxface.losses.photometric import photometric_loss
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
-from jaxface.render import interpolate, rasterize
+from jaxface.render import render_face
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
 """Adam's step for each kind of coefficient."""
@@ -97,7 +97,7 @@ def fit_faces(
     start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
     arrays = {name: jnp.asarray(batch[name]) for name in ("image", "labels", "landmarks", "landmark_weights")}
     held = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
-    identity = jnp.asarray(_columns(model)[0])
+    identity = jnp.asarray(column_mask(model, "identity"))
     vector = _place(model, start, arrays, camera, prior, held)
     if same_person is not None and not held[identity].all():  # what is held was placed above
         vector = _shared(vector, jnp.asarray(same_person), identity & ~held)
@@ -119,12 +119,6 @@ def fit_faces(
     return _paint_all(model, vector, arrays, camera, same_person, held)  # the shape has moved under the colours
 
 
-def _columns(model: FaceModel) -> Bool[np.ndarray, "6 K"]:
-    """Which coefficients are identity, expression, albedo, angles, light, translation: a mask each."""
-    kinds = np.repeat(np.arange(6), vector_sizes(model))
-    return kinds[None] == np.arange(6)[:, None]
-
-
 def _shared(
     vector: Float[Array, "B K"], same_person: Float[Array, "B"], columns: Bool[Array, "K"]
 ) -> Float[Array, "B K"]:
@@ -139,7 +133,7 @@ def _place(model, vector, batch, camera, prior, held):
 
 
 def _paint_all(model, vector, batch, camera, same_person, held):
-    albedo = jnp.asarray(_columns(model)[2])
+    albedo = jnp.asarray(column_mask(model, "albedo"))
     vector = _paint(model, vector, batch, camera, (held & albedo).any())
     if same_person is None:
         return vector
@@ -160,9 +154,8 @@ def _descend(model, vector, batch, camera, prior, weights, recognizer, same_pers
     rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
     person = None if recognizer is None else _features(image, batch, recognizer)
-    columns = jnp.asarray(_columns(model))
     # The prior of what all share counts once: in the mean of the gradients below, each row's share of it.
-    shared = columns[0] | columns[2]
+    shared = jnp.asarray(column_mask(model, "identity", "albedo"))
     repeats = 1.0 if same_person is None else jnp.where(shared, 1 / same_person.sum(), 1.0)[None]
 
     def loss_of(vector, index):
@@ -209,5 +202,5 @@ def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, bat
 
 def _draw(model: FaceModel, face: Face, camera: Camera) -> tuple[Float[Array, "B H W 3"], Bool[Array, "B H W"]]:
     """The face's picture and which pixels it covers."""
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    return interpolate(fragments, model.triangles, face.colors), fragments.triangle >= 0
+    view = render_face(face, model.triangles, image_size=camera.image_size)
+    return view.draw(face.colors), view.seen

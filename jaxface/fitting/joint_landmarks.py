@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import vector_sizes
+from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.landmarks import NOISE, landmark_model, model_landmarks
 from jaxface.fitting.priors import Prior
@@ -48,9 +48,9 @@ def fit_joint_landmarks(
         camera: of the crops.
         prior: of the coefficients.
     """
-    small, edges = landmark_model(model), np.cumsum([0, *vector_sizes(model)])
-    shared = np.arange(edges[1])  # the identity comes first
-    own = np.r_[edges[1] : edges[2], edges[3] : edges[4], edges[5] : edges[6]]
+    small = landmark_model(model)
+    shared = np.flatnonzero(column_mask(model, "identity"))
+    own = np.flatnonzero(column_mask(model, "expression", "angles", "translation"))
     noise = NOISE * camera.image_size[0] / 224
     prior_precision, lower, upper = (jnp.asarray(x) for x in (1 / prior.deviation**2, prior.lower, prior.upper))
     landmarks, weights = jnp.asarray(landmarks), jnp.asarray(weights)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_sizes
+from jaxface.core.coefficients import Coefficients, column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import landmark_points
 from jaxface.fitting.priors import Prior
@@ -52,9 +52,8 @@ def fit_landmarks(
     """
     held = jnp.zeros(vector.shape[-1], bool) if held is None else jnp.asarray(held)
     small = landmark_model(model)
-    sizes = vector_sizes(model)
-    shape_columns = np.arange(sum(sizes[:2]))
-    pose_columns = np.r_[sum(sizes[:3]) : sum(sizes[:3]) + 3, sum(sizes[:5]) : sum(sizes)]
+    shape_columns = np.flatnonzero(column_mask(model, "identity", "expression"))
+    pose_columns = np.flatnonzero(column_mask(model, "angles", "translation"))
     pixel = camera.image_size[0] / 224
 
     def fit_one(vector, target, weight):

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import vector_size, vector_sizes
+from jaxface.core.coefficients import column_mask, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.descent import fit_faces
 from jaxface.fitting.joint_landmarks import fit_joint_landmarks
@@ -20,11 +20,6 @@ CHUNK = 8
 """Crops that are fitted at a time once the person is known."""
 
 Batch = Mapping[str, np.ndarray]
-
-
-def person_columns(model: FaceModel) -> Bool[np.ndarray, "K"]:
-    """Which coefficients belong to the person, whatever the picture: identity and albedo."""
-    return np.repeat([True, False, True, False, False, False], vector_sizes(model))
 
 
 def fit_same_person(
@@ -59,7 +54,7 @@ def fit_same_person(
     counts = (np.arange(len(padded["labels"])) < count).astype(np.float32)
     landmark_weights = padded["landmark_weights"] * counts[:, None]
     placed = _place_together(model, padded["landmarks"], landmark_weights, camera, prior)
-    identity = np.arange(len(prior.deviation)) < vector_sizes(model)[0]
+    identity = column_mask(model, "identity")
     vectors = fit_faces(
         model,
         padded,
@@ -108,7 +103,13 @@ def fit_known_person(
         raise ValueError(f"at most {CHUNK} crops at a time, got {count}")
     initial = jnp.repeat(jnp.asarray(start, jnp.float32)[None], CHUNK, axis=0)
     vectors = fit_faces(
-        model, _filled_up(batch, CHUNK), camera, prior, initial=initial, steps=steps, held=person_columns(model)
+        model,
+        _filled_up(batch, CHUNK),
+        camera,
+        prior,
+        initial=initial,
+        steps=steps,
+        held=column_mask(model, "identity", "albedo"),
     )
     return np.asarray(vectors)[:count]
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxface.core.coefficients import joint_numbers, vector_sizes
+from jaxface.core.coefficients import joint_numbers, vector_columns, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.skinning import ANGLE_DEVIATION, ANGLE_LIMIT
 
@@ -44,7 +44,8 @@ def coefficient_prior(model: FaceModel) -> Prior:
     }
     sizes = vector_sizes(model)
     columns = [np.repeat(np.array(column, np.float32), sizes) for column in zip(*ranges.values(), strict=True)]
-    joints = slice(sum(sizes[:2]) - joint_numbers(model), sum(sizes[:2]))
+    end = vector_columns(model)["expression"].stop
+    joints = slice(end - joint_numbers(model), end)
     for column, value in zip(columns, (ANGLE_DEVIATION, -ANGLE_LIMIT, ANGLE_LIMIT), strict=True):
         column[joints] = value
     return Prior(*columns)

@@ -15,7 +15,7 @@ from jaxface.core.faces import decode_face
 from jaxface.core.parts import BACKGROUND, PARTS
 from jaxface.core.typed_jit import typed_jit
 from jaxface.files import visualize
-from jaxface.render import interpolate, label_triangles, rasterize
+from jaxface.render import label_triangles, render_face
 
 CELL = 256
 """Side of one picture in pixels."""
@@ -135,12 +135,12 @@ def _framing(model: FaceModel, size: int) -> tuple[Camera, Float[np.ndarray, "3"
 def _draw(model: FaceModel, coefficients: Coefficients, middle, camera: Camera, triangle_labels) -> dict[str, Array]:
     shift = -cameras.rotate(middle[None, None], coefficients.angles)[:, 0]
     face = decode_face(model, coefficients.replace(translation=shift), camera)
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    view = render_face(face, model.triangles, image_size=camera.image_size)
     return {
-        "seen": fragments.triangle >= 0,
-        "colors": interpolate(fragments, model.triangles, face.colors),
-        "normals": interpolate(fragments, model.triangles, face.normals),
-        "labels": jnp.where(fragments.triangle >= 0, jnp.asarray(triangle_labels)[fragments.triangle], BACKGROUND),
+        "seen": view.seen,
+        "colors": view.draw(face.colors),
+        "normals": view.draw(face.normals),
+        "labels": jnp.where(view.seen, jnp.asarray(triangle_labels)[view.fragments.triangle], BACKGROUND),
         "points": face.points,
     }
 

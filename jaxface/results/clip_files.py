@@ -26,7 +26,7 @@ from jaxface.clips.smoothing import jitter
 from jaxface.clips.track import Track, frame_landmarks, jitter_of
 from jaxface.core import cameras
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients
+from jaxface.core.coefficients import LAST_COLUMNS, Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
@@ -35,7 +35,7 @@ from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample
-from jaxface.render import interpolate, rasterize
+from jaxface.render import render_face
 from jaxface.results.drawing import Reconstruction
 from jaxface.results.person_files import write_animated_person
 from jaxface.results.person_texture import delighted_face, merge_aligned, texture_and_trust
@@ -220,9 +220,8 @@ def head_motion(track: Track) -> tuple[Float[np.ndarray, "F 4"], Float[np.ndarra
         model space, y up, z towards the viewer.
     """
     size, camera = track.windows[0].size, Camera().resized(track.windows[0].size)
-    columns = slice(track.vectors.shape[1] - 3, None)
-    angles = track.vectors[:, -33:-30].astype(np.float64)  # the vector ends with angles 3, light 27, translation 3
-    x, y, z = track.vectors[:, columns].astype(np.float64).T
+    angles, places = (track.vectors[:, LAST_COLUMNS[kind]].astype(np.float64) for kind in ("angles", "translation"))
+    x, y, z = places.T
     depth = camera.distance - z
     crop = np.stack([camera.center[0] + camera.focal * x / depth, camera.center[1] - camera.focal * y / depth], axis=-1)
     origins = np.stack([window.to_photo(point) for window, point in zip(track.windows, crop, strict=True)])
@@ -256,9 +255,8 @@ def _panels(
 @jax.jit
 def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera):
     face = decode_face(model, Coefficients.from_vector(vector, model), camera)
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    colors, normals = (interpolate(fragments, model.triangles, values) for values in (face.colors, face.normals))
-    return colors, normals, fragments.triangle >= 0
+    view = render_face(face, model.triangles, image_size=camera.image_size)
+    return view.draw(face.colors), view.draw(face.normals), view.seen
 
 
 def write_film(path: Path, pictures: Iterator[UInt8[np.ndarray, "H W 3"]], *, frame_rate: float, count: int) -> str:
@@ -318,9 +316,11 @@ def _plot_angles(path: Path, track: Track) -> bool:
     figure = Figure(figsize=(9, 3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    times = np.arange(len(track.vectors)) / track.frame_rate
+    times, angles = np.arange(len(track.vectors)) / track.frame_rate, LAST_COLUMNS["angles"]
     for column, (name, color) in enumerate((("pitch", "tab:blue"), ("yaw", "tab:orange"), ("roll", "tab:green"))):
-        before, after = (np.degrees(vectors[:, -33 + column]) for vectors in (track.raw, track.vectors))
+        before, after = (
+            np.degrees(vectors[:, LAST_COLUMNS["angles"]])[:, column] for vectors in (track.raw, track.vectors)
+        )
         axes.plot(times, before, color=color, alpha=0.4, linewidth=1)
         axes.plot(times, after, color=color, label=name)
     axes.set(xlabel="seconds", ylabel="degrees")

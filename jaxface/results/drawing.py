@@ -18,7 +18,7 @@ from jaxface.core.parts import BACKGROUND
 from jaxface.files import meshes, visualize
 from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.photos.samples import Sample
-from jaxface.render import interpolate, label_map, label_triangles, rasterize
+from jaxface.render import interpolate, label_map, label_triangles, rasterize, render_face
 from jaxface.texture.baking import sample_texture
 from jaxface.texture.from_photo import photo_texture, texture_layout
 
@@ -122,14 +122,14 @@ def draw_face(
 def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera, triangle_labels) -> dict:
     coefficients = Coefficients.from_vector(vector, model)
     face = decode_face(model, coefficients, camera)
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    view = render_face(face, model.triangles, image_size=camera.image_size)
     return {
         "coefficients": coefficients,
         "face": face,
-        "colors": interpolate(fragments, model.triangles, face.colors),
-        "normals": interpolate(fragments, model.triangles, face.normals),
-        "fragments": fragments,
-        "labels": label_map(fragments, triangle_labels),
+        "colors": view.draw(face.colors),
+        "normals": view.draw(face.normals),
+        "fragments": view.fragments,
+        "labels": label_map(view.fragments, triangle_labels),
         "landmarks": {
             scheme: landmark_points(model, face.points, coefficients.angles[:, 2], scheme=scheme)
             for scheme in model.landmarks

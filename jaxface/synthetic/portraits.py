@@ -12,7 +12,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face, landmark_points
-from jaxface.render import Fragments, interpolate, label_map, rasterize
+from jaxface.render import Fragments, label_map, render_face
 from jaxface.synthetic.camera_effects import photograph
 from jaxface.synthetic.dice import Dice
 from jaxface.synthetic.drawing import HeadFrame, cover, head_frame, noise, octaves, paint, polygon
@@ -66,14 +66,14 @@ def draw_scenes(
     """
     model, labels_of_triangles = jax.tree.map(jnp.asarray, (model, triangle_labels))
     size = camera.image_size[0]
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=size)
+    view = render_face(face, model.triangles, image_size=size)
     landmarks = landmark_points(model, face.points, coefficients.angles[:, 2])
     attributes = jnp.concatenate([face.colors, jnp.broadcast_to(_canonical(model), face.colors.shape)], axis=-1)
-    surface = interpolate(fragments, model.triangles, attributes)
-    cut = label_map(fragments, labels_of_triangles)
+    surface = view.draw(attributes)
+    cut = label_map(view.fragments, labels_of_triangles)
     frame = _head_frames(face, model, coefficients, camera, size)
     image, labels = jax.vmap(_compose)(keys, surface, cut, frame, landmarks)
-    labels = _uncut_without_brows(labels, fragments, labels_of_triangles)
+    labels = _uncut_without_brows(labels, view.fragments, labels_of_triangles)
     inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
     return {
         "image": jnp.round(255 * image).astype(jnp.uint8),

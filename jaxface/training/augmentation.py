@@ -13,7 +13,7 @@ from PIL import Image
 
 from jaxface.core import landmarks as landmarks_module
 from jaxface.core import parts
-from jaxface.core.coefficients import vector_sizes
+from jaxface.core.coefficients import vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.photos.samples import Sample, empty_coefficients
 
@@ -94,12 +94,12 @@ def coefficient_mirror(model: FaceModel) -> Float[np.ndarray, "K K"] | None:
     if model.mirror is None or model.skinning is not None:
         return None
     mirror, odd_x = np.asarray(model.mirror), np.array([-1.0, 1.0, 1.0])
-    sizes = vector_sizes(model)
-    result = np.zeros((sum(sizes), sum(sizes)))
-    for start, basis, signs in (
-        (0, model.identity_basis, odd_x),
-        (sizes[0], model.expression_basis, odd_x),
-        (sum(sizes[:2]), model.albedo_basis, np.ones(3)),
+    columns_of, size = vector_columns(model), vector_size(model)
+    result = np.zeros((size, size))
+    for kind, basis, signs in (
+        ("identity", model.identity_basis, odd_x),
+        ("expression", model.expression_basis, odd_x),
+        ("albedo", model.albedo_basis, np.ones(3)),
     ):
         values = np.asarray(basis, np.float64)
         columns = values.reshape(values.shape[0] * 3, values.shape[-1])
@@ -107,11 +107,11 @@ def coefficient_mirror(model: FaceModel) -> Float[np.ndarray, "K K"] | None:
         block = np.linalg.lstsq(columns, mirrored, rcond=None)[0]
         if np.linalg.norm(columns @ block - mirrored) > _MIRROR_TOLERANCE * np.linalg.norm(columns):
             return None
-        result[start : start + len(block), start : start + len(block)] = block
+        result[columns_of[kind], columns_of[kind]] = block
     light = np.ones(9)
     light[list(_ODD_LIGHT)] = -1
-    rest = np.concatenate([[1, -1, -1], np.tile(light, 3), odd_x])  # pitch, yaw, roll; light; translation
-    result[-len(rest) :, -len(rest) :] = np.diag(rest)
+    for kind, rest in (("angles", [1, -1, -1]), ("light", np.tile(light, 3)), ("translation", odd_x)):
+        result[columns_of[kind], columns_of[kind]] = np.diag(rest)
     return result.astype(np.float32)
 
 

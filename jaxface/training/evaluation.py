@@ -24,7 +24,7 @@ from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.photos.folder import FolderSource
 from jaxface.photos.samples import Sample, stack_samples
-from jaxface.render import interpolate, label_map, label_triangles, rasterize
+from jaxface.render import label_map, label_triangles, rasterize, render_face
 
 BATCH_SIZE = 32
 
@@ -135,11 +135,11 @@ def _draw_batch(
 ) -> dict[str, Array]:
     coefficients = Coefficients.from_vector(vector, model)
     face = decode_face(model, coefficients, camera)
-    fragments = rasterize(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    view = render_face(face, model.triangles, image_size=camera.image_size)
     return {
-        "colors": interpolate(fragments, model.triangles, face.colors),
-        "normals": interpolate(fragments, model.triangles, face.normals),
-        "labels": label_map(fragments, triangle_labels),
+        "colors": view.draw(face.colors),
+        "normals": view.draw(face.normals),
+        "labels": label_map(view.fragments, triangle_labels),
         "landmarks": landmark_points(model, face.points, coefficients.angles[:, 2]),
     }
 

@@ -9,6 +9,7 @@ import trimesh
 from PIL import Image
 
 from jaxface.clips import frames, smoothing, track, tracking
+from jaxface.core.coefficients import vector_columns
 from jaxface.core.errors import InputError
 from jaxface.fitting import coefficient_prior, descent
 from jaxface.results import clip as clip_module
@@ -80,7 +81,7 @@ def test_frames_without_a_face_have_no_sample(samples, windows, clip):
 
 
 def test_track_has_one_person_and_follows_the_head(model, clip, tracked):
-    columns = track.vector_columns(model)
+    columns = vector_columns(model)
     for kind in ("identity", "albedo"):
         assert np.ptp(tracked.vectors[:, columns[kind]], axis=0).max() < 1e-5
     assert np.isfinite(tracked.vectors).all() and (~tracked.found).nonzero()[0].tolist() == list(MISSING)
@@ -106,7 +107,7 @@ def test_smoothing_lowers_jitter_and_zero_leaves_all(model, tracked):
 def test_smoothing_does_not_lag_and_comes_nearer(model):
     """A head that turns as a sine, with noise: the smooth angle is in step with the truth, and nearer to it."""
     prior, random = coefficient_prior(model), np.random.default_rng(0)
-    columns, times = track.vector_columns(model), np.arange(100) / 25
+    columns, times = vector_columns(model), np.arange(100) / 25
     truth = np.zeros((100, 41))
     truth[:, columns["angles"]] = 0.4 * np.sin(2 * np.pi * 0.7 * times)[:, None]
     truth[:, columns["expression"]] = 0.5 * np.sin(2 * np.pi * 1.5 * times)[:, None]
