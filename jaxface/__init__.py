@@ -10,31 +10,49 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from jaxface.core.version import __version__ as __version__
 
-_HOME = {
-    "Camera": "jaxface.core.cameras",
-    "Coefficients": "jaxface.core.coefficients",
-    "Face": "jaxface.core.faces",
-    "FaceModel": "jaxface.core.face_models",
-    "decode_face": "jaxface.core.faces",
-    "fit_photo": "jaxface.results.reconstruction",
-    "load_face_model": "jaxface.models",
-}
-_SUBPACKAGES = ("losses", "render")
+__all__ = [
+    "Camera",
+    "Coefficients",
+    "Face",
+    "FaceModel",
+    "decode_face",
+    "fit_photo",
+    "load_face_model",
+    "losses",
+    "render",
+]
 
-__all__ = [*_HOME, *_SUBPACKAGES]
+if TYPE_CHECKING:
+    from jaxface import losses, render
+    from jaxface.core.cameras import Camera
+    from jaxface.core.coefficients import Coefficients
+    from jaxface.core.face_models import FaceModel
+    from jaxface.core.faces import Face, decode_face
+    from jaxface.models import load_face_model
+    from jaxface.results.reconstruction import fit_photo
+else:
+    # The same at the first use, so that `import jaxface.losses` brings nothing else along (PEP 562).
+    _HOME = {
+        "Camera": "jaxface.core.cameras",
+        "Coefficients": "jaxface.core.coefficients",
+        "Face": "jaxface.core.faces",
+        "FaceModel": "jaxface.core.face_models",
+        "decode_face": "jaxface.core.faces",
+        "fit_photo": "jaxface.results.reconstruction",
+        "load_face_model": "jaxface.models",
+    }
 
-
-def __getattr__(name: str):
-    # Lazy, so that `import jaxface.losses` does not drag Flax in (PEP 562).
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f"jaxface.{name}")
-    raise AttributeError(f"module 'jaxface' has no attribute {name!r}")
+    def __getattr__(name):
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        if name in __all__:
+            return importlib.import_module(f"jaxface.{name}")
+        raise AttributeError(f"module 'jaxface' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,7 @@ python -m jaxface.annotate MODEL --out parts.npz
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxface.annotation.annotator import VIEWS, annotate_file, render_views
 from jaxface.core.errors import InputError
@@ -91,5 +91,10 @@ def _print_report(report: Mapping[str, Any]) -> None:
         print(f"not found: {', '.join(report['missing_parts'])}; add them by hand (--edit)")
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface annotate` and `python -m jaxface.annotate`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

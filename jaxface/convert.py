@@ -6,6 +6,7 @@ python -m jaxface.convert --info FILE
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxface.core.errors import needs_extra
 from jaxface.files.command_line import run
@@ -63,5 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface convert` and `python -m jaxface.convert`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,4 +1,4 @@
-"""The two portraits that installed packages carry, reconstructed by an encoder and by a fit, side by side.
+"""Reconstructs the two portraits that installed packages carry, by an encoder and by a fit, side by side.
 
     python -m jaxface.demo --checkpoint outputs/quickstart --out outputs/demo
 
@@ -9,6 +9,7 @@ both in the public domain.
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxface.files.command_line import keep_compiled, run
 from jaxface.results.demo import run_demo
@@ -28,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface demo` and `python -m jaxface.demo`."""
     keep_compiled()
     run(main)
+
+
+if __name__ == "__main__":
+    console()

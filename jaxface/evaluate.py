@@ -8,6 +8,7 @@ OUT/faces.png (the best and the worst reconstructions). DATASET is a folder that
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxface.files.command_line import run
 from jaxface.training.evaluation import evaluate_folder
@@ -34,5 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return report.exit_code
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface evaluate` and `python -m jaxface.evaluate`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

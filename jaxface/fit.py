@@ -1,8 +1,12 @@
-"""Fits the face model to photos and clips: python -m jaxface.fit PHOTO... --out DIR."""
+"""Fits the face model to photos and clips.
+
+python -m jaxface.fit PHOTO... --out DIR
+"""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from jaxface.clips.frames import VIDEO_SUFFIXES
 from jaxface.core.errors import InputError
@@ -86,6 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return close(report, pages, unit="photo" if photos else "clip")
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface fit` and `python -m jaxface.fit`."""
     keep_compiled()
     run(main, wait_for_threads=False)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,4 +1,4 @@
-"""From photos to a folder of samples: detection, alignment, part masks.
+"""Makes a folder of samples from photos: detection, alignment, part masks.
 
 python -m jaxface.preprocess PHOTOS... OUT
 """
@@ -6,6 +6,7 @@ python -m jaxface.preprocess PHOTOS... OUT
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from jaxface.core.parts import PARSER_LABELS
 from jaxface.core.units import CROP_SIZE
@@ -90,5 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return report.exit_code
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface preprocess` and `python -m jaxface.preprocess`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,10 +1,13 @@
-"""Reconstructs faces with a trained encoder: python -m jaxface.reconstruct PHOTO... --checkpoint DIR.
+"""Reconstructs the faces of photos with a trained encoder.
+
+python -m jaxface.reconstruct PHOTO... --checkpoint DIR
 
 The published encoders of 3DDFA-V3 and Deep3D serve as well: --checkpoint net_recon.pth --model face_model.npy.
 """
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxface.files.command_line import add_photo_arguments, close, keep_compiled, run
 from jaxface.results.reconstruction import reconstruct_photos
@@ -50,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface reconstruct` and `python -m jaxface.reconstruct`."""
     keep_compiled()
     run(main, wait_for_threads=False)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,24 +1,31 @@
 """Trains an encoder: photo in, face coefficients out.
 
-    python -m jaxface.train --config configs/quickstart.py
-    python -m jaxface.train --config configs/quickstart.py --config.batch_size=64 --config.optimizer.learning_rate=3e-4
+    python -m jaxface.train --config quickstart
+    python -m jaxface.train --config quickstart --config.batch_size=64 --config.optimizer.learning_rate=3e-4
 
 Everything goes to config.output_dir: metrics.jsonl (one line per log, and per held-out evaluation), previews/*.png
 (photo, reconstruction, clay, its parts, target parts), checkpoints/, and at the end results.json with the held-out
 figures beside those of the mean face. A run that was stopped, however it was, goes on from its last checkpoint when the
 same command is given again, as if it had not been stopped.
 
-The fields of a config are explained in configs/quickstart.py.
+A config is a file of yours (--config my_config.py) or one of those that come along, by its name. Its fields are
+explained in configs/quickstart.py.
 """
 
 import functools
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+if __name__ == "__main__":  # before the imports below: without the extra `train` this tells so, and ends
+    from jaxface.__main__ import main as start
+
+    start(["train", *sys.argv[1:]])
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +53,9 @@ from jaxface.training.objective import total_loss
 from jaxface.training.optimizer import create_optimizer
 from jaxface.training.run_log import RunLog
 from jaxface.training.step import TrainState, create_state, make_train_step
+
+CONFIGS = Path(__file__).parent / "training" / "configs"
+"""The repository's configs/, which are installed along."""
 
 PREVIEW_FACES = 6
 EVALUATION_BATCH = 32
@@ -247,7 +257,7 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
     """The configuration that the command line asks for.
 
     Args:
-        arguments: as in sys.argv, the program's name first.
+        arguments: as in sys.argv, the program's name first; --config takes a file or the name of one in `CONFIGS`.
 
     Raises:
         InputError: when the config file or an override is wrong.
@@ -255,7 +265,7 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     try:
-        rest = values(list(arguments))[1:]
+        rest = values(_with_config_files(arguments))[1:]
         config = values.config
         if config is not None:
             config.to_dict()  # a file that could not be read is only reported at the first use
@@ -264,13 +274,36 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
     if rest:
         raise InputError(f"unknown argument {rest[0]!r}; settings are given as --config.field=value")
     if config is None:
-        raise InputError("no config: python -m jaxface.train --config configs/quickstart.py")
+        raise InputError("no config: python -m jaxface.train --config quickstart")
     flags.FLAGS.mark_as_parsed()  # Grain's loading processes look at them
     return config
 
 
+def _with_config_files(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a file in the place of a config's name."""
+    given = list(arguments)
+    for index, argument in enumerate(given):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if equals:
+            given[index] = f"{flag}={_config_file(value)}"
+        elif index + 1 < len(given):
+            given[index + 1] = _config_file(given[index + 1])
+    return given
+
+
+def _config_file(value: str) -> str:
+    if not re.fullmatch(r"[\w-]+", value) or Path(value).is_file():
+        return value  # a path
+    known = sorted(path.stem for path in CONFIGS.glob("*.py"))
+    if value not in known:
+        raise InputError(f"there is no config {value!r}, but {', '.join(known)}; or give a file: --config FILE.py")
+    return str(CONFIGS / f"{value}.py")
+
+
 def main() -> None:
-    """Entry point."""
+    """The command line."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
@@ -281,5 +314,6 @@ def main() -> None:
     train(config)
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """The command as a program: `jaxface train` and `python -m jaxface.train`."""
     command_line.run(main)

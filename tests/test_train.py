@@ -154,6 +154,8 @@ def test_mistakes_in_a_config_are_input_errors(workplace, tmp_path, changes, mes
         (["--config", str(CONFIGS / "quickstart.py"), "--config.batchsize=3"], "batchsize"),
         (["--config", str(CONFIGS / "quickstart.py"), "--config.steps=many"], "many"),
         (["--config", "nowhere.py"], "nowhere.py"),
+        (["--config", "quick-start"], "there is no config 'quick-start', but 3ddfa_v3_resnet50, quickstart"),
+        (["--config=nonsense"], "there is no config 'nonsense'"),
         (["--config", str(CONFIGS / "quickstart.py"), "photos"], "unknown argument 'photos'"),
         (["--confg", "x.py"], "confg"),
         ([], "no config"),
@@ -178,3 +180,12 @@ def test_overrides(monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     config = training.read_config(arguments)
     assert (config.steps, config.loss.prdl, config.name) == (7, 0.5, "quickstart")
+
+
+@pytest.mark.parametrize("arguments", [["--config", "quickstart"], ["--config=quickstart"]])
+def test_a_config_that_comes_along_is_found_by_its_name(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, "--config.steps=7"])
+    assert training.read_config(sys.argv).steps == 7
+    (tmp_path / "quickstart").write_text((CONFIGS / "quickstart.py").read_text().replace("quickstart", "own"))
+    assert training.read_config(sys.argv).name == "own"
