@@ -236,7 +236,7 @@ def test_training_uses_the_network_of_the_config(kind, recognizer, monkeypatch):
     options = OFF | {"perceptual": 0.2, "features": recognizer, "chip": SMALL_CHIP}
     expected, _ = jax.jit(lambda vector: total_loss(model, vector, batch, camera, **options))(batch["coefficients"])
     assert 0 < terms["perceptual"] < 2
-    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-7)  # one minus a cosine close to one, in float32
 
 
 def test_training_says_what_to_install(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import jaxface
+from jaxface import evaluate
 from jaxface.core import metrics
 from jaxface.core.coefficients import vector_size
 from jaxface.core.faces import landmark_points
@@ -165,7 +166,7 @@ def trained(monkeypatch, model, truth):
 
 def test_the_command_prints_a_table_and_writes_results(tmp_path, dataset, trained, capsys):
     out = tmp_path / "out"
-    assert evaluation.main([str(dataset), "--checkpoint", "somewhere", "--out", str(out)]) == 1
+    assert evaluate.main([str(dataset), "--checkpoint", "somewhere", "--out", str(out)]) == 1
     printed = capsys.readouterr()
     assert "face_2" in printed.err and "1 failed" in printed.out
     assert "Part IoU, nose" in printed.out and "Vertex error" not in printed.out
@@ -185,6 +186,6 @@ def test_the_command_prints_a_table_and_writes_results(tmp_path, dataset, traine
 def test_the_command_fails_when_no_face_can_be_read(tmp_path, dataset, trained, capsys):
     for folder in dataset.iterdir():
         (folder / "labels.png").unlink()
-    assert evaluation.main([str(dataset), "--checkpoint", "somewhere", "--out", str(tmp_path / "out")]) == 2
+    assert evaluate.main([str(dataset), "--checkpoint", "somewhere", "--out", str(tmp_path / "out")]) == 2
     assert "no part masks" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
