@@ -13,9 +13,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
+from jaxface.core.typed_jit import typed_jit
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
@@ -208,8 +208,8 @@ def frame_landmarks(
     return np.stack([window.to_photo(one) for window, one in zip(windows, points, strict=True)])
 
 
-@jax.jit
-def _project(small: FaceModel, vectors: Float[np.ndarray, "F K"], camera: Camera):
+@typed_jit
+def _project(small: FaceModel, vectors: Float[Array | np.ndarray, "F K"], camera: Camera) -> Float[Array, "F 68 2"]:
     coefficients = Coefficients.from_vector(vectors, small)
     shape = face_models.shape(small, coefficients.identity, coefficients.expression)
     posed = cameras.pose(shape, coefficients.angles, coefficients.translation)

@@ -70,11 +70,13 @@ def _solve(
     start: Float[Array, "Ka"],
     *,
     albedo_held: bool | Bool[Array, ""],
-):
+) -> tuple[Float[Array, "3 9"], Float[Array, "Ka"]]:
     ambient = AMBIENT * (jnp.arange(9) == 0)
     mean_albedo, albedo_basis = jnp.asarray(model.mean_albedo), jnp.asarray(model.albedo_basis)
 
-    def one_round(state, _):
+    def one_round(
+        state: tuple[Float[Array, "3 9"], Float[Array, "Ka"], Float[Array, "V"]], _: None
+    ) -> tuple[tuple[Float[Array, "3 9"], Float[Array, "Ka"], Float[Array, "V"]], None]:
         light, coefficients, weight = state
         albedo = face_models.albedo(model, coefficients)
         light = _solve_light(color - albedo * (basis @ ambient)[:, None], albedo, basis, weight)
@@ -92,7 +94,9 @@ def _solve(
     return light, coefficients
 
 
-def _solve_light(missing: Float[Array, "V 3"], albedo: Float[Array, "V 3"], basis: Float[Array, "V 9"], weight):
+def _solve_light(
+    missing: Float[Array, "V 3"], albedo: Float[Array, "V 3"], basis: Float[Array, "V 9"], weight: Float[Array, "V"]
+) -> Float[Array, "3 9"]:
     """Ridge regression for 3 x 9 numbers that stay near zero and near their mean over the channels."""
     design = basis[:, None] * albedo[..., None]
     normal = jnp.einsum("vck,v,vcl->ckl", design, weight, design) / NOISE**2

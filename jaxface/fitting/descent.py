@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxface.core import parts
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, column_mask, vector_size, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face, landmark_points
+from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import PUBLISHED_SIZE, to_float
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.landmarks import fit_landmarks, landmark_residuals
@@ -25,6 +26,8 @@ from jaxface.losses.perceptual import cosine_feature_loss
 from jaxface.losses.photometric import photometric_loss
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.render import render_face
+
+Batch = Mapping[str, Shaped[Array, "B ..."]]
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
 """Adam's step for each kind of coefficient."""
@@ -120,19 +123,28 @@ def fit_faces(
 
 
 def _shared(
-    vector: Float[Array, "B K"], same_person: Float[Array, "B"], columns: Bool[Array, "K"]
+    vector: Float[Array, "B K"], same_person: Float[Array | np.ndarray, "B"], columns: Bool[Array, "K"]
 ) -> Float[Array, "B K"]:
     """Gives all rows the mean of the rows that count, in some columns."""
     mean = jnp.einsum("b,bk->k", same_person / same_person.sum(), vector, precision=jax.lax.Precision.HIGHEST)
     return jnp.where(columns[None], mean[None], vector)
 
 
-@jax.jit
-def _place(model, vector, batch, camera, prior, held):
+@typed_jit
+def _place(
+    model: FaceModel, vector: Float[Array, "B K"], batch: Batch, camera: Camera, prior: Prior, held: Bool[Array, "K"]
+) -> Float[Array, "B K"]:
     return fit_landmarks(model, vector, batch["landmarks"], batch["landmark_weights"], camera, prior, held=held)
 
 
-def _paint_all(model, vector, batch, camera, same_person, held):
+def _paint_all(
+    model: FaceModel,
+    vector: Float[Array, "B K"],
+    batch: Batch,
+    camera: Camera,
+    same_person: Float[Array | np.ndarray, "B"] | None,
+    held: Bool[Array, "K"],
+) -> Float[Array, "B K"]:
     albedo = jnp.asarray(column_mask(model, "albedo"))
     vector = _paint(model, vector, batch, camera, (held & albedo).any())
     if same_person is None:
@@ -140,25 +152,40 @@ def _paint_all(model, vector, batch, camera, same_person, held):
     return _paint(model, _shared(vector, jnp.asarray(same_person), albedo & ~held), batch, camera, True)
 
 
-@jax.jit
-def _paint(model, vector, batch, camera, albedo_held):
+@typed_jit
+def _paint(
+    model: FaceModel, vector: Float[Array, "B K"], batch: Batch, camera: Camera, albedo_held: bool | Bool[Array, ""]
+) -> Float[Array, "B K"]:
     image, face_mask = to_float(batch["image"]), parts.face_mask(batch["labels"])
     return fit_appearance(model, vector, image, face_mask, camera, albedo_held=albedo_held)
 
 
-@jax.jit(static_argnames=("steps", "anchor_stride"))
-def _descend(model, vector, batch, camera, prior, weights, recognizer, same_person, held, *, steps, anchor_stride):
+@typed_jit(static_argnames=("steps", "anchor_stride"))
+def _descend(
+    model: FaceModel,
+    vector: Float[Array, "B K"],
+    batch: Batch,
+    camera: Camera,
+    prior: Prior,
+    weights: FitWeights,
+    recognizer: FaceRecognizer | None,
+    same_person: Float[Array | np.ndarray, "B"] | None,
+    held: Bool[Array, "K"],
+    *,
+    steps: int,
+    anchor_stride: int,
+) -> Float[Array, "B K"]:
     targets = part_targets(batch["labels"], anchor_stride=anchor_stride)  # once, not in every step
     image, face_mask = to_float(batch["image"]), parts.face_mask(batch["labels"])
     hidden = hidden_pixels(batch["labels"], batch["landmarks"], batch["landmark_weights"])
-    rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(model)))
+    rates = jnp.asarray(np.repeat(np.array(list(RATES.values()), np.float32), vector_sizes(model)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
     person = None if recognizer is None else _features(image, batch, recognizer)
     # The prior of what all share counts once: in the mean of the gradients below, each row's share of it.
     shared = jnp.asarray(column_mask(model, "identity", "albedo"))
     repeats = 1.0 if same_person is None else jnp.where(shared, 1 / same_person.sum(), 1.0)[None]
 
-    def loss_of(vector, index):
+    def loss_of(vector: Float[Array, "B K"], index: Int[Array, ""]) -> Float[Array, ""]:
         coefficients = Coefficients.from_vector(vector, model)
         face = decode_face(model, coefficients, camera)
         loss = weights.prior * (repeats * jnp.square(vector / prior.deviation[None])).sum(-1)
@@ -167,17 +194,16 @@ def _descend(model, vector, batch, camera, prior, weights, recognizer, same_pers
         rendered, covered = _draw(model, face, camera)
         loss += weights.photometric * photometric_loss(rendered, image, face_mask & covered)
         loss = loss.sum()  # samples share nothing: each gets the gradient of its own loss
-        if recognizer is not None:
+        if recognizer is not None and person is not None:
+            perceptual_slope = functools.partial(_perceptual_slope, recognizer, batch, person)
             drawn = jnp.where((face_mask & covered)[..., None], rendered, image)
             slope = jax.lax.cond(index % PERCEPTUAL_EVERY == 0, perceptual_slope, jnp.zeros_like, drawn)
             loss += PERCEPTUAL_EVERY * weights.perceptual * (jax.lax.stop_gradient(slope) * drawn).sum()
         return loss
 
-    def perceptual_slope(drawn):
-        # The gradient in the picture alone: what the network computes on the way need not outlive the step's branch.
-        return jax.grad(lambda drawn: cosine_feature_loss(_features(drawn, batch, recognizer), person).sum())(drawn)
-
-    def step(state, index):
+    def step(
+        state: tuple[Float[Array, "B K"], optax.OptState], index: Int[Array, ""]
+    ) -> tuple[tuple[Float[Array, "B K"], optax.OptState], None]:
         vector, optimizer_state = state
         gradient = jnp.where(held[None], 0.0, jax.grad(loss_of)(vector, index))
         if same_person is not None:
@@ -189,11 +215,20 @@ def _descend(model, vector, batch, camera, prior, weights, recognizer, same_pers
     return jax.lax.scan(step, (vector, optimizer.init(vector)), jnp.arange(steps))[0][0]
 
 
-def _features(image: Float[Array, "B H W 3"], batch, recognizer: FaceRecognizer) -> Float[Array, "B F"]:
+def _perceptual_slope(
+    recognizer: FaceRecognizer, batch: Batch, person: Float[Array, "B F"], drawn: Float[Array, "B H W 3"]
+) -> Float[Array, "B H W 3"]:
+    # The gradient in the picture alone: what the network computes on the way need not outlive the step's branch.
+    return jax.grad(lambda drawn: cosine_feature_loss(_features(drawn, batch, recognizer), person).sum())(drawn)
+
+
+def _features(image: Float[Array, "B H W 3"], batch: Batch, recognizer: FaceRecognizer) -> Float[Array, "B F"]:
     return recognition_features(image, batch["landmarks"], recognizer, weights=batch["landmark_weights"])
 
 
-def _landmark_loss(model: FaceModel, face: Face, coefficients: Coefficients, batch, camera) -> Float[Array, "B"]:
+def _landmark_loss(
+    model: FaceModel, face: Face, coefficients: Coefficients, batch: Batch, camera: Camera
+) -> Float[Array, "B"]:
     points = landmark_points(model, face.points, coefficients.angles[:, 2])
     pixel = camera.image_size[1] / PUBLISHED_SIZE
     residuals = jax.vmap(functools.partial(landmark_residuals, pixel=pixel))

@@ -30,8 +30,8 @@ picture alone: 2.4 mm). Where errors are independent, it costs little: 1.2 inste
 def fit_joint_landmarks(
     model: FaceModel,
     vectors: Float[Array, "B K"],
-    landmarks: Float[Array, "B 68 2"],
-    weights: Float[Array, "B 68"],
+    landmarks: Float[Array | np.ndarray, "B 68 2"],
+    weights: Float[Array | np.ndarray, "B 68"],
     camera: Camera,
     prior: Prior,
 ) -> Float[Array, "B K"]:
@@ -57,23 +57,33 @@ def fit_joint_landmarks(
     known = (weights > 0).any(-1)
     shared_precision = PRIOR_PER_PICTURE * known.sum() * prior_precision[shared]
 
-    def residuals(identity, values, vector, target, weight):
+    def residuals(
+        identity: Float[Array, "Ki"],
+        values: Float[Array, "C"],
+        vector: Float[Array, "K"],
+        target: Float[Array, "68 2"],
+        weight: Float[Array, "68"],
+    ) -> Float[Array, "R"]:
         vector = vector.at[shared].set(identity).at[own].set(values)
         difference = (model_landmarks(small, vector, camera) - target) / noise
         return (jnp.sqrt(weight)[:, None] * jnp.where((weight > 0)[:, None], difference, 0.0)).reshape(-1)
 
-    def all_residuals(identity, values):
+    def all_residuals(identity: Float[Array, "Ki"], values: Float[Array, "B C"]) -> Float[Array, "B R"]:
         return jax.vmap(residuals, (None, 0, 0, 0, 0))(identity, values, vectors, landmarks, weights)
 
-    def all_jacobians(identity, values):
+    def all_jacobians(
+        identity: Float[Array, "Ki"], values: Float[Array, "B C"]
+    ) -> tuple[Float[Array, "B R Ki"], Float[Array, "B R C"]]:
         jacobians = jax.vmap(jax.jacfwd(residuals, (0, 1)), (None, 0, 0, 0, 0))
         return jacobians(identity, values, vectors, landmarks, weights)
 
-    def cost(identity, values):
+    def cost(identity: Float[Array, "Ki"], values: Float[Array, "B C"]) -> Float[Array, ""]:
         penalty = (shared_precision * identity**2).sum() + (prior_precision[own][None] * values**2).sum()
         return jnp.square(all_residuals(identity, values)).sum() + penalty
 
-    def step(state, _):
+    def step(
+        state: tuple[Float[Array, "Ki"], Float[Array, "B C"], Float[Array, ""]], _: None
+    ) -> tuple[tuple[Float[Array, "Ki"], Float[Array, "B C"], Float[Array, ""]], None]:
         identity, values, damping = state
         residual = all_residuals(identity, values)
         to_shared, to_own = all_jacobians(identity, values)
@@ -106,7 +116,13 @@ def fit_joint_landmarks(
     return vectors.at[:, shared].set(identity[None]).at[:, own].set(values)
 
 
-def _solve_arrow(corner: Array, arm: Array, blocks: Array, right_shared: Array, right_own: Array):
+def _solve_arrow(
+    corner: Float[Array, "Ki Ki"],
+    arm: Float[Array, "B Ki C"],
+    blocks: Float[Array, "B C C"],
+    right_shared: Float[Array, "Ki"],
+    right_own: Float[Array, "B C"],
+) -> tuple[Float[Array, "Ki"], Float[Array, "B C"]]:
     """Solves [[corner, arm_1, arm_2, ...], [arm_1', block_1, 0, ...], ...] x = right for the shared and the own x."""
     eliminated = jnp.linalg.solve(blocks, jnp.concatenate([jnp.swapaxes(arm, 1, 2), right_own[..., None]], axis=-1))
     complement = corner - _product("bkl,bls->ks", arm, eliminated[..., :-1])

@@ -1,11 +1,12 @@
 """Pose and shape from landmarks alone, by Levenberg and Marquardt's method: a start that takes milliseconds."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
@@ -29,8 +30,8 @@ OUTLINE = 17
 def fit_landmarks(
     model: FaceModel,
     vector: Float[Array, "B K"],
-    landmarks: Float[Array, "B 68 2"],
-    weights: Float[Array, "B 68"],
+    landmarks: Float[Array | np.ndarray, "B 68 2"],
+    weights: Float[Array | np.ndarray, "B 68"],
     camera: Camera,
     prior: Prior,
     *,
@@ -56,8 +57,10 @@ def fit_landmarks(
     pose_columns = np.flatnonzero(column_mask(model, "angles", "translation"))
     pixel = camera.image_size[0] / 224
 
-    def fit_one(vector, target, weight):
-        def residuals(vector):
+    def fit_one(
+        vector: Float[Array, "K"], target: Float[Array, "68 2"], weight: Float[Array, "68"]
+    ) -> Float[Array, "K"]:
+        def residuals(vector: Float[Array, "K"]) -> Float[Array, "R"]:
             return landmark_residuals(model_landmarks(small, vector, camera), target, weight, pixel=pixel).reshape(-1)
 
         vector = _levenberg_marquardt(residuals, vector, prior, held, columns=pose_columns, steps=POSE_STEPS)
@@ -93,20 +96,28 @@ def landmark_residuals(
 
 
 def _levenberg_marquardt(
-    residuals, vector: Float[Array, "K"], prior: Prior, fixed: Bool[Array, "K"], *, columns: np.ndarray, steps: int
-):
+    residuals: Callable[[Float[Array, "K"]], Float[Array, "R"]],
+    vector: Float[Array, "K"],
+    prior: Prior,
+    fixed: Bool[Array, "K"],
+    *,
+    columns: Int[np.ndarray, "C"],
+    steps: int,
+) -> Float[Array, "K"]:
     """Minimises |residuals|^2 + |vector / deviation|^2 over some columns, within the prior's bounds."""
     fixed = fixed[columns]
     precision = jnp.asarray(1.0 / prior.deviation**2)[columns]
     lower, upper = (jnp.asarray(bound)[columns] for bound in (prior.lower, prior.upper))
 
-    def with_columns(values):
+    def with_columns(values: Float[Array, "C"]) -> Float[Array, "K"]:
         return vector.at[columns].set(values)
 
-    def cost(values):
+    def cost(values: Float[Array, "C"]) -> Float[Array, ""]:
         return jnp.square(residuals(with_columns(values))).sum() + (precision * jnp.square(values)).sum()
 
-    def step(state, _):
+    def step(
+        state: tuple[Float[Array, "C"], Float[Array, ""]], _: None
+    ) -> tuple[tuple[Float[Array, "C"], Float[Array, ""]], None]:
         values, damping = state
         residual = residuals(with_columns(values))
         jacobian = jax.jacfwd(lambda v: residuals(with_columns(v)))(values)

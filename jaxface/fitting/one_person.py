@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import column_mask, vector_size
 from jaxface.core.face_models import FaceModel
+from jaxface.core.typed_jit import typed_jit
 from jaxface.fitting.descent import fit_faces
 from jaxface.fitting.joint_landmarks import fit_joint_landmarks
 from jaxface.fitting.landmarks import fit_landmarks
@@ -69,8 +69,14 @@ def fit_same_person(
     return np.asarray(vectors)[:count]
 
 
-@jax.jit
-def _place_together(model, landmarks, weights, camera, prior):
+@typed_jit
+def _place_together(
+    model: FaceModel,
+    landmarks: Float[Array | np.ndarray, "B 68 2"],
+    weights: Float[Array | np.ndarray, "B 68"],
+    camera: Camera,
+    prior: Prior,
+) -> Float[Array, "B K"]:
     zeros = jnp.zeros((landmarks.shape[0], vector_size(model)))
     alone = fit_landmarks(model, zeros, landmarks, weights, camera, prior)
     return fit_joint_landmarks(model, alone, landmarks, weights, camera, prior)

@@ -9,14 +9,14 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxface.core.errors import InputError
 from jaxface.core.parts import PARSER_LABELS
@@ -272,9 +272,9 @@ def label_predictor(
     table = PARSER_LABELS[CLASSES[module.classes]]
 
     @jax.jit
-    def predict(variables, image):
-        logits = module.apply(variables, normalize(image)).logits
-        return resize_align_corners(logits, *image.shape[1:3]).argmax(-1)
+    def predict(variables: Mapping[str, Any], image: UInt8[Array | np.ndarray, "B H W 3"]) -> Int[Array, "B H W"]:
+        answer = cast(FaceParsing, module.apply(variables, normalize(image)))
+        return resize_align_corners(answer.logits, *image.shape[1:3]).argmax(-1)
 
     variables = jax.device_put(variables)
     return lambda image: table[np.asarray(predict(variables, image))]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
@@ -108,7 +108,9 @@ def random_expression(dice: Dice, names: Sequence[str]) -> Float[Array, "Ke"]:
     return jnp.maximum(posed, jnp.where(active & alone, stray, 0.0))
 
 
-def _expression_tables(names: Sequence[str]):
+def _expression_tables(
+    names: Sequence[str],
+) -> tuple[Int[np.ndarray, "Ke"], Float[Array, "M Ke"], Float[Array, "M Ke"]]:
     """Index of each unit's name without its side [Ke]; lowest and highest value per kind [M, Ke]."""
     sides = [re.sub(r"_?(L|R|Left|Right)$", r" \1", name).partition(" ")[::2] for name in names]
     # jawLeft and mouthLeft move the middle of the face to the left: no twins of jawRight and mouthRight.

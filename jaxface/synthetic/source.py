@@ -3,7 +3,6 @@
 Everything about sample i follows from (seed, i): samples are drawn in fixed blocks by one compiled function.
 """
 
-import functools
 import hashlib
 import os
 import shutil
@@ -15,11 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Key, UInt8
 from tqdm import tqdm
 
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.typed_jit import typed_jit
 from jaxface.files.code import imported_files
 from jaxface.photos import samples
 from jaxface.render import label_triangles
@@ -120,19 +121,28 @@ def _blocks(model: FaceModel, *, seed: int, start: int, count: int, size: int) -
     model = jax.tree.map(jnp.asarray, model)
     first, last = start // BLOCK, (start + count - 1) // BLOCK
 
-    def draw(block: int):
+    def draw(block: int) -> dict[str, Array]:
         indices = block * BLOCK + np.arange(BLOCK)
         return _draw(jax.random.key(seed), indices, model, labels, size=size)
 
     pending = draw(first)  # one block ahead, so that copying out overlaps with drawing
     for block in range(first, last + 1):
-        current, pending = pending, draw(block + 1) if block < last else None
+        current = pending
+        if block < last:
+            pending = draw(block + 1)
         low, high = max(start - block * BLOCK, 0), min(start + count - block * BLOCK, BLOCK)
         yield {key: np.asarray(value)[low:high] for key, value in current.items()}
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _draw(key, indices, model, triangle_labels, *, size):
+@typed_jit(static_argnames="size")
+def _draw(
+    key: Key[Array, ""],
+    indices: Int[np.ndarray, "B"],
+    model: FaceModel,
+    triangle_labels: UInt8[Array, "T"],
+    *,
+    size: int,
+) -> dict[str, Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     return draw_portraits(keys, model, triangle_labels, size=size)
 
