@@ -318,9 +318,7 @@ def _plot_angles(path: Path, track: Track) -> bool:
     axes = figure.add_subplot()
     times, angles = np.arange(len(track.vectors)) / track.frame_rate, LAST_COLUMNS["angles"]
     for column, (name, color) in enumerate((("pitch", "tab:blue"), ("yaw", "tab:orange"), ("roll", "tab:green"))):
-        before, after = (
-            np.degrees(vectors[:, LAST_COLUMNS["angles"]])[:, column] for vectors in (track.raw, track.vectors)
-        )
+        before, after = (np.degrees(vectors[:, angles])[:, column] for vectors in (track.raw, track.vectors))
         axes.plot(times, before, color=color, alpha=0.4, linewidth=1)
         axes.plot(times, after, color=color, label=name)
     axes.set(xlabel="seconds", ylabel="degrees")
