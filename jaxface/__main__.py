@@ -50,7 +50,7 @@ def _start(name: str) -> NoReturn:
     from jaxface.core.errors import needs_extra
     from jaxface.files.command_line import run  # which loads JAX: the list of commands need not wait for it
 
-    def load_and_run() -> NoReturn:
+    def load_and_run() -> None:
         # Training imports its extra at once; the others import theirs where they need it.
         with needs_extra("train", f"jaxface {name}"):
             command = importlib.import_module(f"jaxface.{name}")

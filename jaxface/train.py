@@ -44,7 +44,7 @@ from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
-from jaxface.photos.samples import Sample
+from jaxface.photos.samples import Sample, pad_rows
 from jaxface.training import parallel
 from jaxface.training.checkpoint import Checkpoints, initial_state
 from jaxface.training.data import make_training_data
@@ -177,7 +177,7 @@ def _make_predict(encoder: Any) -> Callable[[TrainState, Sequence[Sample]], Floa
 
     def predict(state: TrainState, samples: Sequence[Sample]) -> Float[np.ndarray, "N K"]:
         images = np.stack([samples[index]["image"] for index in range(len(samples))])
-        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % EVALUATION_BATCH, axis=0)])
+        padded = pad_rows(images, len(images) + -len(images) % EVALUATION_BATCH)
         groups = np.split(padded, len(padded) // EVALUATION_BATCH)
         variables = jax.tree.map(jnp.asarray, (state.params, state.batch_stats))
         return np.concatenate([np.asarray(apply(*variables, group)) for group in groups])[: len(images)]

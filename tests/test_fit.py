@@ -19,6 +19,7 @@ from jaxface.files.command_line import _exit_code
 from jaxface.files.progress import BatchReport
 from jaxface.fitting import solver
 from jaxface.photos.alignment import Alignment
+from jaxface.photos.face_crops import FaceCrop
 from jaxface.results import drawing, photos, reconstruction
 from jaxface.results.demo import portrait_paths
 from toys.models import toy_model
@@ -83,13 +84,13 @@ def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, co
 
     def find(image, model):
         alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=image.shape[:2])
-        return [(sample, alignment, None)] * (11 if image.shape[0] == 77 else 1)
+        return [FaceCrop(sample, alignment)] * (11 if image.shape[0] == 77 else 1)
 
     monkeypatch.setattr(
         solver, "fit_faces", lambda model, batch, *_, **__: fit_faces(batch["image"], batch["landmarks"])
     )
     monkeypatch.setattr(photos, "preprocess_photo", find)
-    solve = solver._sample_solver(model, None)
+    solve = solver.sample_solver(model, None)
 
     def process(name, size):
         Image.new("RGB", size, (90, 80, 70)).save(tmp_path / name)
@@ -122,7 +123,7 @@ def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
         return np.stack([initial[:, 0], batch["landmark_weights"][:, 0]], -1)
 
     monkeypatch.setattr(solver, "fit_faces", fit_faces)
-    vectors = solver._sample_solver(model, None)(samples, np.arange(27, dtype=np.float32)[:, None])
+    vectors = solver.sample_solver(model, None)(samples, np.arange(27, dtype=np.float32)[:, None])
     np.testing.assert_array_equal(vectors, np.stack([np.arange(27), np.arange(27)], -1))
     assert batches == [16, 16]
 

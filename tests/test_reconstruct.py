@@ -5,6 +5,7 @@ import numpy as np
 from jaxface.networks import checkpoints
 from jaxface.photos import prediction
 from jaxface.photos.alignment import Alignment
+from jaxface.photos.face_crops import FaceCrop
 from toys.models import toy_model
 
 
@@ -21,5 +22,5 @@ def test_encoder_crops_the_photo_at_its_own_size(monkeypatch):
     solve, loaded = prediction.predict_faces("checkpoint")
     photo = np.zeros((112, 112, 3), np.uint8)
     alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=(112, 112))
-    assert solve(photo, [({}, alignment, None)] * 3).shape == (3, 41)
+    assert solve(photo, [FaceCrop({}, alignment)] * 3).shape == (3, 41)
     assert set(sizes) == {(1, 48, 48, 3)} and loaded is model

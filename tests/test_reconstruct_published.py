@@ -100,12 +100,12 @@ def direct(written, state, model_file):
     """What the formulas give: model, coefficients, and the face as the camera of the whole photo sees it."""
     _, photo = written
     model = load_face_model(model_file)
-    ((_, alignment, _),) = preprocess_photo(photo, model)
-    crop = scaled_alignment(alignment, 224).crop_image(photo)
+    (crop,) = preprocess_photo(photo, model)
+    image = scaled_alignment(crop.alignment, 224).crop_image(photo)
     variables = weights.encoder_from_torch(state).variables
     apply = jax.jit(lambda variables, image: create_encoder(NAME, SIZES).apply(variables, image, train=False))
-    vector = np.asarray(apply(variables, crop[None].astype(np.float32) / 255))
-    camera = alignment.photo_camera(Camera())
+    vector = np.asarray(apply(variables, image[None].astype(np.float32) / 255))
+    camera = crop.alignment.photo_camera(Camera())
     return model, vector, decode_face(model, Coefficients.from_vector(vector, model), camera), camera
 
 

@@ -71,8 +71,8 @@ def detected(model: jaxface.FaceModel, photos: Sequence[Photo]) -> tuple[list[Ca
     cases, missed = [], []
     for photo in progress.progress(photos, description="detecting"):
         try:
-            sample, alignment, _ = preprocess_photo(photo.pixels, model)[0]
-            cases.append(Case(photo, sample, alignment, True))
+            crop = preprocess_photo(photo.pixels, model)[0]
+            cases.append(Case(photo, crop.sample, crop.alignment, True))
         except InputError:
             missed.append(photo.name)
     return cases, missed

@@ -168,7 +168,7 @@ def portraits(model: FaceModel, *, size: int) -> Faces:
     found = []
     for path in portrait_paths().values():
         photo = read_image(path)
-        found.append([preprocess_photo(photo, model, size=side)[0][0] for side in (size, FULL_SIZE)])
+        found.append([preprocess_photo(photo, model, size=side)[0].sample for side in (size, FULL_SIZE)])
     nothing = np.zeros((len(found), vector_size(model)), np.float32)
     return Faces(
         names=list(portrait_paths()),

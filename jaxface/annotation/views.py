@@ -17,6 +17,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, column_mask, vector_columns, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
+from jaxface.photos.samples import pad_rows
 from jaxface.render import render_face, vertex_visibility
 from jaxface.synthetic.dice import Dice
 from jaxface.synthetic.random_faces import random_expression, random_light
@@ -164,7 +165,7 @@ def draw_views(model: FaceModel, vectors: Float[Array | np.ndarray, "B K"], came
 def draw_all_views(model: FaceModel, vectors: Float[np.ndarray, "N K"], camera: Camera) -> Iterator[Views]:
     """`draw_views` for any number of views, one at a time (without the leading B), as NumPy arrays."""
     count = len(vectors)
-    padded = np.concatenate([vectors, np.repeat(vectors[-1:], -count % BLOCK, axis=0)])
+    padded = pad_rows(vectors, count + -count % BLOCK)
 
     def draw(start: int) -> Views:
         return draw_views(model, padded[start : start + BLOCK], camera)

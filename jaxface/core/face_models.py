@@ -20,7 +20,7 @@ PLAIN_SKIN = (0.8, 0.62, 0.53)
 """Albedo of the skin for models that come without colours."""
 
 PLAIN_EYE = (0.5, 0.47, 0.45)
-"""Likewise of the eyes: white and iris together."""
+"""Albedo of the eyes for such models: white and iris together."""
 
 
 @jax.tree_util.register_dataclass

@@ -21,7 +21,7 @@ NOISE = 1.0
 """Standard deviation of a detector's landmark in pixels of the 224 picture: weighs the photo against the prior."""
 
 ACROSS, ALONG = 1.5, 6.0
-"""Likewise of the landmarks of the face's outline, across it and along it: no spot of a cheek differs from the next."""
+"""Of the face's outline, across it and along it: no spot of a cheek differs from the next."""
 
 OUTLINE = 17
 """The first landmarks of ibug's 68 run along the outline, from ear to ear."""

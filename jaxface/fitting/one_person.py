@@ -15,6 +15,7 @@ from jaxface.fitting.joint_landmarks import fit_joint_landmarks
 from jaxface.fitting.landmarks import fit_landmarks
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
+from jaxface.photos.samples import pad_rows
 
 CHUNK = 8
 """Crops that are fitted at a time once the person is known."""
@@ -122,5 +123,4 @@ def fit_known_person(
 
 def _filled_up(batch: Batch, count: int) -> dict[str, np.ndarray]:
     """The batch with its last sample repeated until there are `count`."""
-    missing = count - len(batch["labels"])
-    return {name: np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) for name, values in batch.items()}
+    return {name: pad_rows(values, count) for name, values in batch.items()}

@@ -13,8 +13,9 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.fitting import coefficient_prior, fit_faces
 from jaxface.models.checks import require_parts
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
-from jaxface.photos.alignment import Alignment
-from jaxface.photos.samples import Sample, stack_samples
+from jaxface.photos.face_crops import FaceCrop
+from jaxface.photos.prediction import PredictFaces
+from jaxface.photos.samples import Sample, pad_rows, stack_samples
 
 TOGETHER, ALONE = 16, 10
 """So many faces are fitted as one batch; up to so many left over, one by one.
@@ -23,17 +24,14 @@ Each size is a program to compile, so there are two. On two CPU cores sixteen fa
 twelve one by one (70 s of processor time against 5.5 s each), whether all sixteen are wanted or not.
 """
 
-Found = Sequence[tuple[Sample, Alignment, object]]
-
-Predict = Callable[[UInt8[np.ndarray, "H W 3"], Found], Float[np.ndarray, "N K"]]
-
-Solve = Callable[[Sequence[Sample], Float[np.ndarray, "N K"] | None], Float[np.ndarray, "N K"]]
+SolveFaces = Callable[[Sequence[Sample], Float[np.ndarray, "N K"] | None], Float[np.ndarray, "N K"]]
+"""solve(samples, vectors to start from or None): a coefficient vector per sample, perhaps of several photos."""
 
 
 def fit_solver(
-    model: FaceModel, predict: Predict | None = None, *, recognition: str | os.PathLike = "auto"
-) -> Callable:
-    """solve(photo, found) -> vectors [N, K]: fits all faces that `preprocess_photo` found in a photo.
+    model: FaceModel, predict: PredictFaces | None = None, *, recognition: str | os.PathLike = "auto"
+) -> PredictFaces:
+    """solve(photo, crops) -> vectors [N, K]: fits all faces that `preprocess_photo` cut out of a photo.
 
     Args:
         model: the face model.
@@ -44,16 +42,24 @@ def fit_solver(
     Raises:
         InputError: when the model or the network cannot be used.
     """
-    solve_samples = _sample_solver(model, find_recognizer(str(recognition))[1])
+    solve_samples = sample_solver(model, find_recognizer(str(recognition))[1])
 
-    def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
-        return solve_samples([sample for sample, *_ in found], None if predict is None else predict(photo, found))
+    def solve(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> Float[np.ndarray, "N K"]:
+        return solve_samples([crop.sample for crop in crops], None if predict is None else predict(photo, crops))
 
     return solve
 
 
-def _sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> Solve:
-    """solve(samples, initial) for `process_photos`; at most two sizes of batch are ever compiled."""
+def sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> SolveFaces:
+    """solve(samples, initial) -> vectors: fits samples of any photos; at most two sizes of batch are ever compiled.
+
+    Args:
+        model: the face model.
+        recognizer: network of the perceptual loss; None leaves it out.
+
+    Raises:
+        InputError: when the model lacks landmarks or parts.
+    """
     if "68" not in model.landmarks:
         raise InputError(f"the face model {model.name!r} has no 68 landmarks, which the fit needs")
     require_parts(model, "the fit")
@@ -64,8 +70,8 @@ def _sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> Solve
         vectors: list[np.ndarray] = []
         for size in batch_sizes(len(samples)):
             some = slice(len(vectors), len(vectors) + size)
-            batch = {name: _padded(values, size) for name, values in stack_samples(samples[some]).items()}
-            start = None if initial is None else _padded(initial[some], size)
+            batch = {name: pad_rows(values, size) for name, values in stack_samples(samples[some]).items()}
+            start = None if initial is None else pad_rows(initial[some], size)
             solved = fit_faces(model, batch, camera, prior, initial=start, recognizer=recognizer)
             vectors += list(np.asarray(solved)[: len(samples[some])])
         return np.stack(vectors)
@@ -90,10 +96,6 @@ def find_recognizer(recognition: str) -> tuple[str, FaceRecognizer | None]:
         return "dlib", load_recognizer("dlib")
     except MissingDependencyError:
         return "off", None
-
-
-def _padded(values: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
 
 
 def batch_sizes(count: int) -> list[int]:

@@ -38,7 +38,7 @@ FEW_ANCHORS = 1024
 """Up to so many, visiting all pairs is quicker than the convolution (measured on CPU), and exact."""
 
 FEW_POINTS = 32
-"""Likewise."""
+"""So few points, and all pairs are quicker too."""
 
 
 def grid_anchors(height: int, width: int, stride: int = 1) -> Float[np.ndarray, "A 2"]:

@@ -20,7 +20,7 @@ SOFTRAS_SIGMA = 1e-4
 """SoftRas's sharpness, in squared units of half the image's height."""
 
 DIBR_SIGMA = 1 / FALLOFF
-"""DIB-R's, likewise: its factor of 7000 in the exponent."""
+"""DIB-R's, in the same unit: its factor of 7000 in the exponent."""
 
 BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 """Blur before every second pixel is kept: the Gaussian pyramid of Burt and Adelson (1983)."""

@@ -68,8 +68,8 @@ def load_encoder(
     sizes = vector_sizes(model)[:3]
     if weights.head_sizes != sizes:
         raise InputError(
-            f"{path}: the encoder gives {_told(weights.head_sizes)}, but the face model {model.name!r} has "
-            f"{_told(sizes)}; give the face model that the encoder was trained with (--model FILE)"
+            f"{path}: the encoder gives {_count_of(weights.head_sizes)}, but the face model {model.name!r} has "
+            f"{_count_of(sizes)}; give the face model that the encoder was trained with (--model FILE)"
         )
     _check_shapes(weights, variable_shapes(_settings(config), sizes), path)
     return _make_predict(encoder, weights.variables, config.image_size), model, config
@@ -154,7 +154,7 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in dict(config.encoder).items() if name != "initial"}
 
 
-def _told(sizes: tuple[int, ...]) -> str:
+def _count_of(sizes: tuple[int, ...]) -> str:
     return "{} identity, {} expression and {} albedo coefficients".format(*sizes)
 
 

@@ -1,5 +1,6 @@
 """From a photo to the crops of its faces: detection, alignment, part labels."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -15,6 +16,21 @@ from jaxface.photos.parsing import Parser, mediapipe_labels
 from jaxface.photos.samples import Sample, photo_sample
 
 
+@dataclasses.dataclass(frozen=True)
+class FaceCrop:
+    """One face of a photo, cut out and labelled.
+
+    Attributes:
+        sample: the aligned crop, its part labels and landmarks (photos/samples.py).
+        alignment: where the crop lies in the photo.
+        face: what the detector found; None for a face that no detector was asked about.
+    """
+
+    sample: Sample
+    alignment: Alignment
+    face: DetectedFace | None = None
+
+
 def preprocess_photo(
     image: UInt8[np.ndarray, "H W 3"],
     model: FaceModel,
@@ -22,8 +38,8 @@ def preprocess_photo(
     size: int = CROP_SIZE,
     parser: Parser = mediapipe_labels,
     path: str | os.PathLike | None = None,
-) -> list[tuple[Sample, Alignment, DetectedFace]]:
-    """Makes a sample of every face in a photo, the largest face first; faces that the parser does not see are left out.
+) -> list[FaceCrop]:
+    """Cuts out every face of a photo, the largest face first; faces that the parser does not see are left out.
 
     Args:
         image: the photo, RGB.
@@ -39,15 +55,15 @@ def preprocess_photo(
     faces = detect_faces(image)
     if not faces:
         raise InputError("no face found; faces need about 32 pixels, and the eyes, nose and mouth in view")
-    found = [(*make_sample(image, face, model, size=size, parser=parser, path=path), face) for face in faces]
-    seen = [sample for sample in found if sample[0]["labels"].any()]
+    crops = [make_crop(image, face, model, size=size, parser=parser, path=path) for face in faces]
+    seen = [crop for crop in crops if crop.sample["labels"].any()]
     if not seen:
         left, top, right, bottom = (round(float(edge)) for edge in faces[0].box)
         raise InputError(f"no part has a label where the face was found (x {left} to {right}, y {top} to {bottom})")
     return seen
 
 
-def make_sample(
+def make_crop(
     image: UInt8[np.ndarray, "H W 3"],
     face: DetectedFace,
     model: FaceModel,
@@ -55,8 +71,8 @@ def make_sample(
     size: int = CROP_SIZE,
     parser: Parser = mediapipe_labels,
     path: str | os.PathLike | None = None,
-) -> tuple[Sample, Alignment]:
-    """The aligned sample of one detected face, and where its crop lies in the photo.
+) -> FaceCrop:
+    """Cuts out one detected face.
 
     Landmarks outside the crop or the photo get the weight 0: the detector made them up. Arguments as for
     `preprocess_photo`.
@@ -64,4 +80,4 @@ def make_sample(
     crop, alignment = align_face(image, face.landmarks68, model, size=size)
     labels = parser(image, face, alignment, path=path)
     sample = photo_sample(crop, labels, face.landmarks68, alignment, coefficients=vector_size(model))
-    return sample, alignment
+    return FaceCrop(sample, alignment, face)

@@ -11,14 +11,18 @@ from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.models import load_face_model
 from jaxface.photos.alignment import scaled_alignment
+from jaxface.photos.face_crops import FaceCrop
+
+PredictFaces = Callable[[UInt8[np.ndarray, "H W 3"], Sequence[FaceCrop]], Float[np.ndarray, "N K"]]
+"""predict(photo, crops): a coefficient vector per face of a photo."""
 
 
 def predict_faces(
     checkpoint: str | os.PathLike, *, model: str | os.PathLike | None = None
-) -> tuple[Callable, FaceModel]:
-    """Loads an encoder as predict(photo, found) -> coefficient vectors [N, K], and its face model.
+) -> tuple[PredictFaces, FaceModel]:
+    """Loads an encoder as predict(photo, crops) -> coefficient vectors [N, K], and its face model.
 
-    `found` is what `preprocess_photo` found in the photo; the crops are cut anew at the encoder's own size.
+    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size.
 
     Raises:
         InputError: when the checkpoint or the model cannot be used.
@@ -32,8 +36,8 @@ def predict_faces(
         raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
     size = int(config.image_size)
 
-    def solve(photo: UInt8[np.ndarray, "H W 3"], found: Sequence[tuple]) -> Float[np.ndarray, "N K"]:
-        crops = [scaled_alignment(alignment, size).crop_image(photo) for _, alignment, _ in found]
-        return np.concatenate([predict(crop[None]) for crop in crops])
+    def predict_crops(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> Float[np.ndarray, "N K"]:
+        images = [scaled_alignment(crop.alignment, size).crop_image(photo) for crop in crops]
+        return np.concatenate([predict(image[None]) for image in images])
 
-    return solve, face_model
+    return predict_crops, face_model

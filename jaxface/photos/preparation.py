@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,12 +17,9 @@ from jaxface.files.images import read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress
 from jaxface.models import load_face_model
-from jaxface.photos.alignment import Alignment
-from jaxface.photos.detection import DetectedFace
-from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.face_crops import FaceCrop, preprocess_photo
 from jaxface.photos.folder import DATASET_FILE, FolderSource, read_dataset_file, write_dataset_file, write_sample
 from jaxface.photos.parsing import LabelFolder, create_parser
-from jaxface.photos.samples import Sample
 
 CONTACT_SHEET = "contact_sheet.png"
 
@@ -82,10 +80,10 @@ def preprocess_files(
             if (out / name).exists() and not overwrite:
                 report.skipped += 1
                 continue
-            found = preprocess_photo(read_image(path), face_model, size=size, parser=parse, path=path)
+            crops = preprocess_photo(read_image(path), face_model, size=size, parser=parse, path=path)
             if not (out / DATASET_FILE).exists():
                 write_dataset_file(out, settings)
-            _write_photo(out / name, path, found[: 1 if faces == "largest" else None])
+            _write_photo(out / name, path, crops[: 1 if faces == "largest" else None])
             report.done += 1
     if report.done:
         visualize.save_png(out / CONTACT_SHEET, contact_sheet(FolderSource(out, size=size)))
@@ -121,13 +119,15 @@ def _without_label_maps(paths: Sequence[Path], folder: Path) -> list[Path]:
     return photos
 
 
-def _write_photo(folder: Path, photo: Path, found: Sequence[tuple[Sample, Alignment, DetectedFace]]) -> None:
+def _write_photo(folder: Path, photo: Path, crops: Sequence[FaceCrop]) -> None:
     with atomic_folder(folder) as partial:
-        for index, (sample, alignment, face) in enumerate(found):
-            details = {"photo": photo.name, "score": round(face.score, 4), "box": np.round(face.box, 2).tolist()}
+        for index, crop in enumerate(crops):
+            details: dict[str, Any] = {"photo": photo.name}
+            if crop.face is not None:
+                details |= {"score": round(crop.face.score, 4), "box": np.round(crop.face.box, 2).tolist()}
             (partial / f"face_{index}").mkdir()
-            write_sample(partial / f"face_{index}", sample, alignment, details)
-        content = {"photo": photo.name, "sha256": file_digest(photo), "faces": len(found)}
+            write_sample(partial / f"face_{index}", crop.sample, crop.alignment, details)
+        content = {"photo": photo.name, "sha256": file_digest(photo), "faces": len(crops)}
         (partial / _PHOTO_FILE).write_text(json.dumps(content) + "\n")
 
 

@@ -15,7 +15,7 @@ a leading axis B. Images travel as bytes; the training step divides by 255.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from jaxface.core import parts
 from jaxface.core.errors import InputError
@@ -122,6 +122,11 @@ def _validate_values(sample: Sample, name: str) -> None:
         raise InputError(f"{name}: the label map shows no face; every pixel is background")
     if weights.min() < 0:
         raise InputError(f"{name}: landmark_weights hold negative numbers")
+
+
+def pad_rows(array: Shaped[np.ndarray, "N ..."], count: int) -> Shaped[np.ndarray, "{count} ..."]:
+    """The array with its last row repeated until there are `count`: programs are compiled for few sizes of batch."""
+    return np.concatenate([array, np.repeat(array[-1:], count - len(array), axis=0)])
 
 
 def stack_samples(samples: Sequence[Sample]) -> dict[str, np.ndarray]:

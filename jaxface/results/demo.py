@@ -76,9 +76,9 @@ def run_demo(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
     rows, captions = [], []
     for name, path in progress(list(portrait_paths().items()), description="demo", unit="portrait"):
         photo = read_image(path)
-        found = preprocess_photo(photo, model)[:1]
-        encoded = reconstructions_of(predict(photo, found), found, label="Encoder")
-        fitted = reconstructions_of(fit(photo, found), found, label="Fit")
+        crops = preprocess_photo(photo, model)[:1]
+        encoded = reconstructions_of(predict(photo, crops), crops, label="Encoder")
+        fitted = reconstructions_of(fit(photo, crops), crops, label="Fit")
         settings = {"face model": model.name, "encoder": str(checkpoint)}
         with atomic_folder(out / name) as folder:
             drawn, measures = write_photo(
@@ -91,7 +91,7 @@ def run_demo(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
                 settings=settings,
             )
         rows.append(_row(model, *drawn))
-        captions.append(f"{name}: {_told('fit', measures[0])}; {_told('encoder', measures[1])}")
+        captions.append(f"{name}: {_caption('fit', measures[0])}; {_caption('encoder', measures[1])}")
     visualize.save_png(out / "side_by_side.png", visualize.grid(rows, titles=TITLES, captions=captions, cell=CELL))
     with atomic_write(out / PAGE) as page:
         page.write_text(_page(captions), encoding="utf-8")
@@ -111,7 +111,7 @@ def _row(model: FaceModel, fitted: DrawnFace, encoded: DrawnFace) -> list[UInt8[
     ]
 
 
-def _told(method: str, measures: dict) -> str:
+def _caption(method: str, measures: dict) -> str:
     error = 100 * measures["landmark_error_interocular"]
     return f"{method} Part IoU {measures['part_iou']:.2f}, landmarks {error:.1f} % of the eye distance"
 

@@ -110,7 +110,7 @@ class FittedFace:
             baseColorTexture=Image.fromarray(self.texture), metallicFactor=0.0, roughnessFactor=0.9
         )
         visual = trimesh.visual.TextureVisuals(uv=self.uv, material=material)
-        vertices = MM_PER_UNIT * np.asarray(self._wearing(expression).face.shape[0])
+        vertices = MM_PER_UNIT * np.asarray(self._with_expression(expression).face.shape[0])
         return trimesh.Trimesh(vertices, self.triangles, visual=visual, process=False)
 
     def turned(
@@ -123,9 +123,9 @@ class FittedFace:
             pitch: in radians, positive is down.
             expression: as for `mesh`.
         """
-        return turned_views(self.model, self._wearing(expression), yaw=yaw, pitch=pitch)[0]
+        return turned_views(self.model, self._with_expression(expression), yaw=yaw, pitch=pitch)[0]
 
-    def _wearing(self, expression: Float[Array | np.ndarray, "Ke"] | None) -> DrawnFace:
+    def _with_expression(self, expression: Float[Array | np.ndarray, "Ke"] | None) -> DrawnFace:
         if expression is None:
             return self.drawn
         fitted, given = self.coefficients.expression, np.asarray(expression, np.float32)[None]

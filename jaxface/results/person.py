@@ -24,9 +24,7 @@ from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior, coefficient_prior
 from jaxface.models import load_face_model
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
-from jaxface.photos.alignment import Alignment
-from jaxface.photos.detection import DetectedFace
-from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.face_crops import FaceCrop, preprocess_photo
 from jaxface.photos.samples import Sample, stack_samples
 from jaxface.results.drawing import DrawnFace
 from jaxface.results.gallery import DONE_FILE, PAGE, write_overview
@@ -40,8 +38,6 @@ JOINT = 16
 TEXTURE_PHOTOS = 8
 """Photos that the texture comes from, at most."""
 
-Found = tuple[Sample, Alignment, DetectedFace]
-
 
 @dataclasses.dataclass(frozen=True)
 class PhotoOfPerson:
@@ -50,12 +46,12 @@ class PhotoOfPerson:
     Attributes:
         path: its file.
         name: of its results' folder.
-        found: its faces, the largest first.
+        crops: its faces, the largest first.
     """
 
     path: Path
     name: str
-    found: Sequence[Found]
+    crops: Sequence[FaceCrop]
 
 
 def fit_person(
@@ -94,15 +90,15 @@ def fit_person(
     if not photos:
         return report, []
     faces, distances = choose_faces(photos, recognizer)
-    chosen = [photo.found[face] for photo, face in zip(photos, faces, strict=True)]
+    chosen = [photo.crops[face] for photo, face in zip(photos, faces, strict=True)]
     joint = joint_photos(chosen)
-    vectors = fit_photos_of_person(face_model, [sample for sample, _, _ in chosen], joint, prior, recognizer=recognizer)
+    vectors = fit_photos_of_person(face_model, [crop.sample for crop in chosen], joint, prior, recognizer=recognizer)
     records = [
         {
             "file": photo.path.name,
             "folder": photo.name,
             "role": "joint" if index in joint else "known",
-            "faces": len(photo.found),
+            "faces": len(photo.crops),
             "distance": None if distances is None else round(float(distances[index]), 4),
         }
         for index, photo in enumerate(photos)
@@ -159,7 +155,7 @@ def choose_faces(
     """
     if recognizer is None:
         return [0] * len(photos), None
-    features = [_features([sample for sample, _, _ in photo.found], recognizer) for photo in photos]
+    features = [_features([crop.sample for crop in photo.crops], recognizer) for photo in photos]
     return choose_by_features(features)
 
 
@@ -201,10 +197,10 @@ def _one_feature(batch, recognizer: FaceRecognizer):
     return recognition_features(image, batch["landmarks"], recognizer, weights=batch["landmark_weights"])
 
 
-def joint_photos(chosen: Sequence[Found]) -> list[int]:
+def joint_photos(chosen: Sequence[FaceCrop]) -> list[int]:
     """The photos to fit together, the best first: up to JOINT, those with the most pixels of the face."""
     # A crop of 224 that was enlarged knows no more than the photo did; beyond that, more pixels hardly help.
-    detail = [min(1.0, 1 / alignment.scale) * float((sample["labels"] > 0).mean()) for sample, alignment, _ in chosen]
+    detail = [min(1.0, 1 / crop.alignment.scale) * float((crop.sample["labels"] > 0).mean()) for crop in chosen]
     return [int(index) for index in np.argsort(-np.asarray(detail), kind="stable")[:JOINT]]
 
 

@@ -15,35 +15,36 @@ from tqdm import tqdm
 
 from jaxface.core.errors import InputError
 from jaxface.files.progress import BatchReport
-from jaxface.fitting.solver import ALONE, TOGETHER, Found, Solve
+from jaxface.fitting.solver import ALONE, TOGETHER, SolveFaces
+from jaxface.photos.face_crops import FaceCrop
 
 _READ_AHEAD, _WRITE_BEHIND = 2 * TOGETHER, 2 * TOGETHER
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundPhoto:
+class PhotoWithFaces:
     """The faces of one photo, found but not solved.
 
     Attributes:
         path: the photo's file.
         name: of the folder for its results.
         digest: of the file's content.
-        found: sample, alignment and detection of each face.
+        crops: of its faces.
         initial: [N, K] an encoder's answer; None without one.
     """
 
     path: Path
     name: str
     digest: str
-    found: Found
+    crops: Sequence[FaceCrop]
     initial: Float[np.ndarray, "N K"] | None = None
 
 
 def work_through(
     todo: Sequence[tuple[Path, str]],
-    find: Callable[[tuple[Path, str]], FoundPhoto],
-    solve: Solve | None,
-    write: Callable[[FoundPhoto, Float[np.ndarray, "N K"]], None],
+    find: Callable[[tuple[Path, str]], PhotoWithFaces],
+    solve: SolveFaces | None,
+    write: Callable[[PhotoWithFaces, Float[np.ndarray, "N K"]], None],
     report: BatchReport,
     bar: tqdm,
 ) -> None:
@@ -68,16 +69,16 @@ def work_through(
         while writing and (len(writing) > leave or writing[0][1].done()):
             path, future = writing[0]
             with report.guard(path):
-                _patiently(future, bar)
+                _wait(future, bar)
                 report.done += 1
             writing.popleft()
             bar.update()
 
-    def finding() -> Iterator[FoundPhoto]:
-        for job, future in _ahead(reader, _told(find), todo):
+    def finding() -> Iterator[PhotoWithFaces]:
+        for job, future in _ahead(reader, _telling(find), todo):
             photo = None
             with report.guard(job[0]):
-                photo = _patiently(future, bar, stage="finding faces", meanwhile=settle)
+                photo = _wait(future, bar, stage="finding faces", meanwhile=settle)
             if photo is None:
                 bar.update()
             else:
@@ -85,11 +86,11 @@ def work_through(
 
     try:
         for group in grouped(finding(), together=1 if solve is None else TOGETHER):
-            count = sum(len(photo.found) for photo in group)
-            future = solver.submit(_told(_solve_group), group, solve)
+            count = sum(len(photo.crops) for photo in group)
+            future = solver.submit(_telling(_solve_group), group, solve)
             stage = f"fitting {count} face{'' if count == 1 else 's'}"
             with contextlib.suppress(InputError):  # told below, once for each photo
-                _patiently(future, bar, stage=stage, meanwhile=settle)
+                _wait(future, bar, stage=stage, meanwhile=settle)
             for index, photo in enumerate(group):
                 solved = None
                 with report.guard(photo.path):
@@ -97,7 +98,7 @@ def work_through(
                 if solved is None:
                     bar.update()
                 else:
-                    writing.append((photo.path, writer.submit(_told(write), photo, solved)))
+                    writing.append((photo.path, writer.submit(_telling(write), photo, solved)))
             settle()
         bar.set_postfix_str("writing")
         settle(leave=0)
@@ -126,7 +127,7 @@ def _ahead(executor: ThreadPoolExecutor, function: Callable, items: Sequence) ->
         yield waiting.popleft()
 
 
-def _patiently(future: Future, bar: tqdm, *, stage: str = "", meanwhile: Callable = lambda: None):
+def _wait(future: Future, bar: tqdm, *, stage: str = "", meanwhile: Callable = lambda: None):
     """The future's result; until it is there, the bar's clock goes on and Ctrl-C is heard."""
     if stage:
         bar.set_postfix_str(stage)
@@ -136,7 +137,7 @@ def _patiently(future: Future, bar: tqdm, *, stage: str = "", meanwhile: Callabl
     return future.result()
 
 
-def _told(function: Callable) -> Callable:
+def _telling(function: Callable) -> Callable:
     """The function, with any error that is no InputError turned into one: other photos may fare better."""
 
     def wrapped(*arguments):
@@ -153,32 +154,32 @@ def _told(function: Callable) -> Callable:
     return wrapped
 
 
-def grouped(photos: Iterator[FoundPhoto], *, together: int = TOGETHER) -> Iterator[list[FoundPhoto]]:
+def grouped(photos: Iterator[PhotoWithFaces], *, together: int = TOGETHER) -> Iterator[list[PhotoWithFaces]]:
     """Photos whose faces are solved at once: up to `together` faces, or a photo by itself where few are left over.
 
     A photo's faces stay together, so that a group is finished as a whole and an interrupted job goes on with the next.
     """
-    group: list[FoundPhoto] = []
+    group: list[PhotoWithFaces] = []
     count = 0
     for photo in photos:
-        if group and count + len(photo.found) > together:
-            yield from _as_cheap(group, count)
+        if group and count + len(photo.crops) > together:
+            yield from _as_batches(group, count)
             group, count = [], 0
         group.append(photo)
-        count += len(photo.found)
+        count += len(photo.crops)
         if count >= together:
-            yield from _as_cheap(group, count)
+            yield from _as_batches(group, count)
             group, count = [], 0
-    yield from _as_cheap(group, count)
+    yield from _as_batches(group, count)
 
 
-def _as_cheap(group: list[FoundPhoto], count: int) -> list[list[FoundPhoto]]:
+def _as_batches(group: list[PhotoWithFaces], count: int) -> list[list[PhotoWithFaces]]:
     return [[photo] for photo in group] if count <= ALONE else [group]
 
 
-def _solve_group(group: Sequence[FoundPhoto], solve: Solve | None) -> list[Float[np.ndarray, "N K"]]:
+def _solve_group(group: Sequence[PhotoWithFaces], solve: SolveFaces | None) -> list[Float[np.ndarray, "N K"]]:
     """The vectors of each photo."""
     answers = [photo.initial for photo in group if photo.initial is not None]
     initial = np.concatenate(answers) if answers else None
-    vectors = initial if solve is None else solve([sample for photo in group for sample, *_ in photo.found], initial)
-    return np.split(np.asarray(vectors), np.cumsum([len(photo.found) for photo in group])[:-1])
+    vectors = initial if solve is None else solve([crop.sample for photo in group for crop in photo.crops], initial)
+    return np.split(np.asarray(vectors), np.cumsum([len(photo.crops) for photo in group])[:-1])

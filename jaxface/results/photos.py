@@ -25,12 +25,13 @@ from jaxface.files.atomic import atomic_folder, atomic_write
 from jaxface.files.images import read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress_bar
-from jaxface.fitting.solver import Found, Predict, Solve
-from jaxface.photos.face_crops import preprocess_photo
+from jaxface.fitting.solver import SolveFaces
+from jaxface.photos.face_crops import FaceCrop, preprocess_photo
+from jaxface.photos.prediction import PredictFaces
 from jaxface.results.drawing import Reconstruction
 from jaxface.results.gallery import DONE_FILE, PAGE, write_card, write_overview
 from jaxface.results.photo_files import write_photo
-from jaxface.results.photo_queue import FoundPhoto, work_through
+from jaxface.results.photo_queue import PhotoWithFaces, work_through
 
 SUMMARY = "summary.json"
 
@@ -40,8 +41,8 @@ def process_photos(
     out: str | os.PathLike,
     model: FaceModel,
     *,
-    predict: Predict | None = None,
-    solve: Solve | None = None,
+    predict: PredictFaces | None = None,
+    solve: SolveFaces | None = None,
     faces: str = "all",
     overwrite: bool = False,
     delight: bool = False,
@@ -59,7 +60,7 @@ def process_photos(
         patterns: photos, folders of photos, glob patterns.
         out: folder for the results; made if need be.
         model: the face model.
-        predict: predict(photo, what `preprocess_photo` found in it) -> a coefficient vector per face.
+        predict: predict(photo, crops) -> a coefficient vector per face.
         solve: solve(samples, the vectors of `predict` or None) -> a coefficient vector per sample; the samples may come
             from several photos. Without it, the vectors of `predict` are the result.
         faces: "all" faces of a photo, or the "largest" alone.
@@ -85,17 +86,17 @@ def process_photos(
     todo = [job for job in jobs if overwrite or not _is_done(out / job[1], job[0], made_with)]
     report = BatchReport(skipped=len(jobs) - len(todo))
 
-    def find(job: tuple[Path, str]) -> FoundPhoto:
+    def find(job: tuple[Path, str]) -> PhotoWithFaces:
         path, name = job
         photo = _read(path)
-        found = preprocess_photo(photo, model)[: 1 if faces == "largest" else None]
-        return FoundPhoto(path, name, file_digest(path), found, None if predict is None else predict(photo, found))
+        crops = preprocess_photo(photo, model)[: 1 if faces == "largest" else None]
+        return PhotoWithFaces(path, name, file_digest(path), crops, None if predict is None else predict(photo, crops))
 
-    def write(photo: FoundPhoto, vectors: Float[np.ndarray, "N K"]) -> None:
+    def write(photo: PhotoWithFaces, vectors: Float[np.ndarray, "N K"]) -> None:
         if file_digest(photo.path) != photo.digest:
             raise InputError(f"{photo.path}: the file changed while its faces were fitted; run the command again")
         record = {"photo": photo.path.name, "sha256": photo.digest, "settings": made_with}
-        pixels, reconstructions = _read(photo.path), reconstructions_of(vectors, photo.found)
+        pixels, reconstructions = _read(photo.path), reconstructions_of(vectors, photo.crops)
         with atomic_folder(out / photo.name) as folder:
             write_results(folder, model, pixels, reconstructions, record, description=description, delight=delight)
 
@@ -134,7 +135,7 @@ def write_results(
         InputError: when a vector is not finite.
     """
     if not all(np.isfinite(one.vector).all() for one in reconstructions):
-        raise InputError("the fit went astray: it ended with numbers that are not finite")
+        raise InputError("the fit did not converge: it ended with numbers that are not finite")
     count = f"{len(reconstructions)} face{'' if len(reconstructions) == 1 else 's'}"
     _, all_measures = write_photo(
         folder,
@@ -199,10 +200,9 @@ def _write_summary(path: Path, there: Sequence[tuple[Path, str]], todo: Sequence
         partial.write_text(json.dumps({**lists, "failed": failed}, indent=1) + "\n", encoding="utf-8")
 
 
-def reconstructions_of(vectors: Float[np.ndarray, "N K"], found: Found, *, label: str = "Face") -> list[Reconstruction]:
-    """Joins vectors with the samples that they belong to; labels count from 1."""
-    pairs = enumerate(zip(np.asarray(vectors), found, strict=True), start=1)
-    return [
-        Reconstruction(vector, sample, alignment, f"{label} {index}")
-        for index, (vector, (sample, alignment, _)) in pairs
-    ]
+def reconstructions_of(
+    vectors: Float[np.ndarray, "N K"], crops: Sequence[FaceCrop], *, label: str = "Face"
+) -> list[Reconstruction]:
+    """Joins vectors with the crops that they belong to; labels count from 1."""
+    pairs = enumerate(zip(np.asarray(vectors), crops, strict=True), start=1)
+    return [Reconstruction(vector, crop.sample, crop.alignment, f"{label} {index}") for index, (vector, crop) in pairs]

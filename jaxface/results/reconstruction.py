@@ -12,10 +12,10 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.files.images import read_image
 from jaxface.files.progress import BatchReport
-from jaxface.fitting.solver import Predict, Solve, _sample_solver, find_recognizer
+from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
-from jaxface.photos.prediction import predict_faces
+from jaxface.photos.prediction import PredictFaces, predict_faces
 from jaxface.results.fitted_photo import FittedPhoto
 from jaxface.results.photos import process_photos, reconstructions_of
 
@@ -106,16 +106,16 @@ def fit_photo(
     face_model, predict, solve, settings = _prepared(
         model, None if checkpoint is None else str(checkpoint), str(recognition)
     )
-    found = preprocess_photo(pixels, face_model)[: 1 if faces == "largest" else None]
-    vectors = solve([sample for sample, *_ in found], None if predict is None else predict(pixels, found))
-    reconstructions = reconstructions_of(vectors, found)
+    crops = preprocess_photo(pixels, face_model)[: 1 if faces == "largest" else None]
+    vectors = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
+    reconstructions = reconstructions_of(vectors, crops)
     return FittedPhoto(face_model, pixels, reconstructions, name=name, settings=settings, delight=delight)
 
 
 @functools.cache
 def _prepared(
     model: str | None, checkpoint: str | None, recognition: str
-) -> tuple[FaceModel, Predict | None, Solve, Mapping[str, str]]:
+) -> tuple[FaceModel, PredictFaces | None, SolveFaces, Mapping[str, str]]:
     """The face model, encoder and solver, and what a result says of them."""
     predict = None
     if checkpoint is None:
@@ -129,7 +129,7 @@ def _prepared(
         "start": checkpoint or "mean face",
         "recognition network": network,
     }
-    return face_model, predict, _sample_solver(face_model, recognizer), settings
+    return face_model, predict, sample_solver(face_model, recognizer), settings
 
 
 def reconstruct_photos(

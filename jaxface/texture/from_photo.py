@@ -22,7 +22,7 @@ from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.render import Fragments, interpolate
 from jaxface.texture.baking import cylinder_uv, texture_side, uv_texture, view_weights
 
-INTO_THE_DARK = 0.5
+INSIDE_STIFFNESS = 0.5
 """How strongly the hidden inside of a mouth keeps its own colour, against the ties of a mesh edge (1)."""
 
 SMALLEST_SIZE = 512
@@ -177,9 +177,9 @@ def _mouth_colors(
     _, piece = scipy.sparse.csgraph.connected_components(ties, directed=False)
     free = inner & ~known & np.isin(piece, piece[known])
     if free.any():
-        pull = scipy.sparse.diags_array(np.full(len(colors), INTO_THE_DARK))
+        pull = scipy.sparse.diags_array(np.full(len(colors), INSIDE_STIFFNESS))
         laplacian = (scipy.sparse.diags_array(ties.sum(1)) - ties + pull).tocsr()[free]
-        right = INTO_THE_DARK * colors[free] - laplacian[:, known] @ result[known]
+        right = INSIDE_STIFFNESS * colors[free] - laplacian[:, known] @ result[known]
         result[free] = scipy.sparse.linalg.spsolve(laplacian[:, free].tocsc(), right).reshape(right.shape)
     return result
 

@@ -23,7 +23,7 @@ from jaxface.files import atomic, progress, visualize
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.photos.folder import FolderSource
-from jaxface.photos.samples import Sample, stack_samples
+from jaxface.photos.samples import Sample, pad_rows, stack_samples
 from jaxface.render import label_map, label_triangles, rasterize, render_face
 
 BATCH_SIZE = 32
@@ -73,7 +73,8 @@ def measure_faces(
         chosen = [samples[index] for index in range(start, min(start + BATCH_SIZE, len(samples)))]
         batch = {name: value for name, value in stack_samples(chosen).items() if name != "image"}
         count = len(chosen)
-        padded = jax.tree.map(_pad, (np.asarray(vectors[start : start + count]), batch))
+        some = (np.asarray(vectors[start : start + count]), batch)
+        padded = jax.tree.map(lambda array: pad_rows(array, BATCH_SIZE), some)
         measures = _measure_batch(model, *padded, camera, triangle_labels)
         pieces.append({name: np.asarray(value)[:count] for name, value in measures.items()})
     return _joined(pieces)
@@ -96,7 +97,7 @@ def draw_faces(model: FaceModel, vectors: Float[np.ndarray, "N K"], camera: Came
     pieces = []
     for start in range(0, len(vectors), BATCH_SIZE):
         chosen = np.asarray(vectors[start : start + BATCH_SIZE])
-        drawn = _draw_batch(model, _pad(chosen), camera, triangle_labels)
+        drawn = _draw_batch(model, pad_rows(chosen, BATCH_SIZE), camera, triangle_labels)
         pieces.append({name: np.asarray(value)[: len(chosen)] for name, value in drawn.items()})
     return _joined(pieces)
 
@@ -142,11 +143,6 @@ def _draw_batch(
         "labels": label_map(view.fragments, triangle_labels),
         "landmarks": landmark_points(model, face.points, coefficients.angles[:, 2]),
     }
-
-
-def _pad(array: np.ndarray) -> np.ndarray:
-    """Repeats the last entry, so that every batch has the same size and nothing compiles twice."""
-    return np.concatenate([array, np.repeat(array[-1:], BATCH_SIZE - len(array), axis=0)])
 
 
 def comparison_table(columns: Mapping[str, Mapping[str, float]]) -> str:
@@ -205,7 +201,7 @@ def evaluate_folder(
                 samples.append(source[index])
                 indices.append(index)
         if samples:
-            images = _pad(np.stack([sample["image"] for sample in samples]))
+            images = pad_rows(np.stack([sample["image"] for sample in samples]), BATCH_SIZE)
             vectors.append(predict(images)[: len(samples)])
             encoder.append(measure_faces(face_model, vectors[-1], samples, camera))
             mean_face.append(measure_faces(face_model, np.zeros_like(vectors[-1]), samples, camera))

@@ -77,7 +77,8 @@ def test_a_folder_of_photos(photos, tmp_path, capsys):
 
 def test_the_sample_shows_an_aligned_face(photos):
     image = read_image(photos / "astronaut.png")
-    ((sample, alignment, face),) = face_crops.preprocess_photo(image, toy_face_model(), size=112)
+    (crop,) = face_crops.preprocess_photo(image, toy_face_model(), size=112)
+    sample, alignment, face = crop.sample, crop.alignment, crop.face
     validate_sample(sample, "sample", size=112)
     assert sample["coefficients"].shape == (COEFFICIENTS,)
     np.testing.assert_allclose(alignment.to_photo(sample["landmarks"]), face.landmarks68, atol=1e-3)
@@ -99,7 +100,8 @@ def test_what_lies_beyond_the_photo_is_not_trusted(photos):
     (whole,) = detection.detect_faces(image)
     cut = np.ascontiguousarray(image[:150])  # through the mouth
     face = DetectedFace(whole.landmarks478, whole.score)
-    sample, alignment = face_crops.make_sample(cut, face, toy_face_model())
+    crop = face_crops.make_crop(cut, face, toy_face_model())
+    sample, alignment = crop.sample, crop.alignment
     below = alignment.to_photo(sample["landmarks"])[:, 1] > 150
     assert below.any()
     np.testing.assert_array_equal(sample["landmark_weights"] == 0, below)
@@ -123,7 +125,8 @@ def test_label_maps_on_disk(photos, tmp_path):
     image = read_image(photos / "astronaut.png")
     (face,) = detection.detect_faces(image)
     labels = face.labels(*image.shape[:2])
-    ((drawn, alignment, _),) = face_crops.preprocess_photo(image, toy_face_model(), size=112)
+    (crop,) = face_crops.preprocess_photo(image, toy_face_model(), size=112)
+    drawn, alignment = crop.sample, crop.alignment
     for order in ("celebamask", "lapa", "bisenet", "jaxface"):
         foreign = np.array([list(parts.PARSER_LABELS[order]).index(label % 9) for label in range(10)], np.uint8)
         (tmp_path / order).mkdir()

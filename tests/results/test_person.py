@@ -13,6 +13,7 @@ from jaxface.core.face_models import linear
 from jaxface.core.metrics import vertex_error_mm
 from jaxface.fitting import coefficient_prior, descent, one_person
 from jaxface.photos.alignment import Alignment
+from jaxface.photos.face_crops import FaceCrop
 from jaxface.photos.samples import stack_samples
 from jaxface.results import drawing, person, person_files, person_texture
 from jaxface.results.person_texture import merge_aligned
@@ -46,7 +47,7 @@ def views(model):
             "landmarks": alignment.to_crop(landmarks).astype(np.float32),
             "landmark_weights": np.ones(68, np.float32),
         }
-        found.append((sample, alignment, None))
+        found.append(FaceCrop(sample, alignment))
     return clip, found
 
 
@@ -68,7 +69,7 @@ def identity_error(model, vectors, truth):
 def test_sharing_helps(model, prior, views):
     """The identity from several noisy views is nearer to the truth than that from one, on average."""
     clip, found = views
-    samples = [sample for sample, _, _ in found]
+    samples = [crop.sample for crop in found]
     vectors = person.fit_photos_of_person(model, samples, range(8), prior)
     camera = Camera().resized(SIZE)
     single = np.asarray(descent.fit_faces(model, stack_samples(samples[:8]), camera, prior))
@@ -82,7 +83,7 @@ def test_sharing_helps(model, prior, views):
 
 def test_padding_does_not_count(model, prior, views, monkeypatch):
     _, found = views
-    batch = stack_samples([sample for sample, _, _ in found[:7]])
+    batch = stack_samples([crop.sample for crop in found[:7]])
     camera = Camera().resized(SIZE)
     vectors = one_person.fit_same_person(model, batch, camera, prior)
     assert vectors.shape[0] == 7
@@ -117,8 +118,8 @@ def test_the_face_that_the_photos_share_is_chosen():
 
 def test_joint_photos_are_the_finest(views):
     _, found = views
-    sample = found[0][0]
-    chosen = [(sample, Alignment(scale, 0.0, 0.0, SIZE, (100, 100)), None) for scale in (4.0, 1.5, 0.5, 2.0)]
+    sample = found[0].sample
+    chosen = [FaceCrop(sample, Alignment(scale, 0.0, 0.0, SIZE, (100, 100))) for scale in (4.0, 1.5, 0.5, 2.0)]
     assert person.joint_photos(chosen) == [2, 1, 3, 0]
     assert len(person.joint_photos(chosen * 9)) == person.JOINT
 

@@ -21,6 +21,7 @@ from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files import command_line
 from jaxface.fitting.solver import batch_sizes
 from jaxface.photos.alignment import Alignment
+from jaxface.photos.face_crops import FaceCrop
 from jaxface.results import drawing, photo_queue, photos
 from jaxface.results.photo_queue import grouped
 from toys import photos as toys
@@ -45,7 +46,7 @@ def toy_photos(tmp_path, monkeypatch, model):
             raise InputError("no face found")
         sample = {name: values[0] for name, values in batch.items()}
         alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=image.shape[:2])
-        return [(sample, alignment, None)] * 2
+        return [FaceCrop(sample, alignment)] * 2
 
     monkeypatch.setattr(photos, "preprocess_photo", find)
     folder = tmp_path / "photos"
@@ -346,8 +347,8 @@ def test_batch_sizes(count, sizes):
 )
 def test_groups_of_photos(faces, groups):
     """Written down by hand. Up to ten left over: one by one."""
-    photos_of = grouped(iter([types.SimpleNamespace(found=range(count)) for count in faces]))
-    result = [[len(photo.found) for photo in group] for group in photos_of]
+    photos_of = grouped(iter([types.SimpleNamespace(crops=range(count)) for count in faces]))
+    result = [[len(photo.crops) for photo in group] for group in photos_of]
     assert result == groups
 
 
@@ -358,7 +359,7 @@ def test_what_waits_does_not_grow_with_the_number_of_photos(hundred_files, tmp_p
 
     def waiting():
         gc.collect()
-        return sum(isinstance(one, photo_queue.FoundPhoto) for one in gc.get_objects())
+        return sum(isinstance(one, photo_queue.PhotoWithFaces) for one in gc.get_objects())
 
     # What was there before, hundreds of thousands of objects by now, is neither collected nor counted.
     gc.collect()

@@ -123,7 +123,7 @@ def test_mouth_takes_the_pictures_colours():
     np.testing.assert_allclose(filled[first], 0.6, atol=1e-6)
     # The one hidden corner is tied to two seen ones by an edge each, and to its own colour.
     (hidden,) = set(second.tolist()) - set(first.tolist())
-    np.testing.assert_allclose(filled[hidden], 0.6 * 2 / (2 + from_photo.INTO_THE_DARK), atol=1e-6)
+    np.testing.assert_allclose(filled[hidden], 0.6 * 2 / (2 + from_photo.INSIDE_STIFFNESS), atol=1e-6)
     assert (filled[~inner] == 0).all()
     unseen = from_photo._mouth_colors(model, inner, colors, fragments, picture, 0 * seen)
     assert (unseen == 0).all()

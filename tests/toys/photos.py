@@ -16,6 +16,7 @@ from PIL import Image
 from jaxface.core.errors import InputError
 from jaxface.files import command_line
 from jaxface.photos.alignment import Alignment
+from jaxface.photos.face_crops import FaceCrop
 from jaxface.results import photos
 
 GOOD, BAD = 70, 30
@@ -27,7 +28,7 @@ def find_faces(image, model):
         raise InputError("no face found")
     sample = {"image": np.full((4, 4, 3), image[0, 0], np.uint8)}
     alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=image.shape[:2])
-    return [(sample, alignment, None)]
+    return [FaceCrop(sample, alignment)]
 
 
 def solve(samples, initial):
