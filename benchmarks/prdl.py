@@ -40,7 +40,7 @@ from tqdm import tqdm
 import jaxface
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_size
-from jaxface.core.errors import MissingDependencyError
+from jaxface.core.errors import needs_extra
 from jaxface.core.faces import landmark_points
 from jaxface.files import atomic, command_line
 from jaxface.losses import grid_anchors, mask_descriptor, prdl_loss
@@ -384,10 +384,8 @@ def sweep(sizes, make_problem, bar, budget):
 
 def draw(path, results):
     """Time and memory against anchors and points, log-log."""
-    try:
+    with needs_extra("photo", "the drawing"):
         import matplotlib
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("the figure needs matplotlib: pip install 'jaxface[photo]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

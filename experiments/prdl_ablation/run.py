@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.parts import PARTS
 from jaxface.files import atomic, command_line, progress
 from jaxface.networks.checkpoints import config_to_dict
@@ -181,10 +181,8 @@ def draw(path: Path, runs: Sequence[Mapping[str, Any]], summary: Mapping[str, An
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
     options = _parse(arguments)
-    try:
+    with needs_extra("photo", "the drawing"):
         import matplotlib
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("the figure needs matplotlib: pip install 'jaxface[photo]'") from error
     matplotlib.use("Agg")
     work = options.out or Path("outputs/experiments/prdl_ablation")
     out = options.out or (work if options.quick else HERE)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxface
-from jaxface.core.errors import MissingDependencyError
+from jaxface.core.errors import needs_extra
 from jaxface.core.parts import mask_points
 from jaxface.files import atomic, command_line, progress
 from jaxface.losses import prdl
@@ -360,10 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="every 4th pixel as anchor, few displacements")
     parser.add_argument("--out", type=Path, help="folder for the results (default: this one; outputs/ with --quick)")
     options = parser.parse_args(arguments)
-    try:
+    with needs_extra("photo", "the drawing"):
         import matplotlib
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("the figures need matplotlib: pip install 'jaxface[photo]'") from error
     matplotlib.use("Agg")
     jax.config.update("jax_disable_most_optimizations", options.quick)  # compiles in half the time
     out = options.out or (Path("outputs/experiments/prdl_gradients") if options.quick else HERE)

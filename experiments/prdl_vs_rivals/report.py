@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
-from jaxface.core.errors import MissingDependencyError
+from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
 from jaxface.core.parts import PARTS, SEVEN_PARTS
@@ -167,10 +167,8 @@ def write_readme(template: Path, out: Path, results: Mapping) -> None:
 
 
 def _pyplot():
-    try:
+    with needs_extra("photo", "the drawing"):
         import matplotlib
-    except ImportError as error:
-        raise MissingDependencyError("the figures need matplotlib: pip install 'jaxface[photo]'") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot
 
