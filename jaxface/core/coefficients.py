@@ -75,7 +75,7 @@ class Coefficients:
             [self.identity, self.expression, self.albedo, self.angles, light, self.translation], axis=-1
         )
 
-    def replace(self, **changes) -> "Coefficients":
+    def replace(self, **changes: Float[Array, "B ..."]) -> "Coefficients":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 

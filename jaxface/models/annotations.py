@@ -11,7 +11,7 @@ from jaxface.core.parts import PARTS
 from jaxface.files.containers import read_arrays
 
 
-def with_annotation(model: FaceModel, path: str | os.PathLike) -> FaceModel:
+def with_annotation(model: FaceModel, path: str | os.PathLike[str]) -> FaceModel:
     """The face model with the parts, landmarks and contours of an .npz in place of its own of the same name.
 
     Raises:

@@ -24,10 +24,10 @@ _MILLIMETRES = 100.0  # per model unit
 
 
 def convert_face_model(
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
-    parts: str | os.PathLike | None = None,
+    parts: str | os.PathLike[str] | None = None,
     basis_type: str = "float32",
 ) -> str:
     """Writes a face model in jaxface's own format.
@@ -81,7 +81,7 @@ def shape_error_mm(before: FaceModel, after: FaceModel, *, seed: int = 0) -> tup
     return float(distances.max()), float(distances.mean())
 
 
-def show_face_model(source: str | os.PathLike, out: str | os.PathLike | None = None) -> str:
+def show_face_model(source: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> str:
     """Describes a face model and draws it on a sheet of pictures.
 
     Args:

@@ -56,7 +56,7 @@ def is_flame(content: Any) -> bool:
     return isinstance(content, dict) and {"v_template", "shapedirs", "J_regressor"} <= set(_texts(content))
 
 
-def read_flame(path: str | os.PathLike, content: dict | None = None) -> FaceModel:
+def read_flame(path: str | os.PathLike[str], content: dict[Any, Any] | None = None) -> FaceModel:
     """Reads a FLAME pickle, without running anything in it, and its companions into NumPy arrays (float32, int32).
 
     The expression coefficients are FLAME's 100 linear ones and 3 axis-angle numbers in radians for each of jaw, left
@@ -112,7 +112,7 @@ def read_flame(path: str | os.PathLike, content: dict | None = None) -> FaceMode
     return with_annotation(model, annotation) if annotation.is_file() else model
 
 
-def _texts(content: dict) -> dict[str, Any]:
+def _texts(content: dict[Any, Any]) -> dict[str, Any]:
     """Python 2 wrote keys as bytes."""
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
@@ -197,7 +197,8 @@ def _corners(
             f"{content.path}: {faces} and {weights} have {chosen.size} and {shares.size} numbers, expected {count} "
             f"landmarks and 3 weights for each"
         )
-    return triangles[chosen, shares.reshape(-1, 3).argmax(1)].reshape(-1, count)
+    corners: np.ndarray = triangles[chosen, shares.reshape(-1, 3).argmax(1)]
+    return corners.reshape(-1, count)
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
@@ -207,7 +208,8 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     array = array.toarray() if sp.issparse(array) else array
     if not (array.min() > -LARGEST and array.max() < LARGEST):  # so that NaN fails as well
         raise InputError(f"{what} holds values that are not finite or beyond {LARGEST:g}; download the file again")
-    return array.astype(np.float64, copy=False)
+    numbers: np.ndarray = array.astype(np.float64, copy=False)
+    return numbers
 
 
 PUBLISHED = FaceModelFormat(

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -49,7 +50,7 @@ LARGEST = 1e4  # centimetres
 MIRROR_TOLERANCE = 1e-3  # model units, 0.1 mm: the makers' own symmetry is good to half of it
 
 
-def read_ict(folder: str | os.PathLike, *, area: str = "face") -> FaceModel:
+def read_ict(folder: str | os.PathLike[str], *, area: str = "face") -> FaceModel:
     """Reads a folder FaceXModel/ into NumPy arrays (float32, int32).
 
     Identity coefficients are standard normal, expression coefficients lie in [0, 1]: see `expression_names`. The folder
@@ -107,7 +108,7 @@ def read_ict(folder: str | os.PathLike, *, area: str = "face") -> FaceModel:
     return with_annotation(model, annotation) if annotation.is_file() else model
 
 
-def expression_names(folder: str | os.PathLike) -> tuple[str, ...]:
+def expression_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     """Names of the expression coefficients in order: those of vertex_indices.json whose files are there.
 
     Raises:
@@ -120,7 +121,7 @@ def expression_names(folder: str | os.PathLike) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if (folder / f"{name}.obj").is_file())
 
 
-def read_vertices(path: str | os.PathLike) -> Float[np.ndarray, "N 3"]:
+def read_vertices(path: str | os.PathLike[str]) -> Float[np.ndarray, "N 3"]:
     """Vertices of one of the folder's OBJ files in centimetres, float64; other lines are not looked at.
 
     Raises:
@@ -186,7 +187,7 @@ def _read_polygons(path: Path, counts: tuple[int, int]) -> tuple[list[list[int]]
     return polygons, texture, coordinates
 
 
-def _read_indices(path: Path) -> dict:
+def _read_indices(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
@@ -209,7 +210,9 @@ def _identity_files(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("identity*.obj") if re.fullmatch(r"identity\d+", path.stem))
 
 
-def _basis(folder: Path, names: Sequence[str], face: Callable, mean: np.ndarray) -> Float[np.ndarray, "V 3 K"]:
+def _basis(
+    folder: Path, names: Sequence[str], face: Callable[[np.ndarray], np.ndarray], mean: np.ndarray
+) -> Float[np.ndarray, "V 3 K"]:
     """File minus neutral for each name, in model units."""
     basis = np.zeros((*mean.shape, len(names)), np.float32)
     for index, name in enumerate(names):
@@ -241,7 +244,8 @@ def _lids(
 def _between(pairs: Float[np.ndarray, "M 2 C"]) -> Float[np.ndarray, "M-2 R C"]:
     """EYE_ROWS points in equal steps between the upper and the lower lid, without the corners."""
     share = (np.arange(1, EYE_ROWS + 1) / (EYE_ROWS + 1))[None, :, None]
-    return (1 - share) * pairs[1:-1, :1] + share * pairs[1:-1, 1:]
+    points: np.ndarray = (1 - share) * pairs[1:-1, :1] + share * pairs[1:-1, 1:]
+    return points
 
 
 def _eye_surface(lids: Float[np.ndarray, "M 2 3"], eyeball: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "S 3"]:
@@ -255,7 +259,8 @@ def _eye_surface(lids: Float[np.ndarray, "M 2 3"], eyeball: Float[np.ndarray, "N
     chord = _between(lids - center)
     radius = _between(np.linalg.norm(lids - center, axis=-1, keepdims=True))
     length = np.linalg.norm(chord, axis=-1, keepdims=True)
-    return (center + chord * radius / np.maximum(length, 1e-6)).reshape(-1, 3)
+    surface: np.ndarray = center + chord * radius / np.maximum(length, 1e-6)
+    return surface.reshape(-1, 3)
 
 
 def _triangles(
@@ -278,7 +283,9 @@ def _triangles(
     return np.array(split, np.int32)
 
 
-def _vertex_uv(polygons, texture, coordinates: np.ndarray, count: int) -> Float[np.ndarray, "N 2"]:
+def _vertex_uv(
+    polygons: list[list[int]], texture: list[list[int]], coordinates: Float[np.ndarray, "C 2"], count: int
+) -> Float[np.ndarray, "N 2"]:
     """One texture coordinate per vertex; on a seam, that of its first polygon."""
     uv = np.zeros((count, 2))
     for row, corners in zip(reversed(polygons), reversed(texture), strict=True):

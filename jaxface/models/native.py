@@ -23,12 +23,14 @@ with a line each.
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Array, Float, Integer
 
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import ARTIST_UNITS, STANDARD_NORMAL, FaceModel
@@ -50,7 +52,7 @@ _BASES = tuple(name for name in ARRAYS if name.endswith("basis"))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def read_face_model(path: str | os.PathLike) -> FaceModel:
+def read_face_model(path: str | os.PathLike[str]) -> FaceModel:
     """Reads a native face-model file into NumPy arrays (float32, int32).
 
     Raises:
@@ -88,7 +90,7 @@ def read_face_model(path: str | os.PathLike) -> FaceModel:
 
 def write_face_model(
     model: FaceModel,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     subdivision: sp.csr_matrix | None = None,
     steps: dict[str, float] | None = None,
@@ -146,18 +148,18 @@ def write_face_model(
     write_arrays(path, arrays, compress=compress)
 
 
-def is_native(arrays) -> bool:
+def is_native(arrays: Mapping[str, object]) -> bool:
     """Whether named arrays, or the metadata of a safetensors file, are those of a face model of jaxface."""
     return str(arrays.get("format", "")) == FORMAT
 
 
-def _finest_step(basis) -> float:
+def _finest_step(basis: Float[Array | np.ndarray, "V 3 K"]) -> float:
     largest = float(np.abs(np.asarray(basis)).max(initial=0))
     # A hair more, so that rounding in float32 cannot lead beyond 16 bits.
     return float(np.float32(largest * (1 + 1e-6) / 32767)) or 1.0
 
 
-def _smallest(indices) -> np.ndarray:
+def _smallest(indices: Integer[Array | np.ndarray, "..."]) -> Integer[np.ndarray, "..."]:
     indices = np.asarray(indices)
     return indices.astype(np.uint16 if indices.max(initial=0) < 2**16 else np.int32)
 
@@ -212,7 +214,8 @@ def _values(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
     step = _floats(arrays, f"step/{name}", path)
     if step.size != 1:
         raise InputError(f"{path}: step/{name} has shape {step.shape}, expected one number")
-    return array * step.reshape(())
+    scaled: np.ndarray = array * step.reshape(())
+    return scaled
 
 
 def _subdivision(arrays: dict[str, np.ndarray], values: dict[str, np.ndarray], path: Path) -> sp.csr_matrix:

@@ -88,7 +88,7 @@ def contact_sheet(model: FaceModel, *, cell: int = CELL) -> UInt8[np.ndarray, "H
     zero = jax.tree.map(np.asarray, Coefficients.zeros(model))
 
     def draw(coefficients: Coefficients, yaw: float = 0.0) -> dict[str, np.ndarray]:
-        angles = np.array([[0.0, yaw, 0.0]], np.float32)
+        angles = jnp.array([[0.0, yaw, 0.0]], jnp.float32)
         drawn = _draw(model, coefficients.replace(angles=angles), middle, camera, triangle_labels)
         return {name: np.asarray(value)[0] for name, value in drawn.items()}
 
@@ -132,8 +132,14 @@ def _framing(model: FaceModel, size: int) -> tuple[Camera, Float[np.ndarray, "3"
 
 
 @typed_jit
-def _draw(model: FaceModel, coefficients: Coefficients, middle, camera: Camera, triangle_labels) -> dict[str, Array]:
-    shift = -cameras.rotate(middle[None, None], coefficients.angles)[:, 0]
+def _draw(
+    model: FaceModel,
+    coefficients: Coefficients,
+    middle: Float[Array | np.ndarray, "3"],
+    camera: Camera,
+    triangle_labels: UInt8[Array | np.ndarray, "T"],
+) -> dict[str, Array]:
+    shift = -cameras.rotate(jnp.asarray(middle)[None, None], coefficients.angles)[:, 0]
     face = decode_face(model, coefficients.replace(translation=shift), camera)
     view = render_face(face, model.triangles, image_size=camera.image_size)
     return {
