@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files.atomic import atomic_folder, atomic_write
-from jaxface.files.command_line import run
+from jaxface.files.command_line import keep_compiled, run
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport
 
@@ -40,7 +41,7 @@ def test_run_exits_130_on_interruption(capsys):
 def test_an_interrupted_program_need_not_wait_for_its_threads():
     program = """
 import threading, time
-from jaxface.files.command_line import run
+from jaxface.files.command_line import keep_compiled, run
 
 def main():
     threading.Thread(target=time.sleep, args=(600,)).start()
@@ -171,3 +172,22 @@ def test_batch_report_stops_at_a_missing_dependency():
 )
 def test_exit_codes(report, code):
     assert report.exit_code == code
+
+
+def test_compiled_code_is_kept_where_the_user_wants_it(tmp_path, monkeypatch):
+    before, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
+        keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == before
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == seconds
+        monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxface")
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

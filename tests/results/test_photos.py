@@ -1,17 +1,9 @@
 """The loop over photos: what it writes, what it says of bad photos, how it ends, and how it goes on."""
 
-import gc
 import html.parser
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-import types
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,11 +11,9 @@ from PIL import Image
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files import command_line
-from jaxface.fitting.solver import batch_sizes
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.results import drawing, photo_queue, photos
-from jaxface.results.photo_queue import grouped
+from jaxface.results import drawing, photos
 from toys import photos as toys
 from toys.models import toy_model
 from toys.training import toy_batch
@@ -67,10 +57,6 @@ def process(folder, out, model, **options):
     return photos.process_photos([folder], out, model, **options)
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, model, capsys):
     out = tmp_path / "out"
     report, pages = process(toy_photos, out, model)
@@ -110,29 +96,6 @@ def test_an_encoders_answer_is_the_result_or_the_start(hundred_files, tmp_path, 
     assert {initial.shape for initial in seen} == {(16, 4), (1, 4)}
 
 
-@pytest.fixture
-def stand_ins(monkeypatch):
-    """Detector and writer that take no time."""
-    monkeypatch.setattr(photos, "preprocess_photo", toys.find_faces)
-    monkeypatch.setattr(photos, "write_photo", toys.write_photo)
-
-
-@pytest.fixture(scope="module")
-def hundred_files(tmp_path_factory):
-    return toys.make_folder(tmp_path_factory.mktemp("hundred") / "photos")
-
-
-@pytest.fixture(scope="module")
-def expected(hundred_files, tmp_path_factory):
-    """The report, and the files, of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("expected") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos, "preprocess_photo", toys.find_faces)
-        patch.setattr(photos, "write_photo", toys.write_photo)
-        report, pages = toys.process(hundred_files, out)
-    return report, pages, tree(out)
-
-
 def test_a_hundred_files_thirty_of_them_bad(expected, hundred_files):
     report, pages, files = expected
     assert (report.done, len(report.failures), report.exit_code) == (toys.GOOD, toys.BAD, 1)
@@ -164,38 +127,14 @@ def test_the_overview_shows_every_face_and_every_failure(expected):
     assert "bomb.png" in page and "million pixels" in page and "Part IoU 0.50" in page
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 7])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
-    stop_at, expected, hundred_files, tmp_path, stand_ins, capsys
-):
-    calls = []
-
-    def interrupted(samples, initial):
-        calls.append(len(samples))
-        if len(calls) == stop_at:
-            raise KeyboardInterrupt
-        return toys.solve(samples, initial)
-
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        toys.process(hundred_files, out, interrupted)
-    done = {1: 0, 3: 32, 7: 66}[stop_at]
-    assert len(list(out.iterdir())) == done  # whole folders alone, not even hidden ones
-    assert "goes on from here" in capsys.readouterr().err
-    report, _ = toys.process(hundred_files, out)
-    assert (report.done, report.skipped, len(report.failures)) == (toys.GOOD - done, done, toys.BAD)
-    files = tree(out)
-    assert {**files, "summary.json": b""} == {**expected[2], "summary.json": b""}
-
-
 def test_what_is_done_is_skipped_and_what_failed_is_named_again(hundred_files, tmp_path, stand_ins, expected):
     out = tmp_path / "out"
     toys.process(hundred_files, out)
-    before = tree(out)
+    before = toys.tree(out)
     report, pages = toys.process(hundred_files, out, solve=lambda *_: pytest.fail("solved again"))
     assert (report.done, report.skipped, report.exit_code) == (0, toys.GOOD, 1)
     assert report.reasons.keys() == expected[0].reasons.keys() and len(pages) == toys.GOOD + 1
-    assert {**tree(out), "summary.json": b""} == {**before, "summary.json": b""}
+    assert {**toys.tree(out), "summary.json": b""} == {**before, "summary.json": b""}
 
 
 def test_other_settings_or_another_version_or_overwrite_make_results_anew(tmp_path, stand_ins, monkeypatch):
@@ -231,43 +170,12 @@ def test_two_photos_never_share_a_folder(tmp_path, stand_ins):
     assert (out / "y_2" / "done.json").is_file() and (out / "y" / "notes.txt").is_file()
 
 
-def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(hundred_files, tmp_path):
-    """A real signal to a real process whose second batch would take ten minutes."""
-    out = tmp_path / "out"
-    program = Path(toys.__file__)
-    environment = {**os.environ, "PYTHONPATH": str(program.parents[1])}
-    with subprocess.Popen(
-        [sys.executable, program, hundred_files, out],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout.readline() == "solving\n"
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert errors.splitlines()[-1] == "interrupted"
-    assert len(list(out.iterdir())) == 16 and all((path / "done.json").is_file() for path in out.iterdir())
-
-
 def test_nothing_half_written_stays(toy_photos, tmp_path, model, monkeypatch):
     monkeypatch.setattr(photos, "write_photo", lambda folder, *_, **__: (folder / "x").touch() or 1 / 0)
     report, pages = process(toy_photos, tmp_path / "out", model)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
     assert (report.done, pages, report.exit_code) == (0, [], 2)
     assert "unexpected ZeroDivisionError" in report.failures[-1] and "photos.py, line" in report.failures[-1]
-
-
-def test_an_error_in_the_solver_spares_the_other_batches(hundred_files, tmp_path, stand_ins):
-    def solve(samples, initial):
-        if len(samples) == 16:
-            raise MemoryError("too much")
-        return toys.solve(samples, initial)
-
-    report, _ = toys.process(hundred_files, tmp_path / "out", solve)
-    assert (report.done, len(report.failures)) == (toys.GOOD - 64, toys.BAD + 64)
-    assert sum("unexpected MemoryError (too much)" in reason for reason in report.reasons.values()) == 64
 
 
 def test_a_missing_dependency_ends_the_job(hundred_files, tmp_path, monkeypatch):
@@ -321,65 +229,6 @@ def test_only_missing_photos_is_a_failure(tmp_path, model):
     }
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"),
-    [
-        (0, []), (1, [1]), (2, [1, 1]), (10, [1] * 10), (11, [16]), (16, [16]), (17, [16, 1]), (26, [16] + [1] * 10),
-        (27, [16, 16]), (70, [16] * 4 + [1] * 6),
-    ],
-)  # fmt: skip
-def test_batch_sizes(count, sizes):
-    assert batch_sizes(count) == sizes
-
-
-@pytest.mark.parametrize(
-    ("faces", "groups"),
-    [
-        ([], []),
-        ([1], [[1]]),
-        ([1] * 10, [[1]] * 10),
-        ([1] * 11, [[1] * 11]),
-        ([1] * 16, [[1] * 16]),
-        ([1] * 18, [[1] * 16, [1], [1]]),
-        ([10, 7, 4], [[10], [7, 4]]),
-        ([7, 4, 7, 40, 1], [[7, 4], [7], [40], [1]]),  # a photo stays whole
-    ],
-)
-def test_groups_of_photos(faces, groups):
-    """Written down by hand. Up to ten left over: one by one."""
-    photos_of = grouped(iter([types.SimpleNamespace(crops=range(count)) for count in faces]))
-    result = [[len(photo.crops) for photo in group] for group in photos_of]
-    assert result == groups
-
-
-def test_what_waits_does_not_grow_with_the_number_of_photos(hundred_files, tmp_path, stand_ins, monkeypatch):
-    for name in ("_READ_AHEAD", "_WRITE_BEHIND", "TOGETHER", "ALONE"):
-        monkeypatch.setattr(photo_queue, name, 2)
-    counts, written = [], []
-
-    def waiting():
-        gc.collect()
-        return sum(isinstance(one, photo_queue.PhotoWithFaces) for one in gc.get_objects())
-
-    # What was there before, hundreds of thousands of objects by now, is neither collected nor counted.
-    gc.collect()
-    gc.freeze()
-
-    def write(*arguments, **options):
-        written.append(1)
-        if len(written) % 10 == 0:
-            time.sleep(0.1)  # what can run ahead, does
-            counts.append(waiting())
-        return toys.write_photo(*arguments, **options)
-
-    monkeypatch.setattr(photos, "write_photo", write)
-    try:
-        toys.process(hundred_files, tmp_path / "out")
-    finally:
-        gc.unfreeze()
-    assert len(counts) == 7 and min(counts) >= 1 and max(counts) <= 12
-
-
 def test_without_the_photos_light_it_is_another_result(hundred_files, tmp_path, stand_ins):
     path, out = hundred_files / "animated.gif", tmp_path / "out"
     options = {"solve": toys.solve, "description": "test", "settings": {}}
@@ -387,37 +236,3 @@ def test_without_the_photos_light_it_is_another_result(hundred_files, tmp_path, 
         report, pages = photos.process_photos([path], out, None, delight=delight, **options)
         assert (report.done, report.skipped) == (done, 1 - done)
         assert f"delight={delight}" in pages[0].read_text()
-
-
-def test_the_bar_counts_what_was_done_before(hundred_files, tmp_path, stand_ins, monkeypatch):
-    seen = []
-
-    def bar(total, **options):
-        seen.append((total, options["initial"]))
-        return real(total, **options)
-
-    real = photos.progress_bar
-    monkeypatch.setattr(photos, "progress_bar", bar)
-    path = hundred_files / "animated.gif"
-    for _ in range(2):
-        photos.process_photos([path], tmp_path / "out", None, solve=toys.solve, description="test", settings={})
-    assert seen == [(1, 0), (1, 1)]
-
-
-def test_compiled_code_is_kept_where_the_user_wants_it(tmp_path, monkeypatch):
-    before, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    try:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
-        command_line.keep_compiled()
-        assert jax.config.jax_compilation_cache_dir == before
-        assert jax.config.jax_persistent_cache_min_compile_time_secs == seconds
-        monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-        command_line.keep_compiled()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxface")
-        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

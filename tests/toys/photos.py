@@ -61,6 +61,11 @@ def process(folder, out, solve=solve, **options):
     )
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by their path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def make_folder(folder: Path) -> Path:
     """70 pictures in many formats, and 30 things that are none or show no face."""
     folder.mkdir()
