@@ -17,46 +17,33 @@ run (Linux only). Writes prdl.json and prdl.png. Torch is no dependency of jaxfa
 """
 
 import argparse
-import contextlib
-import ctypes
 import dataclasses
 import functools
-import gc
 import importlib.util
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import give_back_memory, most_memory, peak_resident_growth, seconds_of
+from prdl_report import draw, print_report
 from tqdm import tqdm
 
 import jaxface
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_size
-from jaxface.core.errors import needs_extra
-from jaxface.core.faces import landmark_points
 from jaxface.files import atomic, command_line
 from jaxface.losses import grid_anchors, mask_descriptor, prdl_loss
-from jaxface.losses.faces import part_loss, part_targets
-from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.render import label_triangles, render_labels
-from jaxface.training import parallel
-from jaxface.training.objective import total_loss
-from jaxface.training.optimizer import create_optimizer
-from jaxface.training.step import create_state, make_train_step
 
 HERE = Path(__file__).resolve().parent
 SIZE = 224
-MEMORY_SHARE = 0.85  # of the memory that is available; forms that would need more are left out
-MOST_SECONDS = 20.0  # likewise, for one run
-LONG_SECONDS = 3.0  # a run that takes longer is repeated once only
+MOST_SECONDS = 20.0  # of one run; forms that would take longer are left out
 
 # Instructions per pair of point and anchor, each counted as one per lane and cycle (a square root takes longer: this
 # flatters the machine). Forward: 2 differences, 1 product, 1 fused product and sum, 1 root, 3 each for the minimum and
@@ -200,56 +187,6 @@ def gradient_by_definition(problem):
     return loss / len(problem.anchors), gradients
 
 
-def seconds_of(run, budget=2.0):
-    """Median over repetitions after the warm-up: as many as fit in `budget` seconds, at most 30, at least three.
-
-    A form that is slow already at the warm-up is measured once more.
-    """
-    start = time.perf_counter()
-    run()
-    least, times = (1 if time.perf_counter() - start > LONG_SECONDS else 3), []
-    while len(times) < least or (len(times) < 30 and sum(times) < budget):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def peak_resident_growth(run):
-    """Growth of the peak resident set in one run, in bytes; None where the system does not tell."""
-    try:
-        give_back_memory()  # so that what earlier runs freed counts when taken again
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
-        run()
-        return max(0, _resident("VmHWM") - before)
-    except (OSError, AttributeError):
-        return None
-
-
-def give_back_memory():
-    """Hands what was freed to the system: a program keeps it otherwise, and two naive forms do not fit side by side."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident(field):
-    return _kilobytes("/proc/self/status", field)
-
-
-def most_memory():
-    """Bytes that one form may take; 8 GB where the system does not tell what it has."""
-    try:
-        return MEMORY_SHARE * _kilobytes("/proc/meminfo", "MemAvailable")
-    except (OSError, AttributeError):
-        return 8e9
-
-
-def _kilobytes(file, field):
-    return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path(file).read_text()).group(1))
-
-
 def measure(name, form, problem, with_masks, *, budget, previous=None):
     """One row of results; `previous`, an earlier row of the same form, foretells how long this one will take."""
     points = sum(len(array) for array in problem.points.values())
@@ -283,6 +220,7 @@ def floors(problem, options):
         f"lane and cycle; {options.bandwidth} GB/s of memory",
         "pairs": problem.pairs,
         "instructions_per_pair": {"forward": FORWARD, "backward": BACKWARD},
+        "passes_over_kept_pairs": PASSES,
         "all_pairs_seconds": problem.pairs * (FORWARD + BACKWARD) / per_second,
         "keeping_pairs_seconds": problem.pairs * 4 * PASSES / (1e9 * options.bandwidth),
     }
@@ -293,78 +231,6 @@ def train_step_in_another_process(tiny):
     command = [sys.executable, __file__, "--train-step", *(["--quick"] if tiny else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def train_step_share(tiny):
-    """Seconds of the quickstart's train step, of the same without PRDL, and of its PRDL alone, on a random batch."""
-    specification = importlib.util.spec_from_file_location("quickstart", HERE.parent / "configs" / "quickstart.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    config = module.get_config()
-    if tiny:
-        config.update_from_flattened_dict({"image_size": 32, "batch_size": 8, "encoder.width_multiplier": 0.125})
-    model = jaxface.load_face_model(config.face_model)
-    camera = jaxface.Camera().resized(config.image_size)
-    batch, face = random_batch(model, camera, config.batch_size)
-    stride = config.loss.anchor_stride
-
-    def prdl_alone(points, labels):
-        targets = part_targets(labels, anchor_stride=stride)
-        return part_loss(model, dataclasses.replace(face, points=points), targets, camera, anchor_stride=stride).mean()
-
-    gradient = jax.jit(jax.value_and_grad(prdl_alone))
-    budget = 0.1 if tiny else 10.0
-    alone = seconds_of(lambda: jax.block_until_ready(gradient(face.points, batch["labels"])), budget)
-    whole = seconds_of(train_step(config, model, camera, batch, dict(config.loss)), budget)
-    result = {
-        "image_size": config.image_size, "batch_size": config.batch_size, "anchor_stride": stride,
-        "prdl_seconds": alone, "step_seconds": whole, "prdl_share": alone / whole,
-    }  # fmt: skip
-    if not tiny:
-        without = dict(config.loss) | {"prdl": 0.0}
-        result["step_without_prdl_seconds"] = seconds_of(train_step(config, model, camera, batch, without), budget)
-    return result
-
-
-def random_batch(model, camera, size, seed=0):
-    """Drawn labels and landmarks of random faces, noise for pictures; and other faces as predictions."""
-    random = np.random.default_rng(seed)
-    vectors = 0.5 * random.normal(size=(2, size, vector_size(model))).astype(np.float32)
-    vectors[..., -33:] *= 0.1  # angles, light, translation
-    decode = jax.jit(jaxface.decode_face)
-    truth, predicted = (jaxface.Coefficients.from_vector(jnp.asarray(vector), model) for vector in vectors)
-    face = decode(model, truth, camera)
-    labels = label_triangles(model.parts, model.triangles)
-    batch = {
-        "image": random.integers(0, 256, (size, *camera.image_size, 3), np.uint8),
-        "labels": render_labels(face.points, face.depth, model.triangles, labels, image_size=camera.image_size),
-        "landmarks": landmark_points(model, face.points, truth.angles[:, 2]),
-        "landmark_weights": np.ones((size, 68), np.float32),
-        "coefficients": vectors[0],
-        "has_coefficients": np.ones(size, np.float32),
-    }
-    return {name: np.asarray(value) for name, value in batch.items()}, decode(model, predicted, camera)
-
-
-def train_step(config, model, camera, batch, weights):
-    """run() makes one train step, built as `jaxface.train.train` builds it."""
-    mapping = parallel.mapping(config.parallel)
-    encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
-    optimizer = create_optimizer(steps=config.steps, **config.optimizer)
-
-    def objective(model, vector, batch):
-        return total_loss(model, vector, batch, camera, **weights)
-
-    step = mapping.compile(make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS))
-    state = mapping.replicate(create_state(encoder, optimizer, image_size=config.image_size, seed=0))
-    model, batch = mapping.replicate(model), mapping.shard(batch)
-
-    def run():
-        nonlocal state
-        state, metrics = jax.block_until_ready(step(state, batch, model))
-        return metrics
-
-    return run
 
 
 def sweep(sizes, make_problem, bar, budget):
@@ -382,73 +248,12 @@ def sweep(sizes, make_problem, bar, budget):
     return rows
 
 
-def draw(path, results):
-    """Time and memory against anchors and points, log-log."""
-    with needs_extra("photo", "the drawing"):
-        import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(2, 2, figsize=(11, 8), sharex="col", constrained_layout=True)
-    for column, axis in enumerate(("anchors", "points")):
-        rows = results[f"against_{axis}"]
-        other = "points" if axis == "anchors" else "anchors"
-        for name in dict.fromkeys(row["form"] for row in rows):
-            chosen = [row for row in rows if row["form"] == name and "seconds" in row]
-            style = {"marker": ".", "label": name, "linestyle": "-" if name.startswith("jaxface") else "--"}
-            x = [row[axis] for row in chosen]
-            panels[0, column].plot(x, [row["seconds"] for row in chosen], **style)
-            memory = [np.nan if row["extra_bytes"] is None else max(row["extra_bytes"] / 1e6, 0.1) for row in chosen]
-            panels[1, column].plot(x, memory, **style)
-        panels[0, column].set_title(f"{rows[0][other]:,} {other}, batch 1", fontsize=10)
-        panels[1, column].set_xlabel(axis)
-    panels[0, 0].set_ylabel("loss and gradient, s")
-    panels[1, 0].set_ylabel("extra memory, MB")
-    for panel in panels.flat:
-        panel.set(xscale="log", yscale="log")
-        panel.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize=8)
-    with atomic.atomic_write(path) as partial:
-        figure.savefig(partial, dpi=110)
-
-
-def print_rows(rows):
-    print("form            targets      anchors   points |    time, ms   memory, MB   loss error   gradient error")
-    for row in rows:
-        head = f"{row['form']:16}{row['targets']:11}{row['anchors']:9,}{row['points']:9,} |"
-        if "seconds" not in row:
-            print(f"{head}    left out: {row['left_out']}")
-            continue
-        memory = "-" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 1e6:.1f}"
-        line = f"{head}{1e3 * row['seconds']:12.1f}{memory:>13}"
-        if "loss_error" in row:
-            line += f"{row['loss_error']:13.1e}{row['gradient_error']:17.1e}"
-        print(line)
-
-
-def print_report(results):
-    print(f"{results['machine']}\n")
-    for title in ("face", "against_anchors", "against_points"):
-        print(title.replace("_", " "))
-        print_rows(results[title])
-        print()
-    floor, step = results["floor"], results["train_step"]
-    print(f"floors for {floor['pairs']:.3g} pairs ({floor['assumption']}):")
-    print(f"  visiting all pairs, {FORWARD} + {BACKWARD} instructions each: {1e3 * floor['all_pairs_seconds']:.0f} ms")
-    print(f"  keeping all pairs, {PASSES} passes over them: {1e3 * floor['keeping_pairs_seconds']:.0f} ms")
-    print(
-        f"train step, {step['image_size']} px, batch {step['batch_size']}: {1e3 * step['step_seconds']:.0f} ms; "
-        f"PRDL (stride {step['anchor_stride']}) alone {1e3 * step['prdl_seconds']:.0f} ms, {step['prdl_share']:.0%}"
-    )
-    if "step_without_prdl_seconds" in step:
-        added = step["step_seconds"] - step["step_without_prdl_seconds"]
-        print(f"  the step without PRDL is {1e3 * added:.0f} ms shorter: {added / step['step_seconds']:.0%}")
-
-
 def main(arguments=None):
     options = _parse(arguments)
     jax.config.update("jax_disable_most_optimizations", options.quick)  # compiles sooner, to slower code
     if options.train_step:
+        from prdl_train_step import train_step_share  # what it imports is for training alone
+
         print(json.dumps(train_step_share(options.quick)))
         return
     out = options.out or (Path("outputs/benchmarks") if options.quick else HERE)

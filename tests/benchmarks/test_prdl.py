@@ -14,7 +14,9 @@ BENCHMARK = Path(__file__).parent.parent.parent / "benchmarks" / "prdl.py"
 
 _spec = importlib.util.spec_from_file_location("prdl_benchmark", BENCHMARK)
 benchmark = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(benchmark)
+with pytest.MonkeyPatch.context() as _patch:
+    _patch.syspath_prepend(BENCHMARK.parent)  # as when it runs as a program
+    _spec.loader.exec_module(benchmark)
 
 
 def test_the_definition_has_the_gradient_of_its_loss():

@@ -13,7 +13,7 @@ SIZE, VIEWS = 256, 24
 def drawn_views(model) -> tuple[np.ndarray, list, list[np.ndarray]]:
     """Coefficients of the views, the views, and their label maps."""
     box = mesh_box(model)
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)  # much is compiled, and runs once
     try:
         vectors = random_views(model, VIEWS, seed=3, box=box)

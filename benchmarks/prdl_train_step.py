@@ -1,0 +1,95 @@
+"""PRDL's share of the quickstart's train step."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import seconds_of
+
+import jaxface
+from jaxface.core.coefficients import vector_size
+from jaxface.core.faces import landmark_points
+from jaxface.losses.faces import part_loss, part_targets
+from jaxface.networks.checkpoints import create_configured_encoder
+from jaxface.render import label_triangles, render_labels
+from jaxface.training import parallel
+from jaxface.training.objective import total_loss
+from jaxface.training.optimizer import create_optimizer
+from jaxface.training.step import create_state, make_train_step
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def train_step_share(tiny):
+    """Seconds of the quickstart's train step, of the same without PRDL, and of its PRDL alone, on a random batch."""
+    specification = importlib.util.spec_from_file_location("quickstart", CONFIGS / "quickstart.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    config = module.get_config()
+    if tiny:
+        config.update_from_flattened_dict({"image_size": 32, "batch_size": 8, "encoder.width_multiplier": 0.125})
+    model = jaxface.load_face_model(config.face_model)
+    camera = jaxface.Camera().resized(config.image_size)
+    batch, face = random_batch(model, camera, config.batch_size)
+    stride = config.loss.anchor_stride
+
+    def prdl_alone(points, labels):
+        targets = part_targets(labels, anchor_stride=stride)
+        return part_loss(model, dataclasses.replace(face, points=points), targets, camera, anchor_stride=stride).mean()
+
+    gradient = jax.jit(jax.value_and_grad(prdl_alone))
+    budget = 0.1 if tiny else 10.0
+    alone = seconds_of(lambda: jax.block_until_ready(gradient(face.points, batch["labels"])), budget)
+    whole = seconds_of(train_step(config, model, camera, batch, dict(config.loss)), budget)
+    result = {
+        "image_size": config.image_size, "batch_size": config.batch_size, "anchor_stride": stride,
+        "prdl_seconds": alone, "step_seconds": whole, "prdl_share": alone / whole,
+    }  # fmt: skip
+    if not tiny:
+        without = dict(config.loss) | {"prdl": 0.0}
+        result["step_without_prdl_seconds"] = seconds_of(train_step(config, model, camera, batch, without), budget)
+    return result
+
+
+def random_batch(model, camera, size, seed=0):
+    """Drawn labels and landmarks of random faces, noise for pictures; and other faces as predictions."""
+    random = np.random.default_rng(seed)
+    vectors = 0.5 * random.normal(size=(2, size, vector_size(model))).astype(np.float32)
+    vectors[..., -33:] *= 0.1  # angles, light, translation
+    decode = jax.jit(jaxface.decode_face)
+    truth, predicted = (jaxface.Coefficients.from_vector(jnp.asarray(vector), model) for vector in vectors)
+    face = decode(model, truth, camera)
+    labels = label_triangles(model.parts, model.triangles)
+    batch = {
+        "image": random.integers(0, 256, (size, *camera.image_size, 3), np.uint8),
+        "labels": render_labels(face.points, face.depth, model.triangles, labels, image_size=camera.image_size),
+        "landmarks": landmark_points(model, face.points, truth.angles[:, 2]),
+        "landmark_weights": np.ones((size, 68), np.float32),
+        "coefficients": vectors[0],
+        "has_coefficients": np.ones(size, np.float32),
+    }
+    return {name: np.asarray(value) for name, value in batch.items()}, decode(model, predicted, camera)
+
+
+def train_step(config, model, camera, batch, weights):
+    """run() makes one train step, built as `jaxface.train.train` builds it."""
+    mapping = parallel.mapping(config.parallel)
+    encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
+    optimizer = create_optimizer(steps=config.steps, **config.optimizer)
+
+    def objective(model, vector, batch):
+        return total_loss(model, vector, batch, camera, **weights)
+
+    step = mapping.compile(make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS))
+    state = mapping.replicate(create_state(encoder, optimizer, image_size=config.image_size, seed=0))
+    model, batch = mapping.replicate(model), mapping.shard(batch)
+
+    def run():
+        nonlocal state
+        state, metrics = jax.block_until_ready(step(state, batch, model))
+        return metrics
+
+    return run
