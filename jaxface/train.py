@@ -58,7 +58,9 @@ CONFIGS = Path(__file__).parent / "training" / "configs"
 """The repository's configs/, which are installed along."""
 
 PREVIEW_FACES = 6
+"""Rows of a preview."""
 EVALUATION_BATCH = 32
+"""Held-out faces that are measured at once."""
 
 
 def train(config: ConfigDict) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import BACKGROUND, FOREHEAD, LABELS, MIRRORED_LABELS, PARTS
 
 LABEL_COUNT = len(MIRRORED_LABELS)
+"""Labels of the label map: background, the eight parts, the forehead."""
 
 _SEEN_SHARE = 0.01  # of the pictures must show a vertex
 

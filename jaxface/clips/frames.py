@@ -20,8 +20,10 @@ FRAME_RATE = 25.0
 """Of a folder, and of files that do not tell."""
 
 ANIMATED_SUFFIXES = frozenset((".gif", ".webp", ".png", ".apng"))
+"""Names of animated pictures end so; a PNG may be one too."""
 
 VIDEO_SUFFIXES = frozenset(".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm".split())
+"""Names of video files end so; OpenCV reads them."""
 
 Frame = UInt8[np.ndarray, "H W 3"]
 

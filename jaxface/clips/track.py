@@ -31,6 +31,7 @@ from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample, stack_samples
 
 KEY_FRAMES = 8
+"""Frames that are fitted together, to find out who the person is."""
 
 TRACKING_STEPS = 30
 """Of the descent per frame: it starts near its end, from the frames before."""

@@ -18,8 +18,10 @@ SEVEN_PARTS = PARTS[:7]
 """The parts that the paper's Part IoU averages over: all but the skin."""
 
 BACKGROUND = 0
+"""The label of what is no face, and of what hides it."""
 
 LABELS = {part: index + 1 for index, part in enumerate(PARTS)}
+"""The label of each part, 1 to 8."""
 
 FOREHEAD = 9
 """Face surface that belongs to no part: skin above the brows, teeth, the inside of the mouth.
@@ -28,6 +30,7 @@ PRDL leaves it out; the photometric loss uses it.
 """
 
 MIRRORED_PARTS = {part: part.replace("left", "\0").replace("right", "left").replace("\0", "right") for part in PARTS}
+"""The part that each part becomes when the image is flipped left to right."""
 
 MIRRORED_LABELS = np.array([BACKGROUND, *(LABELS[MIRRORED_PARTS[part]] for part in PARTS), FOREHEAD], np.uint8)
 """Lookup table [10]: the label that each label becomes when the image is flipped left to right."""

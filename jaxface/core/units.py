@@ -8,6 +8,7 @@ MM_PER_UNIT = 100.0
 """One model unit is 10 cm."""
 
 CROP_SIZE = 224
+"""Side in pixels of the aligned crops that encoders see, unless told otherwise."""
 
 PUBLISHED_SIZE = 224
 """Side of the paper's pictures: losses in pixels are measured at this size, so that the weights hold at any other."""

@@ -14,6 +14,7 @@ from jaxface.core.errors import InputError
 from jaxface.files.atomic import atomic_write
 
 SUFFIXES = (".npz", ".safetensors")
+"""Names of files of arrays end so."""
 
 _ZIP, _EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 

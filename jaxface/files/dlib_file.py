@@ -17,6 +17,7 @@ from jaxtyping import Float
 from jaxface.core.errors import InputError
 
 INPUT = "input_rgb_image_sized"
+"""What dlib calls the layer that takes the picture."""
 
 _LOSS = "loss_metric_2"
 

@@ -20,6 +20,7 @@ __all__ = ["METRES_PER_UNIT", "MILLIMETRES_PER_UNIT", "GlbAnimation", "encode_im
 __all__ += ["write_obj", "write_ply"]
 
 MILLIMETRES_PER_UNIT = 100.0
+"""One model unit is 10 cm; OBJ and PLY are written in millimetres."""
 
 
 def write_obj(

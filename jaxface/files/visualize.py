@@ -33,6 +33,7 @@ PART_COLORS = np.array(
 """Colour of each label of a label map [10, 3]: left and right apart, so that a mirrored face is seen at once."""
 
 INK, PAPER, DOT = (40, 44, 52), (255, 255, 255), (255, 236, 64)
+"""Colours of lines and text, of the background, and of landmarks."""
 
 _GAP = 6
 

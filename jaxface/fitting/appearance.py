@@ -15,6 +15,7 @@ from jaxface.core.lighting import AMBIENT, spherical_harmonics
 from jaxface.render import rasterize, vertex_visibility
 
 ROUNDS = 5
+"""Turns of light, albedo and trust, each solved for with the others held."""
 
 NOISE = 0.06
 """Standard deviation of a photo's colour around the model's, where they agree at all."""

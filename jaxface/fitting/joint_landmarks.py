@@ -16,6 +16,7 @@ from jaxface.fitting.landmarks import NOISE, landmark_model, model_landmarks
 from jaxface.fitting.priors import Prior
 
 STEPS = 30
+"""Damped steps of Levenberg and Marquardt's method."""
 
 PRIOR_PER_PICTURE = 2.0
 """How often the prior of the identity counts for each picture.

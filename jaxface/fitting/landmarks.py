@@ -16,6 +16,7 @@ from jaxface.core.faces import landmark_points
 from jaxface.fitting.priors import Prior
 
 POSE_STEPS, SHAPE_STEPS = 12, 20
+"""Damped steps on the pose alone, then on the shape as well."""
 
 NOISE = 1.0
 """Standard deviation of a detector's landmark in pixels of the 224 picture: weighs the photo against the prior."""

@@ -5,11 +5,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 LANDMARK_WEIGHTS_68 = np.ones(68, np.float32)
+"""Deep3DFaceRecon's weights [68]: 20 for the bridge and tip of the nose and for the inner mouth, else 1."""
 
 LANDMARK_WEIGHTS_68[28:31] = 20.0
 
 LANDMARK_WEIGHTS_68[-8:] = 20.0
-"""Deep3DFaceRecon's weights [68]: 20 for the bridge and tip of the nose and for the inner mouth, else 1."""
 
 
 def landmark_loss(

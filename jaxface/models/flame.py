@@ -29,12 +29,16 @@ from jaxface.models.checks import Content
 from jaxface.models.source import FaceModelFormat
 
 IDENTITY, EXPRESSION = 300, 100
+"""Columns of shapedirs: identity first, then expression."""
 
 UNITS_PER_METRE = 10.0
+"""FLAME counts metres, jaxface 10 cm."""
 
 JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
+"""The joints in the file's order."""
 
 PARENTS = (-1, 0, 1, 1, 1)
+"""Index of the joint that each joint turns with; -1 for the root."""
 
 POSED = (2, 3, 4)
 """The joints that have coefficients: jaw, left eye, right eye."""

@@ -26,15 +26,19 @@ from jaxface.models.annotations import with_annotation
 from jaxface.models.source import FaceModelFormat
 
 NEUTRAL = "generic_neutral_mesh.obj"
+"""The mean shape, in the folder."""
 
 INDICES = "vertex_indices.json"
+"""Names of vertices, in the folder: landmarks among them."""
 
 VERTICES = 26_719
+"""Of the makers' topology, eyes, teeth and all."""
 
 AREAS = {"face": (9409, 9230), "narrow": (6706, 6560)}
 """Vertices and polygons of the topology, counted from its first ones, that each area takes."""
 
 EYEBALLS = {"left_eye": slice(21451, 23021), "right_eye": slice(23021, 24591)}
+"""Vertices of each eyeball."""
 
 EYE_LANDMARKS = {"left_eye": (45, 42), "right_eye": (36, 39)}  # outer and inner corner
 
@@ -44,6 +48,7 @@ EYES_AT = np.array([0.0, 0.25, 0.0])
 """Where the middle between the corners of the eyes comes to, in model units, as in BFM's crops."""
 
 UNITS_PER_CENTIMETRE = 0.1
+"""ICT counts centimetres, jaxface 10 cm."""
 
 LARGEST = 1e4  # centimetres
 

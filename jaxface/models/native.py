@@ -41,6 +41,7 @@ from jaxface.models.checks import ARRAYS, all_finite, check_face_model
 from jaxface.models.source import FaceModelFormat, Source
 
 FORMAT = "jaxface face model 1"
+"""What a file says of itself in its entry `format`."""
 
 BASIS_TYPES = ("float32", "float16", "bfloat16", "int16")
 """Number types that bases can be stored in; int16 counts steps of a 32,767th of the largest number in the basis."""

@@ -23,6 +23,7 @@ from jaxface.networks.encoder import Encoder, create_encoder
 from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable_shapes
 
 FOLDER = "checkpoints"
+"""Of the checkpoints, in the folder of a training run."""
 
 BEST = "part_iou"
 """The metric by which the best checkpoint is chosen: the largest."""

@@ -45,7 +45,12 @@ def _dlib_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 class DlibBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the smaller of both is filled up with zeros."""
+    """Two 3x3 convolutions and a shortcut; the smaller of both is filled up with zeros.
+
+    Attributes:
+        channels: of the result.
+        halve: whether the result is half as high and wide.
+    """
 
     channels: int
     halve: bool

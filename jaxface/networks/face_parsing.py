@@ -94,7 +94,13 @@ def _interpolation(source: int, target: int) -> Float[np.ndarray, "target source
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided or dilated) and 1x1 convolutions and a shortcut, which is activated where it is projected."""
+    """1x1, 3x3 (strided or dilated) and 1x1 convolutions and a shortcut, which is activated where it is projected.
+
+    Attributes:
+        features: channels inside; the result has four times as many.
+        stride: of the 3x3 convolution.
+        dilation: likewise.
+    """
 
     features: int
     stride: int = 1
@@ -177,7 +183,13 @@ class ContextHead(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Joins the head's features with the finer ones of the first stage."""
+    """Joins the head's features with the finer ones of the first stage.
+
+    Attributes:
+        features: channels that the coarse ones are brought to.
+        fine_features: channels that the finer ones are brought to.
+        classes: labels of the result.
+    """
 
     features: int
     fine_features: int
@@ -195,7 +207,12 @@ class Decoder(nn.Module):
 
 
 class EdgeLayer(nn.Module):
-    """Edges of the parts from three stages of the backbone: a second task that some checkpoints keep."""
+    """Edges of the parts from three stages of the backbone: a second task that some checkpoints keep.
+
+    Attributes:
+        features: channels that each stage is brought to.
+        classes: labels of the parts.
+    """
 
     features: int
     classes: int

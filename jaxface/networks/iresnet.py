@@ -34,7 +34,12 @@ class PReLU(nn.Module):
 
 
 class IResNetBlock(nn.Module):
-    """A 3x3 convolution, PReLU, a strided 3x3 convolution and a shortcut: the block of ArcFace's networks."""
+    """A 3x3 convolution, PReLU, a strided 3x3 convolution and a shortcut: the block of ArcFace's networks.
+
+    Attributes:
+        features: channels of the result.
+        stride: of the second convolution.
+    """
 
     features: int
     stride: int = 1

@@ -93,6 +93,11 @@ class DepthwiseConvolution(nn.Module):
 
     The parameter is `nn.Conv`'s: kernel [k, k, 1, C]. XLA's grouped convolution crawls on CPUs; there, the sum over the
     k^2 taps is written out, which makes a training step of MobileNetV3 several times faster and inference more so.
+
+    Attributes:
+        kernel: side of the kernel, odd.
+        stride: in both directions.
+        dtype: of the computation; the parameter stays float32.
     """
 
     kernel: int

@@ -43,7 +43,11 @@ def hard_swish(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate in [0, 1] computed from the means of all channels (Hu et al. 2018)."""
+    """Scales each channel by a gate in [0, 1] computed from the means of all channels (Hu et al. 2018).
+
+    Attributes:
+        dtype: of the computation; parameters stay float32.
+    """
 
     dtype: DTypeLike = jnp.float32
 
@@ -58,7 +62,18 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, squeeze-and-excite, 1x1 projection, and a shortcut where shapes allow."""
+    """1x1 expansion, depthwise convolution, squeeze-and-excite, 1x1 projection, and a shortcut where shapes allow.
+
+    Attributes:
+        kernel: side of the depthwise kernel.
+        expanded: channels inside.
+        features: channels of the result.
+        squeeze_excite: whether the channels are gated.
+        hard_swish: the activation; ReLU otherwise.
+        stride: of the depthwise convolution.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the computation; parameters stay float32.
+    """
 
     kernel: int
     expanded: int

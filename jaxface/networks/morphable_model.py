@@ -16,6 +16,10 @@ class MorphableModel(nn.Module):
 
     Frozen (the default), they live in the collection "face_model"; with `trainable=True` in "params", so that any Optax
     optimizer refines them together with the encoder that feeds it.
+
+    Attributes:
+        initial: the face model that the variables start from.
+        trainable: whether its bases are learned.
     """
 
     initial: FaceModel

@@ -13,7 +13,14 @@ from jaxface.networks.layers import StemConvolution, layers, max_pool, round_cha
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: the block of ResNet-18."""
+    """Two 3x3 convolutions and a shortcut: the block of ResNet-18.
+
+    Attributes:
+        features: channels of the result.
+        stride: of the first convolution.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the computation; parameters stay float32.
+    """
 
     features: int
     stride: int = 1
@@ -34,7 +41,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided) and 1x1 convolutions and a shortcut: the block of ResNet-50."""
+    """1x1, 3x3 (strided) and 1x1 convolutions and a shortcut: the block of ResNet-50.
+
+    Attributes:
+        features: channels inside; the result has four times as many.
+        stride: of the 3x3 convolution.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the computation; parameters stay float32.
+    """
 
     features: int
     stride: int = 1

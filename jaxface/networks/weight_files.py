@@ -15,6 +15,7 @@ from jaxface.files.atomic import atomic_write
 from jaxface.networks.torch_names import network_kind, some
 
 FORMAT = "jaxface network 1"
+"""What jaxface's own file of weights says of itself."""
 
 WRAPPERS = ("net_recon", "state_dict")
 """Keys under which checkpoints keep their tensors, beside the optimizer's and others."""

@@ -13,19 +13,25 @@ from jaxface.core import parts
 from jaxface.core.landmarks import IBUG_68
 
 POINTS = 478
+"""Of the mesh, ten of them around the irises."""
 
 FACE_OVAL = (
     [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
     + [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 )  # fmt: skip
+"""Loop around the face."""
 
 RIGHT_EYE = [33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7]
+"""Loop around the subject's right eye."""
 
 LEFT_EYE = [362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382]
+"""Loop around the subject's left eye."""
 
 RIGHT_BROW_TOP, RIGHT_BROW_BOTTOM = [70, 63, 105, 66, 107], [46, 53, 52, 65, 55]
+"""Upper and lower side of the subject's right brow."""
 
 LEFT_BROW_TOP, LEFT_BROW_BOTTOM = [336, 296, 334, 293, 300], [285, 295, 282, 283, 276]
+"""Upper and lower side of the subject's left brow."""
 
 
 # Down the subject's right side from between the eyes, around the wing, along the base, and up the left side.
@@ -35,12 +41,16 @@ NOSE = (
 )  # fmt: skip
 
 UPPER_LIP_TOP = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291]
+"""Outer side of the upper lip."""
 
 UPPER_LIP_BOTTOM = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
+"""Inner side of the upper lip."""
 
 LOWER_LIP_TOP = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308]
+"""Inner side of the lower lip."""
 
 LOWER_LIP_BOTTOM = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291]
+"""Outer side of the lower lip."""
 
 
 def ibug_landmarks(points: Float[np.ndarray, "478 D"]) -> Float[np.ndarray, "68 D"]:

@@ -19,6 +19,7 @@ from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import LANDMARKS, Sample, empty_coefficients, validate_sample
 
 DATASET_FILE = "dataset.json"
+"""What all samples share, at the top of the folder."""
 
 _IMAGES = ("image.png", "image.jpg", "image.jpeg")
 

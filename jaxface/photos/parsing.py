@@ -21,6 +21,7 @@ from jaxface.photos.alignment import Alignment
 from jaxface.photos.detection import DetectedFace
 
 PARSERS = ("mediapipe", "dml_csr")
+"""The face parsers that can be named."""
 
 _NEIGHBOURS = np.ones((3, 3), bool)  # pixels that touch at a corner hang together
 

@@ -22,6 +22,7 @@ from jaxface.photos.folder import DATASET_FILE, FolderSource, read_dataset_file,
 from jaxface.photos.parsing import LabelFolder, create_parser
 
 CONTACT_SHEET = "contact_sheet.png"
+"""Crops beside their parts, at the top of the folder, to look at."""
 
 _SHEET_FACES, _SHEET_COLUMNS = 48, 3
 

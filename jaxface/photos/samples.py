@@ -24,6 +24,7 @@ from jaxface.photos.alignment import Alignment
 Sample = Mapping[str, np.ndarray]
 
 LANDMARKS = 68
+"""Of a sample: ibug's 68."""
 
 DTYPES = {
     "image": np.uint8,
@@ -33,6 +34,7 @@ DTYPES = {
     "coefficients": np.float32,
     "has_coefficients": np.float32,
 }
+"""The entries of a sample and their types."""
 
 
 def photo_sample(

@@ -24,6 +24,7 @@ Occlusion = Literal["coarse", "exact", "none"]
 # from one pixel or cell to the next; a nose stands out by more.
 TOLERANCE = 0.1
 VERTICES_PER_CELL = 4
+"""How many visible vertices a cell of the coarse test holds, about."""
 
 
 @typed_jit(static_argnames=("image_size", "occlusion"))

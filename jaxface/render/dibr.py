@@ -25,6 +25,7 @@ DIBR = Rim(
         inside | (squared < SMALLEST), 0.0, -1 / jnp.expm1(jnp.maximum(squared, SMALLEST))
     ),
 )
+"""How a triangle fades at its rim in DIB-R."""
 
 
 @typed_jit(static_argnames=("image_size", "sigma"))

@@ -23,7 +23,9 @@ from jaxface.render.tiles import (
 )
 
 TILE = 2
+"""Side in pixels of the squares into which boxes of triangles are cut."""
 CHUNK = 32768
+"""Tiles that one step of the loop tests: bounds the memory."""
 
 
 @jax.tree_util.register_dataclass

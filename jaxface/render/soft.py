@@ -90,6 +90,7 @@ SOFTRAS = Rim(
     logarithm=lambda inside, squared: jnp.where(inside, squared, 0.0) + jnp.log1p(jnp.exp(-squared)),
     slope=lambda inside, squared: jnp.where(inside, jax.nn.sigmoid(squared), -jax.nn.sigmoid(-squared)),
 )
+"""How a triangle fades at its rim in SoftRas."""
 
 
 def silhouette(

@@ -42,8 +42,10 @@ from jaxface.results.person_texture import delighted_face, merge_aligned, textur
 from jaxface.results.photo_files import projection_matrix
 
 SCHEMA = "jaxface track 1"
+"""What track.json says of itself."""
 
 TRACK_FILE = "track.json"
+"""Coefficients, camera and landmarks of every frame."""
 
 PANEL_HEIGHT = 400
 """Of the film, in pixels, at most."""

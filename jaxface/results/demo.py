@@ -34,10 +34,13 @@ PORTRAITS = {
     "astronaut": ("skimage", "data/astronaut.png", "scikit-image"),
     "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "matplotlib"),
 }
+"""Name -> the package that carries the picture, its path there, and what to install for it."""
 
 TITLES = ("photo", "encoder", "fit", "shape", "turned, textured", "parts")
+"""Of the columns of the side-by-side picture."""
 
 CELL = 320
+"""Side of one picture in it, in pixels."""
 
 
 def portrait_paths() -> dict[str, Path]:

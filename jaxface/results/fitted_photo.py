@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import trimesh
 
 MM_PER_UNIT = 100.0
+"""One model unit is 10 cm."""
 
 
 class FittedFace:

@@ -14,6 +14,7 @@ from jaxface.files import visualize
 from jaxface.files.atomic import atomic_write
 
 PAGE, CONTACT_SHEET, CARD, DONE_FILE = "index.html", "contact_sheet.png", "card.jpg", "done.json"
+"""Names of files: overview of a folder, its contact sheet, small pictures of a face, record of a photo."""
 
 CARD_CELL = 200
 """Side in pixels of each of a card's pictures."""

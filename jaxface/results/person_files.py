@@ -31,10 +31,13 @@ from jaxface.results.drawing import DrawnFace
 from jaxface.texture.from_photo import texture_layout
 
 SCHEMA = "jaxface person 1"
+"""What person.json says of itself."""
 
 PERSON_FOLDER, PERSON_FILE = "person", "person.json"
+"""Where the person goes, beside the photos."""
 
 PREVIEW_YAWS = (-60, -30, 0, 30, 60)
+"""Of the views of preview.png, in degrees."""
 
 
 def check_person_folder(out: Path) -> None:

@@ -50,6 +50,7 @@ from jaxface.texture.baking import vertex_texture
 from jaxface.texture.from_photo import texture_layout
 
 SCHEMA = "jaxface face 1"
+"""What coefficients.json says of itself."""
 
 MODEL_COLORS_SIZE = 1024
 """Largest side, in pixels, of the texture in the model's own colours."""

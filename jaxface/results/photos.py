@@ -34,6 +34,7 @@ from jaxface.results.photo_files import write_photo
 from jaxface.results.photo_queue import PhotoWithFaces, work_through
 
 SUMMARY = "summary.json"
+"""What the last run did, skipped and failed at."""
 
 
 def process_photos(

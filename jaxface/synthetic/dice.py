@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, Key
 
 CHUNK = 4096
+"""Numbers of a kind that are drawn at once, at least."""
 
 
 class Dice:

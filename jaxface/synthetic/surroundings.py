@@ -19,8 +19,10 @@ HAIR_COLORS = np.array(
     ],
     np.float32,
 )
+"""From black to blond, grey and red."""
 
 HAIR_SHARES = (0.25, 0.25, 0.2, 0.1, 0.1, 0.06, 0.04)
+"""How many people have each of HAIR_COLORS."""
 
 
 def random_color(dice: Dice) -> Float[Array, "3"]:

@@ -27,6 +27,7 @@ from jaxface.photos.samples import Sample, pad_rows, stack_samples
 from jaxface.render import label_map, label_triangles, rasterize, render_face
 
 BATCH_SIZE = 32
+"""Faces that are measured at once, unless told otherwise."""
 
 SHOWN = 3
 """How many of the best and of the worst faces the picture shows."""
