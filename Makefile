@@ -12,12 +12,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check docs format clean
 
 help:
 	@echo "make demo     train the quickstart, reconstruct two portraits (about 15 minutes on 2 cores)"
 	@echo "make test     run all tests (about 10 minutes on 2 cores)"
 	@echo "make check    linter, formatter and type checker"
+	@echo "make docs     documentation in docs/_build/html (about a minute)"
 	@echo "make setup    only install into .venv"
 	@echo "make format   rewrite the code in the project's format"
 	@echo "make clean    remove .venv and caches (outputs/ stays)"
@@ -48,6 +49,11 @@ check: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# An undocumented public name is an error, as is every warning.
+docs: $(READY)
+	@$(RUN) -c 'import furo, myst_parser' 2>/dev/null || $(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(RUN) -m sphinx -W --keep-going --jobs 2 -b html docs docs/_build/html
 
 format: $(READY)
 	$(RUN) -m ruff check --fix .
