@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxface.core.face_models import FaceModel
 
 LIGHT_BANDS = 9
+"""Spherical-harmonics coefficients per colour channel: bands 0 to 2."""
 LAST_COLUMNS = {
     "angles": slice(-6 - 3 * LIGHT_BANDS, -3 - 3 * LIGHT_BANDS),
     "light": slice(-3 - 3 * LIGHT_BANDS, -3),

@@ -140,8 +140,10 @@ PUBLISHED_3DDFA_V3 = FaceModelFormat(
     lambda source: is_3ddfa_v3(source.content),
     lambda source: read_3ddfa_v3(Content(source.path, source.content)),
 )
+"""3DDFA-V3's file, as the registry knows it."""
 PUBLISHED_DEEP3D = FaceModelFormat(
     "Deep3DFaceRecon's BFM_model_front.mat",
     _recognizes_deep3d,
     lambda source: read_deep3d(Content(source.path, read_matlab(source.path, DEEP3D_KEYS))),
 )
+"""Deep3DFaceRecon's file, as the registry knows it."""

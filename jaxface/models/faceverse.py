@@ -160,3 +160,4 @@ PUBLISHED = FaceModelFormat(
     lambda source: is_faceverse(source.content),
     lambda source: read_faceverse(Content(source.path, source.content)),
 )
+"""As the registry knows it."""

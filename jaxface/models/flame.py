@@ -221,3 +221,4 @@ PUBLISHED = FaceModelFormat(
     lambda source: source.start[:1] != b"\x93" and is_flame(source.content),
     lambda source: read_flame(source.path, source.content),
 )
+"""As the registry knows it."""

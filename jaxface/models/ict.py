@@ -353,3 +353,4 @@ PUBLISHED = FaceModelFormat(
     lambda source: _folder_of(source.path) is not None,
     lambda source: read_ict(_folder_of(source.path) or source.path),
 )
+"""As the registry knows it."""

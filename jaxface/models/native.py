@@ -276,3 +276,4 @@ def _recognizes(source: Source) -> bool:
 
 
 FILE = FaceModelFormat("jaxface's own .npz or .safetensors", _recognizes, lambda source: read_face_model(source.path))
+"""As the registry knows it."""
