@@ -77,7 +77,8 @@ def constants(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_type(value: ast.expr) -> bool:
-    return isinstance(value, ast.Subscript) or (isinstance(value, ast.Call) and ast.unparse(value.func) == "TypeVar")
+    made = isinstance(value, ast.Call) and ast.unparse(value.func) in ("ParamSpec", "TypeVar")
+    return made or isinstance(value, ast.Subscript)
 
 
 def targets(node: ast.stmt) -> list[str]:
@@ -145,12 +146,12 @@ def _page(name: str, path: Path, children: dict[str, Path]) -> str:
     source = path.read_text(encoding="utf-8")
     options = ["   :members:", "   :member-order: bysource", "   :ignore-module-all:", ""]
     page = [*_title(name), f".. automodule:: {name}", *options]
-    exported = [f"- :py:obj:`~{one}`" for one in _exported(name, source)]
+    exported = ", ".join(f":py:obj:`~{one}`" for one in _exported(name, source))
     if exported:
-        page += [f"Names to import from ``{name}`` itself:", "", *exported, ""]
+        page += [f"To import from ``{name}`` itself: {exported}.", ""]
     for constant, text in constants(source):
         page += [f".. py:data:: {constant}", f"   :module: {name}", "", f"   {_escaped(' '.join(text.split()))}", ""]
-    return "\n".join(page + (_contents(children) if children else []))
+    return "\n".join(page + ([".. rubric:: Modules", "", *_contents(children)] if children else []))
 
 
 def _exported(name: str, source: str) -> list[str]:

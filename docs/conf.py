@@ -58,9 +58,12 @@ def short_types(app, what, name, member, options, signature, returns):
     """Array types as the source writes them: Float[Array | np.ndarray, "B V 3"]."""
 
     def shorten(text):
-        either = r"(\w+)\[jaxlib\._jax\.Array, ('[^']*')\] \| \1\[ndarray, \2\]"
-        text = re.sub(either, r"\1[Array | np.ndarray, \2]", text or "")
-        return text.replace("jaxlib._jax.Array", "Array").replace("[ndarray, ", "[np.ndarray, ") or None
+        text = re.sub(r"~?jaxlib\._jax\.Array", "Array", text or "")
+        text = re.sub(r"~?(numpy\.)?ndarray", "np.ndarray", text)
+        return (
+            re.sub(r"([\w.~]+)\[Array, ('[^']*')\] \| \1\[np\.ndarray, \2\]", r"\1[Array | np.ndarray, \2]", text)
+            or None
+        )
 
     return shorten(signature), shorten(returns)
 
