@@ -13,6 +13,7 @@ from jaxface.core.errors import InputError
 from jaxface.files.command_line import add_photo_arguments, close, keep_compiled, run
 from jaxface.files.progress import BatchReport
 from jaxface.results.clip import fit_video
+from jaxface.results.drawing import DrawingOptions
 from jaxface.results.person import fit_person
 from jaxface.results.reconstruction import fit_photos
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             faces=options.faces,
             recognition=options.recognition,
             overwrite=options.overwrite,
-            delight=options.delight,
+            drawing=DrawingOptions(delight=options.delight),
         )
     for clip in clips:
         with report.guard(clip):

@@ -20,8 +20,9 @@ from jaxface.files.progress import BatchReport
 from jaxface.fitting import solver
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.results import drawing, photos, reconstruction
+from jaxface.results import photos, reconstruction
 from jaxface.results.demo import portrait_paths
+from jaxface.results.drawing import DrawingOptions
 from toys.models import toy_model
 from toys.training import toy_batch
 
@@ -71,8 +72,6 @@ def compilations():
 
 def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, compilations):
     """One face or twenty, in photos of every size: two sizes of fit at most, and one program each for the rest."""
-    monkeypatch.setattr(drawing, "PICTURE_SIZE", 64)
-    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
     model = toy_model()
     sample = {name: values[0] for name, values in toy_batch(model, 2, 224).items()}
     sizes = []
@@ -95,7 +94,13 @@ def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, co
     def process(name, size):
         Image.new("RGB", size, (90, 80, 70)).save(tmp_path / name)
         report, _ = photos.process_photos(
-            [tmp_path / name], tmp_path / "out", model, solve=solve, description="test", settings={}
+            [tmp_path / name],
+            tmp_path / "out",
+            model,
+            solve=solve,
+            description="test",
+            settings={},
+            drawing=DrawingOptions(picture_size=64, largest_texture=32),
         )
         assert report.exit_code == 0
 

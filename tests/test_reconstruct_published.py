@@ -24,6 +24,8 @@ from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.samples import empty_coefficients
 from jaxface.render import label_triangles, rasterize, render_labels
 from jaxface.results import drawing, photo_files
+from jaxface.results.drawing import DrawingOptions
+from jaxface.results.reconstruction import reconstruct_photos
 from toys import stand_ins
 from toys.glb_reader import posed, read_face
 from toys.models import toy_model
@@ -32,13 +34,12 @@ from toys.torch_encoders import random_state
 NAME, SIZES = "mobilenet_v3_large", (80, 64, 80)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+SMALL = DrawingOptions(picture_size=256, largest_texture=128)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def small_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "PICTURE_SIZE", 256)
-        patch.setattr(drawing, "TEXTURE_SIZE", 128)
-        yield
+    yield
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,10 @@ def written(checkpoint, model_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     photo = data.astronaut()
     Image.fromarray(photo).save(folder / "astronaut.png")
-    arguments = [folder / "astronaut.png", "--checkpoint", checkpoint, "--model", model_file, "--out", folder / "out"]
-    assert reconstruct.main(list(map(str, arguments))) == 0
+    report, _ = reconstruct_photos(
+        [folder / "astronaut.png"], folder / "out", checkpoint=checkpoint, model=model_file, drawing=SMALL
+    )
+    assert report.exit_code == 0
     return folder / "out" / "astronaut" / "face_0", photo
 
 
@@ -213,7 +216,7 @@ def test_models_that_lack_something_are_written_all_the_same(tmp_path, missing):
     }
     photo = np.full((180, 220, 3), (200, 120, 60), np.uint8)
     one = drawing.Reconstruction(vector, sample, alignment, "Face 1")
-    photo_files.write_photo(tmp_path, model, photo, [one], photo_name="x.png", subtitle="", settings={})
+    photo_files.write_photo(tmp_path, model, photo, [one], photo_name="x.png", subtitle="", settings={}, drawing=SMALL)
     folder = tmp_path / "face_0"
     record = json.loads((folder / "coefficients.json").read_text())
     assert all(record["measures"]["part_iou_of"][part] is None for part in PARTS if part not in model.parts)

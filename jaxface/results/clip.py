@@ -13,6 +13,7 @@ from jaxface.clips.tracking import cut_samples, follow_face, smooth_windows
 from jaxface.core.errors import InputError
 from jaxface.files.progress import BatchReport
 from jaxface.results.clip_files import clip_folder, write_clip
+from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.person import load_for_person
 
 
@@ -24,6 +25,7 @@ def fit_video(
     recognition: str | os.PathLike = "auto",
     frame_rate: float | None = None,
     cutoff: float = CUTOFF,
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one face to a clip and writes the results (see `jaxface.results.clip_files`).
 
@@ -34,6 +36,7 @@ def fit_video(
         recognition: network of the perceptual loss of the key frames, see `jaxface.fit.fit_solver`.
         frame_rate: frames per second; None takes what the file tells.
         cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
+        drawing: sizes of pictures and texture.
 
     Returns:
         What was done, and the HTML page written.
@@ -56,5 +59,5 @@ def fit_video(
         face_model, samples, windows, prior, frame_rate=clip.frame_rate, cutoff=cutoff, recognizer=recognizer
     )
     settings = {"method": "video", "face model": face_model.name, "cutoff": f"{cutoff:g} Hz"}
-    page = write_clip(folder, face_model, clip, track, samples, settings=settings)
+    page = write_clip(folder, face_model, clip, track, samples, settings=settings, drawing=drawing)
     return BatchReport(done=1), [page]

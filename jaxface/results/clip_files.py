@@ -36,7 +36,7 @@ from jaxface.files.atomic import atomic_folder
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample
 from jaxface.render import render_face
-from jaxface.results.drawing import Reconstruction
+from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, Reconstruction
 from jaxface.results.person_files import write_animated_person
 from jaxface.results.person_texture import delighted_face, merge_aligned, texture_and_trust
 from jaxface.results.photo_files import projection_matrix
@@ -79,6 +79,7 @@ def write_clip(
     samples: Sequence[Sample | None],
     *,
     settings: Mapping[str, str],
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> Path:
     """Writes everything about a clip; the folder appears whole or not at all. Returns its page.
 
@@ -89,6 +90,7 @@ def write_clip(
         track: the solution.
         samples: the crops that it was fitted to.
         settings: told in the results.
+        drawing: sizes of pictures and texture; the light is always taken off.
     """
     key_frames = [index for index in track.key_frames if samples[index] is not None][:: _step(track.key_frames)]
     with atomic_folder(folder) as partial:
@@ -106,7 +108,7 @@ def write_clip(
                     continue
                 if index in key_frames:
                     one = Reconstruction(track.vectors[index], samples[index], track.windows[index], f"Frame {index}")  # type: ignore[arg-type]
-                    drawn = delighted_face(model, one, frame)
+                    drawn = delighted_face(model, one, frame, options=drawing)
                     textures.append(texture_and_trust(model, drawn, one.sample))
                 shown = _panels(model, track.vectors[index], track.windows[index], frame)
                 yield shown

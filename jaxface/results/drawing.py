@@ -25,8 +25,25 @@ from jaxface.texture.from_photo import photo_texture, texture_layout
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
 
-TEXTURE_SIZE = 2048
-"""Largest side of a texture in pixels, if not told otherwise; a small face gets a smaller one."""
+
+@dataclasses.dataclass(frozen=True)
+class DrawingOptions:
+    """How faces are drawn and textured, on the whole way from a command to the files.
+
+    Attributes:
+        delight: takes the photo's light off the texture, so that it can be lit anew.
+        picture_size: side in pixels of the crops that the pictures show.
+        largest_texture: bound on a texture's side in pixels, a power of two up to 4096. Within it, a texel is about as
+            large as the photo's pixels.
+    """
+
+    delight: bool = False
+    picture_size: int = PICTURE_SIZE
+    largest_texture: int = 2048
+
+
+USUAL_DRAWING = DrawingOptions()
+"""Pictures of 512 pixels and textures of up to 2048, the photo's light left in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Reconstruction:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnFace:
-    """A reconstruction, decoded, drawn at PICTURE_SIZE and textured from the photo.
+    """A reconstruction, decoded, drawn and textured from the photo.
 
     Attributes:
         coefficients: a batch of one.
@@ -78,8 +95,7 @@ def draw_face(
     reconstruction: Reconstruction,
     photo: UInt8[np.ndarray, "H W 3"],
     *,
-    delight: bool = False,
-    largest_texture: int | None = None,
+    options: DrawingOptions = USUAL_DRAWING,
 ) -> DrawnFace:
     """Decodes a reconstruction, draws it and takes its texture from the photo.
 
@@ -87,12 +103,10 @@ def draw_face(
         model: the face model.
         reconstruction: the face.
         photo: the original photo.
-        delight: takes the fitted light off the texture, so that it can be lit anew.
-        largest_texture: bound on the texture's side in pixels, a power of two up to 4096; TEXTURE_SIZE if None. Within
-            it, the side is such that a texel is about as large as the photo's pixels.
+        options: sizes, and whether the photo's light is taken off.
     """
-    larger = scaled_alignment(reconstruction.alignment, PICTURE_SIZE)
-    camera = Camera().resized(PICTURE_SIZE)
+    larger = scaled_alignment(reconstruction.alignment, options.picture_size)
+    camera = Camera().resized(options.picture_size)
     triangle_labels = label_triangles(model.parts, model.triangles)
     drawn = jax.tree.map(np.asarray, _draw(model, reconstruction.vector[None], camera, triangle_labels))
     return DrawnFace(
@@ -112,8 +126,8 @@ def draw_face(
             photo,
             reconstruction.sample["labels"],
             larger,
-            delight=delight,
-            largest_size=TEXTURE_SIZE if largest_texture is None else largest_texture,
+            delight=options.delight,
+            largest_size=options.largest_texture,
         ),
     )
 
@@ -155,7 +169,7 @@ def landmark_picture(drawn: DrawnFace) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _with_landmarks(drawn: DrawnFace, scheme: str) -> UInt8[np.ndarray, "S S 3"]:
-    return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=PICTURE_SIZE / 224)
+    return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=drawn.picture.shape[0] / 224)
 
 
 def vertex_colors(model: FaceModel, drawn: DrawnFace) -> Float[np.ndarray, "V 3"]:

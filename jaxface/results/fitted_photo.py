@@ -18,7 +18,15 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.files.atomic import atomic_folder
-from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, face_pictures, turned_views
+from jaxface.results.drawing import (
+    USUAL_DRAWING,
+    DrawingOptions,
+    DrawnFace,
+    Reconstruction,
+    draw_face,
+    face_pictures,
+    turned_views,
+)
 from jaxface.results.gallery import DONE_FILE
 from jaxface.results.photo_files import measure, projection_matrix
 from jaxface.results.photos import write_results
@@ -46,9 +54,9 @@ class FittedFace:
         reconstruction: Reconstruction,
         photo: UInt8[np.ndarray, "H W 3"],
         *,
-        delight: bool = False,
+        drawing: DrawingOptions = USUAL_DRAWING,
     ):
-        self.model, self.reconstruction, self._photo, self._delight = model, reconstruction, photo, delight
+        self.model, self.reconstruction, self._photo, self._drawing = model, reconstruction, photo, drawing
         self.coefficients = Coefficients.from_vector(np.asarray(reconstruction.vector)[None], model)
 
     @property
@@ -76,7 +84,7 @@ class FittedFace:
     @functools.cached_property
     def drawn(self) -> DrawnFace:
         """The face decoded, drawn over its crop and textured from the photo."""
-        return draw_face(self.model, self.reconstruction, self._photo, delight=self._delight)
+        return draw_face(self.model, self.reconstruction, self._photo, options=self._drawing)
 
     @property
     def texture(self) -> UInt8[np.ndarray, "S S 3"]:
@@ -154,10 +162,10 @@ class FittedPhoto:
         *,
         name: str,
         settings: Mapping[str, str],
-        delight: bool = False,
+        drawing: DrawingOptions = USUAL_DRAWING,
     ):
-        self.faces = [FittedFace(model, one, photo, delight=delight) for one in reconstructions]
-        self.photo, self.name, self.settings, self._delight = photo, name, settings, delight
+        self.faces = [FittedFace(model, one, photo, drawing=drawing) for one in reconstructions]
+        self.photo, self.name, self.settings, self._drawing = photo, name, settings, drawing
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes what `python -m jaxface.fit` writes for a photo: meshes, pictures, coefficients, a page.
@@ -185,6 +193,6 @@ class FittedPhoto:
                 [face.reconstruction for face in self.faces],
                 record,
                 description="fit",
-                delight=self._delight,
+                drawing=self._drawing,
             )
         return folder / "index.html"

@@ -26,7 +26,7 @@ from jaxface.models import load_face_model
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
 from jaxface.photos.samples import Sample, stack_samples
-from jaxface.results.drawing import DrawnFace
+from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace
 from jaxface.results.gallery import DONE_FILE, PAGE, write_overview
 from jaxface.results.person_files import PERSON_FOLDER, check_person_folder, write_person
 from jaxface.results.person_texture import delighted_face, merge_aligned, texture_and_trust
@@ -60,6 +60,7 @@ def fit_person(
     *,
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one person to photos and writes what each gives (`results.photo_files`), and the person (`person_files`).
 
@@ -68,7 +69,8 @@ def fit_person(
         out: folder for the results; made if need be.
         model: name or path of the face model.
         recognition: network that tells the person from others in the photos, and of the perceptual loss; see
-            `jaxface.fit.fit_solver`.
+            `fitting.solver.fit_solver`.
+        drawing: sizes of pictures and textures; of the person's own texture, the light is always taken off.
 
     Returns:
         What was done and what failed, and the HTML pages written.
@@ -111,9 +113,11 @@ def fit_person(
             one = reconstructions_of(vectors[index][None], [chosen[index]])[0]
             about = {"photo": photo.path.name, "sha256": file_digest(photo.path), "settings": settings}
             with atomic_folder(out / photo.name) as folder:
-                write_results(folder, face_model, image, [one], about, description="one person in several photos")
+                write_results(
+                    folder, face_model, image, [one], about, description="one person in several photos", drawing=drawing
+                )
             if index in joint[:TEXTURE_PHOTOS]:
-                drawn = delighted_face(face_model, one, image)
+                drawn = delighted_face(face_model, one, image, options=drawing)
                 textures.append(texture_and_trust(face_model, drawn, one.sample))
             pages.append(out / photo.name / PAGE)
             written.append(records[index])

@@ -5,6 +5,7 @@ The light of each photo is divided out by the fitted shading, exposures are made
 quite coincide is not blurred.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxface.core.parts import BACKGROUND
 from jaxface.files.images import to_bytes
 from jaxface.photos.samples import Sample
 from jaxface.render import rasterize, vertex_visibility
-from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face
+from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace, Reconstruction, draw_face
 from jaxface.texture.baking import vertex_texture, view_weights
 from jaxface.texture.from_photo import texture_layout
 from jaxface.texture.merging import merge_textures
@@ -28,9 +29,17 @@ LARGEST = 1024
 """Side in pixels of the merged texture, at most."""
 
 
-def delighted_face(model: FaceModel, reconstruction: Reconstruction, photo: UInt8[np.ndarray, "H W 3"]) -> DrawnFace:
+def delighted_face(
+    model: FaceModel,
+    reconstruction: Reconstruction,
+    photo: UInt8[np.ndarray, "H W 3"],
+    *,
+    options: DrawingOptions = USUAL_DRAWING,
+) -> DrawnFace:
     """`draw_face` with a texture without the photo's light, of a size for `merge_aligned`."""
-    return draw_face(model, reconstruction, photo, delight=True, largest_texture=LARGEST)
+    largest = min(options.largest_texture, LARGEST)
+    options = dataclasses.replace(options, delight=True, largest_texture=largest)
+    return draw_face(model, reconstruction, photo, options=options)
 
 
 def texture_and_trust(

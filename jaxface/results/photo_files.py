@@ -42,9 +42,19 @@ from jaxface.files import meshes, visualize
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import encode_image
 from jaxface.render import label_map, label_triangles, rasterize
-from jaxface.results import drawing, viewer
+from jaxface.results import viewer
 from jaxface.results.blendshapes import Blendshapes, blendshape_weights, expression_blendshapes
-from jaxface.results.drawing import DrawnFace, Reconstruction, draw_face, draw_into_photo, face_pictures
+from jaxface.results.drawing import (
+    USUAL_DRAWING,
+    DrawingOptions,
+    DrawnFace,
+    Reconstruction,
+    draw_face,
+    draw_into_photo,
+    face_pictures,
+    landmark_picture,
+    vertex_colors,
+)
 from jaxface.results.photo_maps import PhotoMaps, depth_picture, normal_colors, photo_maps, write_photo_maps
 from jaxface.texture.baking import vertex_texture
 from jaxface.texture.from_photo import texture_layout
@@ -190,7 +200,7 @@ def write_photo(
     photo_name: str,
     subtitle: str,
     settings: Mapping[str, str],
-    delight: bool = False,
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[list[DrawnFace], list[dict]]:
     """Writes everything about one photo into an existing, empty folder; returns the faces as drawn and measured.
 
@@ -202,12 +212,12 @@ def write_photo(
         photo_name: file name of the photo, told in the results.
         subtitle: of the page, beside the photo's name.
         settings: told in every result.
-        delight: takes the photo's light off the textures.
+        drawing: how the faces are drawn and textured.
 
     Raises:
         InputError: when a file cannot be written.
     """
-    drawn = [draw_face(model, one, photo, delight=delight) for one in reconstructions]
+    drawn = [draw_face(model, one, photo, options=drawing) for one in reconstructions]
     all_measures = [measure(model, one) for one in reconstructions]
     blendshapes = expression_blendshapes(model)
     page_faces = []
@@ -283,7 +293,7 @@ def _write_face(
 ) -> None:
     for title, name in _PICTURE_FILES.items():
         _write_png(folder / f"{name}.png", pictures[title])
-    _write_png(folder / "landmarks.png", drawing.landmark_picture(drawn))
+    _write_png(folder / "landmarks.png", landmark_picture(drawn))
     triangles, uv, vertices = np.asarray(model.triangles), texture_layout(model)[0], np.asarray(drawn.face.shape[0])
     meshes.write_obj(folder / "mesh.obj", vertices, triangles, uv=uv, texture=drawn.texture)
     # The model's colours are known at the vertices alone: however fine the photo, this size holds them.
@@ -291,7 +301,7 @@ def _write_face(
     own = vertex_texture(np.asarray(drawn.face.albedo[0]), *texture_layout(model), texture_size=size)
     name = "model_colors"
     meshes.write_obj(folder / f"{name}.obj", vertices, triangles, uv=uv, texture=own, texture_name=f"{name}.png")
-    meshes.write_ply(folder / "mesh.ply", vertices, triangles, colors=drawing.vertex_colors(model, drawn))
+    meshes.write_ply(folder / "mesh.ply", vertices, triangles, colors=vertex_colors(model, drawn))
     meshes.write_glb(
         folder / "mesh.glb",
         vertices,

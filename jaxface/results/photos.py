@@ -28,7 +28,7 @@ from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.fitting.solver import SolveFaces
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
 from jaxface.photos.prediction import PredictFaces
-from jaxface.results.drawing import Reconstruction
+from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, Reconstruction
 from jaxface.results.gallery import DONE_FILE, PAGE, write_card, write_overview
 from jaxface.results.photo_files import write_photo
 from jaxface.results.photo_queue import PhotoWithFaces, work_through
@@ -46,7 +46,7 @@ def process_photos(
     solve: SolveFaces | None = None,
     faces: str = "all",
     overwrite: bool = False,
-    delight: bool = False,
+    drawing: DrawingOptions = USUAL_DRAWING,
     description: str,
     settings: Mapping[str, str],
 ) -> tuple[BatchReport, list[Path]]:
@@ -66,7 +66,7 @@ def process_photos(
             from several photos. Without it, the vectors of `predict` are the result.
         faces: "all" faces of a photo, or the "largest" alone.
         overwrite: makes results again that are there already.
-        delight: takes the photo's light off the textures.
+        drawing: how the faces are drawn and textured.
         description: what is done, for the progress bar and the page.
         settings: told in every result.
 
@@ -82,7 +82,7 @@ def process_photos(
     paths = collect_files(patterns, exclude=out)
     names = unique_names(paths, occupied=lambda name, path: holds_another_photo(out / name, path, record=DONE_FILE))
     jobs, made_with = list(zip(paths, names, strict=True)), {**settings, "faces": faces}
-    if delight:
+    if drawing.delight:
         made_with["texture"] = "without the photo's light"
     todo = [job for job in jobs if overwrite or not _is_done(out / job[1], job[0], made_with)]
     report = BatchReport(skipped=len(jobs) - len(todo))
@@ -99,7 +99,7 @@ def process_photos(
         record = {"photo": photo.path.name, "sha256": photo.digest, "settings": made_with}
         pixels, reconstructions = _read(photo.path), reconstructions_of(vectors, photo.crops)
         with atomic_folder(out / photo.name) as folder:
-            write_results(folder, model, pixels, reconstructions, record, description=description, delight=delight)
+            write_results(folder, model, pixels, reconstructions, record, description=description, drawing=drawing)
 
     with progress_bar(len(jobs), initial=report.skipped, description=description) as bar:
         work_through(todo, find, solve, write, report, bar)
@@ -119,7 +119,7 @@ def write_results(
     record: Mapping,
     *,
     description: str,
-    delight: bool = False,
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> None:
     """Fills an empty folder with what `outputs.write_photo` writes, cards for the overview, and `DONE_FILE`.
 
@@ -130,7 +130,7 @@ def write_results(
         reconstructions: its faces.
         record: photo (file name), sha256 (of the file; None if there is none), settings.
         description: what was done, for the page.
-        delight: takes the photo's light off the textures.
+        drawing: how the faces are drawn and textured.
 
     Raises:
         InputError: when a vector is not finite.
@@ -146,7 +146,7 @@ def write_results(
         photo_name=record["photo"],
         subtitle=f"{count}, {description}",
         settings={name: value for name, value in record["settings"].items() if name != "faces"},
-        delight=delight,
+        drawing=drawing,
     )
     results = []
     for index, measures in enumerate(all_measures):

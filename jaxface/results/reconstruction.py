@@ -16,6 +16,7 @@ from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.prediction import PredictFaces, predict_faces
+from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.fitted_photo import FittedPhoto
 from jaxface.results.photos import process_photos, reconstructions_of
 
@@ -29,7 +30,7 @@ def fit_photos(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     overwrite: bool = False,
-    delight: bool = False,
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits the faces of photos and writes the results (see `results.photo_files` and `results.photos.process_photos`).
 
@@ -43,7 +44,7 @@ def fit_photos(
         faces: "all" faces of a photo, or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
         overwrite: makes results again that are there already.
-        delight: takes the photo's light off the textures.
+        drawing: how the faces are drawn and textured.
 
     Returns:
         What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
@@ -63,7 +64,7 @@ def fit_photos(
         solve=solve,
         faces=faces,
         overwrite=overwrite,
-        delight=delight,
+        drawing=drawing,
         description="fit",
         settings=settings,
     )
@@ -109,7 +110,9 @@ def fit_photo(
     crops = preprocess_photo(pixels, face_model)[: 1 if faces == "largest" else None]
     vectors = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
     reconstructions = reconstructions_of(vectors, crops)
-    return FittedPhoto(face_model, pixels, reconstructions, name=name, settings=settings, delight=delight)
+    return FittedPhoto(
+        face_model, pixels, reconstructions, name=name, settings=settings, drawing=DrawingOptions(delight=delight)
+    )
 
 
 @functools.cache
@@ -140,6 +143,7 @@ def reconstruct_photos(
     model: str | os.PathLike | None = None,
     faces: str = "all",
     overwrite: bool = False,
+    drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Reconstructs the faces of photos with an encoder and writes the results.
 
@@ -153,6 +157,7 @@ def reconstruct_photos(
             names, which weights from elsewhere do not.
         faces: "all" faces of a photo, or the "largest" alone.
         overwrite: makes results again that are there already.
+        drawing: how the faces are drawn and textured.
 
     Returns:
         What was done and what failed, and the HTML pages: of each photo and, last, the overview if there is one.
@@ -170,6 +175,7 @@ def reconstruct_photos(
         predict=predict,
         faces=faces,
         overwrite=overwrite,
+        drawing=drawing,
         description="reconstruct",
         settings=settings,
     )

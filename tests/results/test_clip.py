@@ -13,7 +13,8 @@ from jaxface.core.coefficients import vector_columns
 from jaxface.core.errors import InputError
 from jaxface.fitting import coefficient_prior, descent
 from jaxface.results import clip as clip_module
-from jaxface.results import clip_files, drawing, person_texture
+from jaxface.results import clip_files
+from jaxface.results.drawing import DrawingOptions
 from toys.clips import detected, toy_clip
 from toys.models import toy_model
 
@@ -172,9 +173,6 @@ def test_the_same_face_is_followed(monkeypatch):
 @pytest.fixture
 def toy_video(tmp_path, monkeypatch, model, clip, samples):
     """fit_video without MediaPipe, and with small pictures."""
-    monkeypatch.setattr(drawing, "PICTURE_SIZE", SIZE)
-    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
-    monkeypatch.setattr(person_texture, "LARGEST", 32)
     prior = coefficient_prior(model)
     monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, prior, None))
     monkeypatch.setattr(clip_module, "follow_face", lambda source: (clip.faces(MISSING), clip.frames.shape[1:3]))
@@ -190,7 +188,9 @@ def test_results_of_a_clip(toy_video, tmp_path, model, monkeypatch, opencv):
         monkeypatch.setattr(clip_files, "load_opencv", lambda: None)
     elif frames.load_opencv() is None:
         pytest.skip("needs OpenCV")
-    report, (page,) = clip_module.fit_video(toy_video, tmp_path / "out")
+    report, (page,) = clip_module.fit_video(
+        toy_video, tmp_path / "out", drawing=DrawingOptions(picture_size=SIZE, largest_texture=32)
+    )
     folder = tmp_path / "out" / "clip"
     assert (report.done, report.exit_code, page) == (1, 0, folder / "index.html")
     film = "overlay.mp4" if opencv else "overlay.gif"

@@ -7,8 +7,7 @@ from jaxface import Camera, Coefficients, decode_face
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.photos.alignment import Alignment
-from jaxface.results import drawing
-from jaxface.results.drawing import Reconstruction
+from jaxface.results.drawing import DrawingOptions, Reconstruction
 from jaxface.results.fitted_photo import FittedPhoto
 from toys.models import toy_model
 from toys.training import toy_batch
@@ -16,18 +15,22 @@ from toys.training import toy_batch
 
 @pytest.fixture(scope="module")
 def fitted():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "PICTURE_SIZE", 64)
-        patch.setattr(drawing, "TEXTURE_SIZE", 32)
-        model = toy_model()
-        batch = toy_batch(model, 2, 224)
-        photo = np.random.default_rng(0).integers(0, 255, (150, 140, 3), np.uint8)
-        alignment = Alignment(scale=2.0, offset_x=-20.0, offset_y=10.0, size=224, photo_size=(150, 140))
-        faces = [
-            Reconstruction(batch["coefficients"][0], {k: v[i] for k, v in batch.items()}, alignment, f"Face {i}")
-            for i in range(2)
-        ]
-        yield FittedPhoto(model, photo, faces, name="toy.png", settings={"method": "fit"})
+    model = toy_model()
+    batch = toy_batch(model, 2, 224)
+    photo = np.random.default_rng(0).integers(0, 255, (150, 140, 3), np.uint8)
+    alignment = Alignment(scale=2.0, offset_x=-20.0, offset_y=10.0, size=224, photo_size=(150, 140))
+    faces = [
+        Reconstruction(batch["coefficients"][0], {k: v[i] for k, v in batch.items()}, alignment, f"Face {i}")
+        for i in range(2)
+    ]
+    return FittedPhoto(
+        model,
+        photo,
+        faces,
+        name="toy.png",
+        settings={"method": "fit"},
+        drawing=DrawingOptions(picture_size=64, largest_texture=32),
+    )
 
 
 def test_vertices_project_to_where_the_face_is_in_the_photo(fitted):

@@ -15,7 +15,8 @@ from jaxface.fitting import coefficient_prior, descent, one_person
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
 from jaxface.photos.samples import stack_samples
-from jaxface.results import drawing, person, person_files, person_texture
+from jaxface.results import person, person_files
+from jaxface.results.drawing import DrawingOptions
 from jaxface.results.person_texture import merge_aligned
 from toys.clips import toy_clip
 from toys.models import toy_model
@@ -128,9 +129,6 @@ def test_joint_photos_are_the_finest(views):
 def toy_photos(tmp_path, monkeypatch, model, prior, views):
     """A folder of photos whose faces are told by their pixels, without MediaPipe; pictures are small."""
     clip, found = views
-    monkeypatch.setattr(drawing, "PICTURE_SIZE", SIZE)
-    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
-    monkeypatch.setattr(person_texture, "LARGEST", 32)
     monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None))
     faces = {frame.tobytes(): one for frame, one in zip(clip.frames, found, strict=True)}
 
@@ -151,7 +149,7 @@ def toy_photos(tmp_path, monkeypatch, model, prior, views):
 
 def test_results_of_a_person(toy_photos, tmp_path, model):
     out = tmp_path / "out"
-    report, pages = person.fit_person([toy_photos], out)
+    report, pages = person.fit_person([toy_photos], out, drawing=DrawingOptions(picture_size=SIZE, largest_texture=32))
     assert (report.done, len(report.failures), report.exit_code) == (3, 2, 1)
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a", "b", "person", "person_2"]
     assert [page.parent.name for page in pages] == ["a", "b", "person_2", "out"]

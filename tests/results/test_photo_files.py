@@ -29,16 +29,8 @@ from toys.glb_reader import posed, read_face
 from toys.json_schema import problems
 from toys.models import toy_model
 
+SMALL = drawing.DrawingOptions(picture_size=96, largest_texture=64)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_pictures():
-    """Tests need no large pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "PICTURE_SIZE", 96)
-        patch.setattr(drawing, "TEXTURE_SIZE", 64)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +70,7 @@ def written(model, solved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photo")
     settings = {"method": "test"}
     _, measures = photo_files.write_photo(
-        folder, model, photo, [reconstruction] * 2, photo_name="x.png", subtitle="two", settings=settings
+        folder, model, photo, [reconstruction] * 2, photo_name="x.png", subtitle="two", settings=settings, drawing=SMALL
     )
     return folder, measures
 
@@ -278,7 +270,7 @@ def test_unknown_measures_become_null(model, solved):
     }
     blind = dataclasses.replace(reconstruction, sample=sample)
     measures = photo_files.measure(model, blind)
-    drawn = drawing.draw_face(model, blind, photo)
+    drawn = drawing.draw_face(model, blind, photo, options=SMALL)
     record = photo_files.face_record(model, blind, drawn, measures, photo_name="x", settings={})
     assert record["measures"]["part_iou_of"]["nose"] is None
     assert record["measures"]["landmark_error_interocular"] is None
@@ -287,7 +279,7 @@ def test_unknown_measures_become_null(model, solved):
 
 def test_turned_view_shows_the_texture(model, solved):
     photo, reconstruction = solved
-    drawn = drawing.draw_face(model, reconstruction, photo)
+    drawn = drawing.draw_face(model, reconstruction, photo, options=SMALL)
     textured, clay = drawing.turned_views(model, drawn, yaw=0.5, size=64)
     seen = (textured != 255).any(-1)
     assert 0.15 < seen.mean() < 0.9 and (clay != 255).any(-1).mean() == pytest.approx(seen.mean(), abs=0.02)

@@ -14,6 +14,7 @@ from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import empty_coefficients
 from jaxface.render import interpolate, rasterize
 from jaxface.results import drawing, photo_maps
+from jaxface.results.drawing import DrawingOptions
 from toys.models import toy_model
 
 SIZE = 96
@@ -34,10 +35,9 @@ def drawn():
         **empty_coefficients(len(vector)),
     }
     one = drawing.Reconstruction(vector, sample, alignment, "Face 1")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "PICTURE_SIZE", SIZE)
-        patch.setattr(drawing, "TEXTURE_SIZE", 64)
-        face = drawing.draw_face(model, one, np.full((*PHOTO, 3), 99, np.uint8))
+    face = drawing.draw_face(
+        model, one, np.full((*PHOTO, 3), 99, np.uint8), options=DrawingOptions(picture_size=SIZE, largest_texture=64)
+    )
     return model, face, alignment.photo_camera(Camera())
 
 

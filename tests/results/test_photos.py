@@ -13,10 +13,13 @@ from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files import command_line
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.results import drawing, photos
+from jaxface.results import photos
+from jaxface.results.drawing import DrawingOptions
 from toys import photos as toys
 from toys.models import toy_model
 from toys.training import toy_batch
+
+SMALL = DrawingOptions(picture_size=64, largest_texture=32)
 
 
 @pytest.fixture
@@ -27,8 +30,6 @@ def model():
 @pytest.fixture
 def toy_photos(tmp_path, monkeypatch, model):
     """Photos in which every bright pixel row is a face, found without MediaPipe; pictures are small."""
-    monkeypatch.setattr(drawing, "PICTURE_SIZE", 64)
-    monkeypatch.setattr(drawing, "TEXTURE_SIZE", 32)
     batch = toy_batch(model, 2, 224)
 
     def find(image, model):
@@ -54,7 +55,7 @@ def mean_faces(model):
 
 def process(folder, out, model, **options):
     options = {"solve": mean_faces(model), "description": "test", "settings": {"method": "none"}} | options
-    return photos.process_photos([folder], out, model, **options)
+    return photos.process_photos([folder], out, model, drawing=SMALL, **options)
 
 
 def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, model, capsys):
@@ -233,6 +234,6 @@ def test_without_the_photos_light_it_is_another_result(hundred_files, tmp_path, 
     path, out = hundred_files / "animated.gif", tmp_path / "out"
     options = {"solve": toys.solve, "description": "test", "settings": {}}
     for delight, done in ((False, 1), (True, 1), (True, 0)):
-        report, pages = photos.process_photos([path], out, None, delight=delight, **options)
+        report, pages = photos.process_photos([path], out, None, drawing=DrawingOptions(delight=delight), **options)
         assert (report.done, report.skipped) == (done, 1 - done)
         assert f"delight={delight}" in pages[0].read_text()

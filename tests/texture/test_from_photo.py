@@ -17,13 +17,7 @@ from toys.models import toy_model
 
 SKIN = (200, 120, 60)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "PICTURE_SIZE", 96)
-        patch.setattr(drawing, "TEXTURE_SIZE", 64)
-        yield
+SMALL = drawing.DrawingOptions(picture_size=96, largest_texture=64)
 
 
 def solved(model: FaceModel, *, photo_size: int = 224) -> tuple[np.ndarray, Reconstruction]:
@@ -45,14 +39,14 @@ def test_hand_before_the_face_is_not_skin():
     labels = reconstruction.sample["labels"]
     hand = (slice(100, 130), slice(125, 160))
     photo[hand] = (20, 60, 240)
-    kept = drawing.draw_face(model, reconstruction, photo).texture.astype(int)
+    kept = drawing.draw_face(model, reconstruction, photo, options=SMALL).texture.astype(int)
     assert (kept[..., 2] > 180).any()  # the label map calls it face: so it is
     labels[hand] = 0
-    texture = drawing.draw_face(model, reconstruction, photo).texture.astype(int)
+    texture = drawing.draw_face(model, reconstruction, photo, options=SMALL).texture.astype(int)
     assert texture[..., 2].max() < 110 and texture[..., 0].min() > 130
     # What the label map leaves out though it looks like the fit stays: here, all of it.
     photo[hand] = SKIN
-    same = drawing.draw_face(model, reconstruction, photo).texture.astype(int)
+    same = drawing.draw_face(model, reconstruction, photo, options=SMALL).texture.astype(int)
     assert np.abs(same[20:44, 20:44] - SKIN).max() < 12
 
 
@@ -62,7 +56,7 @@ def test_hat_stays():
     top = np.nonzero(reconstruction.sample["labels"].any(1))[0][0]
     reconstruction.sample["labels"][: top + 40] = 0
     photo[: top + 30] = (10, 10, 10)
-    texture = drawing.draw_face(model, reconstruction, photo).texture.astype(int)
+    texture = drawing.draw_face(model, reconstruction, photo, options=SMALL).texture.astype(int)
     assert texture[2:8, 28:36].max() < 60 and np.abs(texture[32, 32] - SKIN).max() < 12
 
 
@@ -74,7 +68,7 @@ def test_beyond_the_photos_border_there_is_no_black():
     alignment = dataclasses.replace(reconstruction.alignment, offset_y=float(cut), photo_size=photo.shape[:2])
     reconstruction.sample["labels"][:cut] = 0
     cut_off = dataclasses.replace(reconstruction, alignment=alignment)
-    texture = drawing.draw_face(model, cut_off, photo).texture
+    texture = drawing.draw_face(model, cut_off, photo, options=SMALL).texture
     assert texture[..., 0].min() > 110
 
 
@@ -83,7 +77,7 @@ def test_texture_grows_with_the_face(photo_size, expected, monkeypatch):
     monkeypatch.setattr(from_photo, "SMALLEST_SIZE", 64)
     model = toy_model()
     photo, reconstruction = solved(model, photo_size=photo_size)
-    drawn = drawing.draw_face(model, reconstruction, photo, largest_texture=512)
+    drawn = drawing.draw_face(model, reconstruction, photo, options=dataclasses.replace(SMALL, largest_texture=512))
     assert drawn.texture.shape == (expected, expected, 3)
     assert np.abs(drawn.texture[expected // 2, expected // 2].astype(int) - SKIN).max() < 3
 
@@ -96,8 +90,10 @@ def test_texture_of_a_bright_photo_can_be_delighted():
     coefficients = Coefficients.from_vector(reconstruction.vector[None], model).replace(light=light[None])
     vector = np.asarray(coefficients.to_vector())[0]
     reconstruction = Reconstruction(vector, reconstruction.sample, reconstruction.alignment, "Face 1")
-    lit = drawing.draw_face(model, reconstruction, photo).texture.astype(float)
-    albedo = drawing.draw_face(model, reconstruction, photo, delight=True).texture.astype(float)
+    lit = drawing.draw_face(model, reconstruction, photo, options=SMALL).texture.astype(float)
+    albedo = drawing.draw_face(
+        model, reconstruction, photo, options=dataclasses.replace(SMALL, delight=True)
+    ).texture.astype(float)
     assert np.abs(lit[20:44, 20:44] - SKIN).max() < 4
     row = albedo[32, 16:48, 0]
     assert row[-1] > row[0] + 20  # the light comes from the left, so the same colour there is darker skin

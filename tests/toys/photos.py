@@ -36,14 +36,14 @@ def solve(samples, initial):
     return np.array([[*sample["image"][0, 0], len(samples)] for sample in samples], np.float32)
 
 
-def write_photo(folder, model, photo, reconstructions, *, photo_name, subtitle, settings, delight=False):
+def write_photo(folder, model, photo, reconstructions, *, photo_name, subtitle, settings, drawing):
     """The few files that the overview needs."""
     for index, one in enumerate(reconstructions):
         (folder / f"face_{index}").mkdir()
         for name in ("crop", "overlay", "shape"):
             Image.fromarray(one.sample["image"]).save(folder / f"face_{index}" / f"{name}.png")
     (folder / "index.html").write_text(
-        f"{photo_name} {subtitle} {dict(settings)} {delight=} {[one.vector for one in reconstructions]}"
+        f"{photo_name} {subtitle} {dict(settings)} delight={drawing.delight} {[one.vector for one in reconstructions]}"
     )
     return None, [{"part_iou": 0.5, "landmark_error_interocular": float("nan")}] * len(reconstructions)
 
