@@ -70,6 +70,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, compilations):
     """One face or twenty, in photos of every size: two sizes of fit at most, and one program each for the rest."""
     model = toy_model()

@@ -32,7 +32,7 @@ from toys.models import toy_model
 from toys.torch_encoders import random_state
 
 NAME, SIZES = "mobilenet_v3_large", (80, 64, 80)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 SMALL = DrawingOptions(picture_size=256, largest_texture=128)
 

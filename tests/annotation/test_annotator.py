@@ -129,6 +129,7 @@ def write_labels(folder, labels):
         Image.fromarray(label).save(folder / annotator.picture_name(index))
 
 
+@pytest.mark.slow
 def test_the_program_with_label_maps_on_disk(drawn, no_detector, tmp_path, capsys):
     model, vectors, _, labels = drawn
     renders = tmp_path / "renders"
@@ -162,6 +163,7 @@ def test_the_program_with_label_maps_on_disk(drawn, no_detector, tmp_path, capsy
     assert saved.expression_names == load_face_model("anny").expression_names
 
 
+@pytest.mark.slow
 def test_nothing_is_written_when_nothing_can_be_parsed(drawn, no_detector, tmp_path):
     renders, labels, out = tmp_path / "renders", tmp_path / "labels", tmp_path / "out" / "parts.npz"
     assert annotate.main(["anny", "--render-only", str(renders), "--views", "2"]) == 0

@@ -27,6 +27,7 @@ def test_signs_of_the_angles(angles, axis, moved_to):
     assert moved_to(rotation_matrix(np.array(angles, np.float32)) @ np.array(axis, np.float32))
 
 
+@pytest.mark.slow
 def test_projection_equals_deep3ds_formula_in_continuous_coordinates():
     random = np.random.default_rng(1)
     vertices = random.normal(size=(2, 50, 3))
@@ -71,6 +72,7 @@ def test_camera_is_a_tree_with_a_static_size():
     assert traces == [(224, 224)]
 
 
+@pytest.mark.slow
 def test_gradients():
     with jax.enable_x64(True):
         random = np.random.default_rng(2)

@@ -49,6 +49,7 @@ def test_normals_of_a_sphere_point_outwards():
     assert (np.sum(normals * sphere.vertices, -1) > 0.999).all()
 
 
+@pytest.mark.slow
 def test_normals_of_degenerate_and_lonely_vertices_are_zero_with_finite_gradients():
     vertices = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [5, 5, 5]], np.float32)
     triangles = np.array([[0, 1, 2]])
@@ -92,6 +93,7 @@ def test_one_compilation_serves_new_values(model):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_gradients_through_everything(model):
     with jax.enable_x64(True):
         model64 = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, model)

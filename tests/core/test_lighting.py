@@ -76,6 +76,7 @@ def test_channels_are_separate():
     assert (colors[..., 2] > colors[..., 0]).all()
 
 
+@pytest.mark.slow
 def test_gradients():
     with jax.enable_x64(True):
         random = np.random.default_rng(3)

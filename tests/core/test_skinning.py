@@ -75,6 +75,7 @@ def test_rotations_against_scipy(size):
         np.testing.assert_allclose(turn_of(jnp.asarray(angles)), expected, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_shape_equals_the_definition(model):
     random = np.random.default_rng(1)
     identity, expression = random.normal(size=(4, 3)), random.normal(size=(4, 2 + 9))
@@ -91,6 +92,7 @@ def test_shape_equals_the_definition(model):
         np.testing.assert_allclose(shape_of(model64, identity[0], expression[0]), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_turns_the_shape_is_exactly_linear(model):
     random = np.random.default_rng(2)
     identity, expression = (jnp.asarray(random.normal(size=(2, size)), jnp.float32) for size in (3, 2))
@@ -117,6 +119,7 @@ def test_what_hangs_on_one_joint_alone_moves_rigidly_about_it(model, joint):
     np.testing.assert_allclose(moved, (model.mean_shape - place) @ rotation.T + place, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.0, 0.0182, 0.6])
 def test_gradients_at_zero_at_the_change_of_formula_and_beyond(size):
     with jax.enable_x64(True):
@@ -148,6 +151,7 @@ def test_coefficients_count_the_joints(model):
     assert vector_sizes(toy_model()) == (3, 2, 3, 3, 27, 3)
 
 
+@pytest.mark.slow
 def test_the_flax_module_and_decode_face_turn_joints(model):
     vector = 0.3 * np.random.default_rng(5).normal(size=(2, 47))
     c = Coefficients.from_vector(jnp.float32(vector), model)
@@ -173,6 +177,7 @@ def test_a_model_without_albedo_coefficients_trains_and_regularises(model):
     np.testing.assert_array_equal(mirrored[:3, :3], np.diag([1, -1, -1]))
 
 
+@pytest.mark.slow
 def test_priors_and_random_faces_keep_joints_within_their_limits(model):
     prior = coefficient_prior(model)
     np.testing.assert_array_equal(prior.upper[:15], [3] * 5 + [np.float32(ANGLE_LIMIT)] * 9 + [np.float32(np.pi)])

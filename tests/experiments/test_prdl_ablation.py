@@ -96,6 +96,7 @@ def test_results_of_another_configuration_are_refused(finished, untrained):
     path.write_text(config)
 
 
+@pytest.mark.slow
 def test_nonsense_is_refused(tmp_path):
     refused = _run(tmp_path, "--steps", "0")
     assert refused.returncode == 2 and refused.stderr.startswith("error: --steps")

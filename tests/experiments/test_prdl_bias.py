@@ -25,6 +25,7 @@ def results(tmp_path_factory):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_everything_is_measured(results):
     assert list(results["forms"]) == list(results["settings"]["forms"])
 
@@ -40,6 +41,7 @@ def test_everything_is_measured(results):
         assert all(math.isfinite(number) and number >= 0 for number in numbers(form))
 
 
+@pytest.mark.slow
 def test_its_residuals_are_those_of_the_public_loss(results):
     for form in results["forms"].values():
         for row in form.values():
@@ -47,11 +49,13 @@ def test_its_residuals_are_those_of_the_public_loss(results):
             assert by_residuals["mean"] == pytest.approx(public["mean"], rel=2e-3)
 
 
+@pytest.mark.slow
 def test_descent_descends(results):
     row = results["forms"]["all"]["60"]["all_coefficients"]
     assert row["prdl_after_px2"]["mean"] < 0.96 * row["prdl_before_px2"]["mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["area, exact", "area, coarse"])
 def test_areas_take_most_of_the_bias_away(results, form):
     for yaw in ("0", "60"):

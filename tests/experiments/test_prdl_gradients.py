@@ -30,6 +30,7 @@ def _row(results, displacement):
     return next(row for row in results["displacements"] if row["displacement_px"] == displacement)
 
 
+@pytest.mark.slow
 def test_prdl_points_to_the_target_where_softras_has_died(results):
     fields = _row(results, results["scenes_px"]["apart"])["fields"]
     for title, field in fields.items():
@@ -41,6 +42,7 @@ def test_prdl_points_to_the_target_where_softras_has_died(results):
     assert near["iou"] > 0.1 and all(field["norm"] > 0 for field in near["fields"].values())
 
 
+@pytest.mark.slow
 def test_softras_agrees_with_its_formula_where_it_is_alive(results):
     formula = {row["displacement_px"]: row for row in results["softras_by_formula"]}
     for displacement in (3.0, 10.0):
@@ -49,10 +51,12 @@ def test_softras_agrees_with_its_formula_where_it_is_alive(results):
     assert 0 < formula[32.0]["sigma 0.001"] < 1e-10
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_public_loss(results):
     assert results["loss_gradient_relative_difference"] < 1e-3
 
 
+@pytest.mark.slow
 def test_equation_11(results):
     check = results["equation_11"]
     assert check["anchors"] > 50 and check["anchors_in_mask"] > 0 and check["median_gradient_px"] > 1
@@ -60,6 +64,7 @@ def test_equation_11(results):
     assert check["finite_differences_largest_error_px"] < 1e-6
 
 
+@pytest.mark.slow
 def test_shares_are_shares(results):
     for row in results["displacements"]:
         for share in row["shares"].values():

@@ -215,6 +215,7 @@ EXPANSIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPANSIONS)
 def test_small_files_do_not_fill_the_memory(nothing_runs, name):
     nothing_runs.write_bytes(EXPANSIONS[name])

@@ -67,6 +67,7 @@ def landmark_distance(model, vector, batch):
     return np.linalg.norm(np.asarray(points) - batch["landmarks"], axis=-1).mean(-1)
 
 
+@pytest.mark.slow
 def test_fit_finds_the_face(model, drawn, fitted):
     truth, batch = drawn
     before = landmark_distance(model, np.zeros_like(truth), batch)
@@ -75,6 +76,7 @@ def test_fit_finds_the_face(model, drawn, fitted):
     np.testing.assert_allclose(fitted[:, 8:11], truth[:, 8:11], atol=0.05)
 
 
+@pytest.mark.slow
 def test_fit_draws_the_picture(model, drawn, fitted):
     _, batch = drawn
     face = decode_face(model, Coefficients.from_vector(jnp.asarray(fitted), model), CAMERA)
@@ -84,6 +86,7 @@ def test_fit_draws_the_picture(model, drawn, fitted):
     assert np.abs(image - batch["image"] / 255)[inside].mean() < 0.04
 
 
+@pytest.mark.slow
 def test_faces_of_a_batch_do_not_touch_each_other(model, prior, drawn, fitted):
     _, batch = drawn
     other = {name: values[::-1].copy() for name, values in batch.items()}
@@ -92,6 +95,7 @@ def test_faces_of_a_batch_do_not_touch_each_other(model, prior, drawn, fitted):
     np.testing.assert_allclose(again[1], fitted[0], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_landmarks_alone_place_the_face_within_bounds(model, prior, drawn):
     truth, batch = drawn
     zeros = np.zeros_like(truth)
@@ -131,6 +135,7 @@ def residuals_by_definition(points, target, weights, pixel):
     return np.array(rows)
 
 
+@pytest.mark.slow
 def test_landmark_residuals_are_standard_deviations():
     random = np.random.default_rng(3)
     points, target = random.normal(size=(2, 68, 2)).astype(np.float32) * 20
@@ -141,6 +146,7 @@ def test_landmark_residuals_are_standard_deviations():
     assert (np.asarray(found)[weights == 0] == 0).all()
 
 
+@pytest.mark.slow
 def test_landmark_residuals_have_a_gradient_where_they_vanish():
     target = jnp.asarray(np.random.default_rng(4).normal(size=(68, 2)).astype(np.float32))
 
@@ -162,6 +168,7 @@ def test_no_landmark_leaves_the_mean_face(model, prior, drawn):
     np.testing.assert_allclose(vector, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_appearance_explains_the_picture(model, drawn):
     truth, batch = drawn
     coefficients = Coefficients.from_vector(jnp.asarray(truth), model)
@@ -177,6 +184,7 @@ def test_appearance_explains_the_picture(model, drawn):
     np.testing.assert_array_equal(vector[:, :5], truth[:, :5])  # the shape stays
 
 
+@pytest.mark.slow
 def test_weights_change_without_compiling_again(model, prior, drawn, fitted):
     _, batch = drawn
     compiled = descent._descend._cache_size()
@@ -185,6 +193,7 @@ def test_weights_change_without_compiling_again(model, prior, drawn, fitted):
     assert np.abs(np.asarray(vector)[:, :8]).mean() < np.abs(fitted[:, :8]).mean()
 
 
+@pytest.mark.slow
 def test_crops_of_one_person_share_identity_and_albedo(model, prior, drawn):
     """The padding row shows someone else, and counts for nothing."""
     _, batch = drawn
@@ -212,6 +221,7 @@ def test_what_is_held_stays(model, prior, drawn):
     assert (np.abs(fitted - initial)[:, ~held].max(0) > 0).all()
 
 
+@pytest.mark.slow
 def test_what_hides_a_part_does_not_drag_it(anny):
     """A hand over half of the mouth: PRDL of the true face is small once the lips under it do not count."""
     camera = Camera().resized(112)

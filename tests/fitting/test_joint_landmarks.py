@@ -43,6 +43,7 @@ def views(model):
     return vectors, landmarks, weights, prior, alone
 
 
+@pytest.mark.slow
 def test_the_minimum_is_scipys(model, views):
     truth, landmarks, weights, prior, alone = views
     joint = np.asarray(fit_joint(model, alone, landmarks, weights, CAMERA, prior))

@@ -27,6 +27,7 @@ def face(random, count=2):
     return labels.astype(np.uint8), landmarks.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_matches_the_definition():
     labels, landmarks = face(np.random.default_rng(0))
     hidden = np.asarray(hidden_pixels(labels, landmarks, np.ones((2, 68))))

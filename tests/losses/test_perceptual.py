@@ -51,6 +51,7 @@ def template_points(chip, landmarks):
     return np.stack([landmarks[list(group)].mean(0) for group in chip.landmarks])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chip", [DLIB_CHIP, ARCFACE_CHIP], ids=["dlib", "arcface"])
 def test_the_transform_is_the_least_squares_similarity(chip):
     landmarks = faces(2, 90, chip)
@@ -112,6 +113,7 @@ def mean_colors(chips):
     return quarters.mean((2, 4)).reshape(len(chips), -1)
 
 
+@pytest.mark.slow
 def test_the_loss_compares_the_same_chips_of_both_pictures():
     rendered, photo = RANDOM.uniform(size=(2, 3, 20, 20, 3)).astype(np.float32)
     landmarks = faces(3, 20)
@@ -136,6 +138,7 @@ def test_the_loss_compares_the_same_chips_of_both_pictures():
         align_chips(photo, landmarks[:2])
 
 
+@pytest.mark.slow
 def test_gradients():
     with jax.enable_x64(True):
         image, photo = RANDOM.uniform(size=(2, 2, 8, 8, 3))
@@ -213,6 +216,7 @@ def test_the_fit_comes_nearer_to_the_person(recognizer):
     assert loss(fitted(1.0)) < loss(fitted(0.0)) - 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pmap", "sharded"])
 def test_training_uses_the_network_of_the_config(kind, recognizer, monkeypatch):
     model, batch, asked = toy_model(), toy_batch(toy_model(), 2, 32), []

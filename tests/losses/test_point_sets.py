@@ -79,6 +79,7 @@ def values_and_gradients(points, masks, weights=ONES, point_masks=ALL):
     return jax.tree.map(np.asarray, _values_and_gradients(points, masks, weights, point_masks))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_values_are_those_of_the_definition(seed):
     points, masks = batch(seed)
@@ -104,6 +105,7 @@ def test_gradients_are_those_of_the_definition():
             np.testing.assert_allclose(slope, (there - back) / (2 * step), rtol=2e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_gradients_in_float64():
     with jax.enable_x64(True):
         points, masks = batch(4)
@@ -116,6 +118,7 @@ def test_gradients_in_float64():
         check_grads(jax.jit(losses), (points,), order=1, modes=["rev"], eps=1e-6)
 
 
+@pytest.mark.slow
 def test_full_blocks_of_pixels_and_points():
     # More pixels than one block of the search holds, and counts that fill blocks exactly.
     height, width = 40, 64
@@ -139,6 +142,7 @@ def test_matched_pixels_are_the_nearest_wherever_a_point_lies():
     np.testing.assert_allclose(reached, pairs(points, mask).min(1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_options_of_the_density_aware_distance():
     points, masks = batch(7)
     loss = jax.jit(lambda alpha, exponent: density_aware_chamfer_loss(points, masks, alpha=alpha, exponent=exponent))
@@ -193,12 +197,14 @@ def test_empty_parts_weigh_nothing():
         assert np.isfinite(gradients["a"]).all() and np.isfinite(gradients["b"]).all()
 
 
+@pytest.mark.slow
 def test_a_part_without_points():
     _, masks = batch()
     for loss in LOSSES.values():
         assert not np.any(loss({"a": np.zeros((4, 0, 2), np.float32)}, masks))
 
 
+@pytest.mark.slow
 def test_one_point_on_one_pixel_is_at_rest():
     mask = np.zeros((1, HEIGHT, WIDTH), bool)
     mask[0, 7, 9] = True
@@ -208,6 +214,7 @@ def test_one_point_on_one_pixel_is_at_rest():
         assert value == 0 and not np.any(gradient["a"])
 
 
+@pytest.mark.slow
 def test_bfloat16_is_computed_in_float32():
     points, masks = batch(11)
     rough = {part: jnp.asarray(array, jnp.bfloat16) for part, array in points.items()}

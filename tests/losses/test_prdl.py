@@ -60,6 +60,7 @@ class TestAnchors:
 
 
 class TestAgainstTheDefinition:
+    @pytest.mark.slow
     @pytest.mark.parametrize("count", [1, 2, 300, 20_000])
     def test_descriptor_loss_and_gradient(self, count):
         points = random_points(count, seed=count)
@@ -72,6 +73,7 @@ class TestAgainstTheDefinition:
         assert abs(loss - expected_loss) <= 1e-4 * expected_loss
         assert np.linalg.norm(gradient - expected_gradient) <= 1e-4 * np.linalg.norm(expected_gradient)
 
+    @pytest.mark.slow
     def test_anchors_almost_on_points_keep_their_gradient(self):
         # Where |a|^2 + |v|^2 - 2 a.v fails: a thousandth of a pixel, two hundred pixels from the origin.
         anchors = random_points(49, seed=2) + np.float32(1)
@@ -90,11 +92,13 @@ class TestAgainstTheDefinition:
         assert abs(loss - expected_loss) <= 1e-4 * expected_loss
         np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-5)
 
+    @pytest.mark.slow
     def test_a_point_on_its_only_anchor_has_no_gradient(self):
         point = np.float32([[3.5, 4.5]])
         loss, gradient = loss_and_gradient(point, np.full((1, 3), 2.0, np.float32), point)
         assert loss == 12.0 and not np.any(gradient)
 
+    @pytest.mark.slow
     def test_ties_go_to_the_first_point(self):
         points, anchor = np.float32([[8, 5], [2, 5], [5, 2]]), np.float32([[5, 5]])
         gradient = jax.grad(lambda p: prdl.point_descriptor(p, anchor)[0, 0])(points)
@@ -102,6 +106,7 @@ class TestAgainstTheDefinition:
         gradient = jax.grad(lambda p: prdl.point_descriptor(p, anchor)[0, 1])(points)
         np.testing.assert_array_equal(gradient, [[1, 0], [0, 0], [0, 0]])
 
+    @pytest.mark.slow
     def test_gradient_in_float64(self):
         with jax.enable_x64(True):
             points, target = random_points(7, seed=5).astype(np.float64), np.full((10, 3), 60.0)
@@ -116,6 +121,7 @@ class TestAgainstTheDefinition:
         points, anchors = (np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32) for n in (30, 11))
         np.testing.assert_allclose(describe(points, anchors), oracle.descriptor(points, anchors), atol=1e-5)
 
+    @pytest.mark.slow
     def test_bfloat16_is_computed_in_float32(self):
         points = jnp.asarray(random_points(300), jnp.bfloat16)
         result, gradient = describe(points, GRID), describe_gradient(points, GRID, np.ones(300, bool))
@@ -129,6 +135,7 @@ class TestAgainstTheDefinition:
         points[7] = np.nan
         assert np.isnan(describe(points, GRID)).all()
 
+    @pytest.mark.slow
     def test_memory_is_that_of_points_plus_anchors(self):
         count, anchors = 8000, prdl.grid_anchors(64, 64)
         arguments = jnp.zeros((count, 2)), jnp.ones((len(anchors), 3)), anchors
@@ -168,6 +175,7 @@ class TestFineGrids:
         assert mean <= 1e-3 * np.linalg.norm(expected_gradients[2])
         return gradients, np.asarray(expected_gradients)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("low", "high"), [((5, 5), (50, 35)), ((-30, 10), (20, 60)), ((300, -900), (340, -850)), ((-4, -4), (61, 45))]
     )
@@ -189,10 +197,12 @@ class TestFineGrids:
         angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
         self.check(np.stack([28 + 19 * np.cos(angle), 20 + 19 * np.sin(angle)], axis=-1), atol=5e-3)
 
+    @pytest.mark.slow
     def test_exact_visits_all_pairs(self):
         gradients, expected = self.check(np.random.default_rng(4).uniform(5, 35, (400, 2)), exact=True)
         np.testing.assert_allclose(gradients, expected, atol=1e-4)
 
+    @pytest.mark.slow
     def test_gradient_in_float64(self):
         with jax.enable_x64(True):
             points = np.random.default_rng(5).uniform(3, 37, (40, 2))
@@ -202,6 +212,7 @@ class TestFineGrids:
 
             check_grads(jax.jit(loss), (points,), order=1, modes=["rev"])
 
+    @pytest.mark.slow
     def test_batches_parts_and_devices(self):
         generator = np.random.default_rng(6)
         points = {part: generator.uniform(2, 38, (8, n, 2)).astype(np.float32) for part, n in (("a", 350), ("b", 40))}
@@ -227,6 +238,7 @@ class TestFineGrids:
         ones = np.ones(400, np.float32)
         assert np.isnan(fine_gradients(points, ones, np.ones((len(FINE), 3), np.float32))[0]).all()
 
+    @pytest.mark.slow
     def test_a_mask_on_its_own_pixels(self):
         mask = np.random.default_rng(8).uniform(size=(40, 56)) < 0.05
         for anchors in (FINE, prdl.grid_anchors(40, 56) + np.float32(0.25)):  # by FFT, and by matrices
@@ -253,6 +265,7 @@ class TestFineGrids:
 
 
 class TestPointMasks:
+    @pytest.mark.slow
     def test_masked_points_do_not_count_whatever_they_hold(self):
         points, mask = random_points(300), np.random.default_rng(1).uniform(size=300) < 0.3
         mask[0] = False  # so that the first point is a stand-in
@@ -301,6 +314,7 @@ class TestMaskDescriptor:
             result = jax.jit(prdl.mask_descriptor)(mask.astype(np.float32), anchors)  # anchors unknown when traced
             np.testing.assert_allclose(result, oracle.descriptor(oracle.pixel_centers(mask), anchors), atol=1e-3)
 
+    @pytest.mark.slow
     def test_other_number_types(self):
         mask, anchors = np.eye(9, dtype=np.uint8), prdl.grid_anchors(9, 9).astype(np.float64)
         expected = oracle.descriptor(oracle.pixel_centers(mask), anchors)
@@ -326,6 +340,7 @@ class TestProperties:
         shuffled = np.random.default_rng(seed).permutation(points)
         np.testing.assert_allclose(self.describe(shuffled), self.describe(points), atol=1e-5)
 
+    @pytest.mark.slow
     @properties
     @given(seeds)
     def test_doubling_every_point_changes_nothing(self, seed):

@@ -48,6 +48,7 @@ class TestLoss:
             result[part] = np.array([np.square(d[:, list(columns)]).sum(-1).mean() for d in differences])
         return result
 
+    @pytest.mark.slow
     def test_sums_the_weighted_parts_of_each_sample(self):
         points, masks = batch()
         expected = self.expected(points, masks)
@@ -67,6 +68,7 @@ class TestLoss:
 
         np.testing.assert_allclose(loss(points), 0.5 * expected["a"] + expected["b"], rtol=1e-4)
 
+    @pytest.mark.slow
     def test_statistics_of_each_part(self):
         points, masks = batch()
 
@@ -87,6 +89,7 @@ class TestLoss:
             expected += np.square(np.subtract(*described)).sum(-1).mean(-1)
         np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_the_reference_says_the_same(self):
         points, masks = batch()
         reference = jax.jit(lambda p: prdl_loss(p, masks, anchors=BATCH_ANCHORS, implementation="reference"))
@@ -94,6 +97,7 @@ class TestLoss:
         with pytest.raises(ValueError, match="choose 'xla' or 'reference'"):
             prdl_loss(points, masks, anchors=BATCH_ANCHORS, implementation="cuda")
 
+    @pytest.mark.slow
     def test_descriptors_do_as_well_as_masks(self):
         points, masks = batch()
         describe_masks = jax.jit(jax.vmap(lambda mask: prdl.mask_descriptor(mask, BATCH_ANCHORS)))
@@ -136,6 +140,7 @@ class TestLoss:
         losses, _ = batch_loss(points, masks)
         assert np.isnan(losses[2]) and np.isfinite(np.delete(losses, 2)).all()
 
+    @pytest.mark.slow
     def test_devices_and_batches_give_the_same(self):
         points, masks = batch()
 

@@ -125,6 +125,7 @@ def values_and_gradients(points, masks, weights=ONES, point_masks=ALL):
     return jax.tree.map(np.asarray, _values_and_gradients(points, masks, weights, point_masks))
 
 
+@pytest.mark.slow
 def test_values_are_those_of_the_definition():
     points, masks = batch()
     weights = {"a": np.full(3, 0.5, np.float32), "b": np.arange(3, dtype=np.float32)}
@@ -152,6 +153,7 @@ def test_gradients_are_those_of_the_definition():
             np.testing.assert_allclose(slope, (there - back) / (2 * step), rtol=1e-2, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_gradients_in_float64():
     with jax.enable_x64(True):
         points, masks = batch()
@@ -164,6 +166,7 @@ def test_gradients_in_float64():
         check_grads(jax.jit(losses), (points,), order=1, modes=["rev"], eps=1e-6, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_published_sharpness_is_the_default():
     points, masks = batch()
     points, masks = {"a": points["a"][:1]}, {"a": masks["a"][:1]}
@@ -183,6 +186,7 @@ class TestDibrSilhouette:
         np.testing.assert_allclose(drawn, dibr_slowly(points, triangles, SIZE, sigma), atol=1e-4)
         assert 0.1 < np.mean(drawn) < 0.99
 
+    @pytest.mark.slow
     def test_a_covered_pixel_is_one_and_does_not_pull(self):
         points, triangles = np.float32([[2, 2], [28, 2], [2, 28]]), np.array([[0, 1, 2]])
 
@@ -192,6 +196,7 @@ class TestDibrSilhouette:
         value, gradient = jax.value_and_grad(pixel)(points)
         assert value == 1 and not np.any(gradient)
 
+    @pytest.mark.slow
     def test_a_centre_on_an_edge_has_no_infinite_gradient(self):
         points, triangles = np.float32([[4.5, 2], [4.5, 20], [12, 9]]), np.array([[0, 1, 2]])
         image, pull_back = jax.vjp(lambda p: dibr_silhouette(p, triangles, image_size=SIZE), points)
@@ -205,6 +210,7 @@ class TestDibrSilhouette:
             dibr_silhouette(np.zeros((3, 2)), np.array([[0, 1, 2]]), image_size=8, sigma=-1.0)
 
 
+@pytest.mark.slow
 def test_levels_of_odd_sizes_halve_as_scipy_does():
     # 26 x 30 has halves of 13 x 15, which are odd; and nothing shows where the mask is far away.
     points, masks = batch()

@@ -159,6 +159,7 @@ def test_blink_closes_one_eye(anny, names, side):
     np.testing.assert_allclose(area(shape, other), area(anny.mean_shape, other), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_closed_eye_is_not_seen(anny, names):
     units = np.zeros((2, len(names)), np.float32)
     units[1, [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]] = 1

@@ -113,6 +113,7 @@ def test_which_way_a_surface_faces():
     assert sheet_module.front_share(dataclasses.replace(model, triangles=model.triangles[:, ::-1])) == 0
 
 
+@pytest.mark.slow
 def test_info_draws_a_sheet(tmp_path, capsys, quick_compilation):
     path = tmp_path / "toy.npz"
     write_face_model(dataclasses.replace(toy_model(), expression_names=("smile", "frown")), path)

@@ -95,6 +95,7 @@ def small(tmp_path, write_flame):
     return rewrite
 
 
+@pytest.mark.slow
 def test_a_file_of_full_size_equals_the_definition(tmp_path, write_flame):
     content = flame_content()
     model = read_flame(write_flame(tmp_path / "flame2023.pkl", content))

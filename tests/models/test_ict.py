@@ -255,6 +255,7 @@ def test_the_makers_files(sample):
     assert sample.mirror is not None and sample.uv.min() > 0 and sample.uv.max() < 1
 
 
+@pytest.mark.slow
 def test_the_makers_face_looks_at_the_viewer_with_eyes_that_close(sample):
     normals = np.asarray(vertex_normals(sample.mean_shape, sample.triangles))
     assert (normals[sample.landmarks["68"][27:36], 2] > 0).all()

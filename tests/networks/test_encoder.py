@@ -84,6 +84,7 @@ def test_every_encoder_takes_any_image_size(name, size):
     assert (vector.shape, vector.dtype) == ((2, 4 + 3 + 2 + 33), jnp.float32)
 
 
+@pytest.mark.slow
 def test_an_untrained_encoder_says_mean_face():
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     encoder = Encoder(ResNet(BasicBlock, (), width_multiplier=0.125), (4, 3, 2))
@@ -120,6 +121,7 @@ def test_unknown_encoder_names_the_known_ones():
         create_encoder("vgg", BFM_SIZES)
 
 
+@pytest.mark.slow
 def test_statistics_follow_the_batch_in_training_and_stand_still_in_use():
     encoder = tiny_encoder()
     image = jax.random.uniform(jax.random.key(1), (4, 32, 32, 3))
@@ -134,6 +136,7 @@ def test_statistics_follow_the_batch_in_training_and_stand_still_in_use():
     jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
 
 
+@pytest.mark.slow
 def test_statistics_synchronised_over_devices_equal_the_whole_batch():
     images = jax.random.uniform(jax.random.key(1), (8, 32, 32, 3))
     variables = some_variables(tiny_encoder(), images, train=False)
@@ -304,6 +307,7 @@ def test_max_pool_and_its_gradient_are_those_of_the_windowed_maximum(size):
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
 @pytest.mark.parametrize("size", [4, 7])
 def test_depthwise_convolution_equals_numpy_and_the_grouped_one(kernel, stride, size):

@@ -98,6 +98,7 @@ def test_other_layers_are_refused():
         assert "net.dat" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @needs_extra
 def test_two_photos_of_a_person_are_nearer_than_those_of_two_persons(fixture):
     try:
@@ -136,6 +137,7 @@ for _a, _b in PAIRS:
     MIRROR_68[[_a, _b]] = _b, _a
 
 
+@pytest.mark.slow
 def test_gradient_reaches_the_picture():
     """Along a line, features rise as the gradient says (float64, where the network is smooth enough)."""
     with jax.enable_x64(True):

@@ -55,6 +55,7 @@ def _close(result, expected):
     assert np.abs(np.asarray(result) - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tensors"), [("resnet50", 332), ("mobilenet_v3_large", 322)])
 def test_encoders_equal_pytorchs(states, name, tensors):
     state = states[name]
@@ -156,6 +157,7 @@ def test_pytorchs_files_are_read_and_converted(mobilenet_file, tmp_path):
         np.testing.assert_array_equal(converted["backbone.conv.0.weight"], state["backbone.conv.0.weight"])
 
 
+@pytest.mark.slow
 def test_files_and_folders_give_the_same_encoder(mobilenet_file, tmp_path):
     conversion.convert_weights(mobilenet_file, tmp_path / "run")
     conversion.convert_weights(tmp_path / "run", tmp_path / "back.safetensors")
@@ -179,6 +181,7 @@ def test_the_face_model_must_be_named_and_fit(mobilenet_file):
         load_encoder(mobilenet_file, model=toy_model(identity=4))
 
 
+@pytest.mark.slow
 def test_a_backbone_alone_is_no_encoder_but_starts_one(states, tmp_path):
     save_file(states["resnet18"] | {"fc.weight": np.zeros((10, 512), np.float32)}, tmp_path / "imagenet.safetensors")
     assert weight_files.is_weights(tmp_path / "imagenet.safetensors")
@@ -233,6 +236,7 @@ def test_a_head_of_no_numbers_is_none_at_all(tmp_path):
         assert jax.tree.map(np.shape, again.variables) == jax.tree.map(np.shape, variables)
 
 
+@pytest.mark.slow
 def test_heads_start_where_their_sizes_agree(mobilenet_file):
     shapes = weights.variable_shapes({"name": "mobilenet_v3_large"}, (3, 9, 3))
     fresh = traverse_util.unflatten_dict({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})

@@ -97,6 +97,7 @@ def test_no_face(astronaut):
     assert detection.detect_faces(np.zeros((20, 3000, 3), np.uint8)) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(astronaut, tmp_path):
     """MediaPipe writes to stderr from threads of its own; a fresh process must stay silent, to its very end."""
     Image.fromarray(astronaut).save(tmp_path / "a.png")

@@ -45,6 +45,7 @@ def files_below(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_folder_of_photos(photos, tmp_path, capsys):
     out = tmp_path / "faces"
     assert preprocess.main([str(photos), str(photos / "nothing.jpg"), str(out)]) == 1

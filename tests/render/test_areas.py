@@ -83,6 +83,7 @@ def test_coarse_visibility_against_the_definition():
 
 
 # On a ball the outline is as steep as can be: within one cell, or one pixel, the depth changes by more than 1 cm.
+@pytest.mark.slow
 @pytest.mark.parametrize(("occlusion", "lost"), [("coarse", 0.03), ("exact", 0.01), ("none", 0.002)])
 def test_the_near_half_of_a_sphere_adds_up_to_its_disc(occlusion, lost):
     points, depth, triangles = sphere()
@@ -93,6 +94,7 @@ def test_the_near_half_of_a_sphere_adds_up_to_its_disc(occlusion, lost):
     assert not areas[depth[0] > 10.1].any()
 
 
+@pytest.mark.slow
 def test_means_over_vertices_become_means_over_pixels():
     points, depth, triangles = sphere()
     mask = np.asarray(rasterize(points, depth, triangles, image_size=SIZE).triangle[0]) >= 0
@@ -128,6 +130,7 @@ def test_outside_of_the_picture_and_behind_the_camera(occlusion):
     assert not np.any(visible_areas(points, -depth, triangles, image_size=(40, 60), occlusion=occlusion))
 
 
+@pytest.mark.slow
 def test_faces_of_a_batch_do_not_touch_each_other():
     points, depth, triangles = random_mesh()
     depth[1, 0] = 1.0  # in front of all others
@@ -185,6 +188,7 @@ def test_unknown_occlusion_is_named():
         visible_areas(*sphere(rings=4), image_size=SIZE, occlusion="some")
 
 
+@pytest.mark.slow
 def test_coarse_and_exact_agree_on_a_turned_face(anny):
     camera = Camera().resized(96)
     angles = jnp.deg2rad(jnp.array([[0.0, 0.0, 0.0], [0.0, 60.0, 0.0]]))

@@ -38,6 +38,7 @@ def test_triangles_of_all_sizes(seed):
     assert len(np.unique(fragments.triangle)) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_many_small_triangles(seed):
     mesh = random_mesh(seed, 500, sizes=(0.3, 3.0))
@@ -169,6 +170,7 @@ def loss(points, depth, attributes, triangles, image_size=SIZE):
 gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)), static_argnums=4)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences():
     # One triangle over the whole image and one that lies in front, its outline away from all centres.
     points = np.array([[-50, -40], [150, -30], [-20, 160], [5.2, 5.3], [22.3, 8.2], [9.6, 21.9]])
@@ -179,6 +181,7 @@ def test_gradients_are_those_of_finite_differences():
         check_grads(function, (points, depth, attributes), order=1, modes=["rev"], eps=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_stay_finite_with_triangles_that_cannot_be_drawn():
     points, depth, triangles = random_mesh(1, 60)
     points[:3] = np.nan
@@ -205,6 +208,7 @@ def test_slivers_have_finite_gradients():
     assert np.isfinite(value) and all(np.isfinite(one).all() for one in gradient)
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_as_one_by_one():
     meshes = [random_mesh(seed, 60) for seed in range(6)]
     points, depth = (np.stack([mesh[i] for mesh in meshes]) for i in (0, 1))

@@ -57,6 +57,7 @@ def test_tail_of_many_triangles_stays_within_the_bound():
     np.testing.assert_allclose(result, 1 - (1 - one) ** 3000, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients():
     (small, triangles), (large, _) = separate_triangles(7, 4, 2.0), separate_triangles(8, 4, 15.0)
     triangles = np.concatenate([triangles, triangles + 12])
@@ -71,6 +72,7 @@ def test_gradients():
         check_grads(loss, (points,), order=1, modes=["rev"], rtol=1e-3, eps=1e-5)
 
 
+@pytest.mark.slow
 def test_grid_mesh_and_its_gradient_in_float32_are_those_of_the_dense_formula():
     points, triangles = grid_mesh(5)
     weights = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
@@ -92,6 +94,7 @@ def test_grid_mesh_and_its_gradient_in_float32_are_those_of_the_dense_formula():
         np.testing.assert_allclose(np.sum(gradient * direction), (there - back) / (2 * step), rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_as_one_by_one():
     points = np.stack([separate_triangles(seed, 9, 8.0)[0] for seed in range(6)])
     triangles = separate_triangles(0, 9, 8.0)[1]

@@ -182,6 +182,7 @@ def toy_video(tmp_path, monkeypatch, model, clip, samples):
     return clip.write(tmp_path / "clip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opencv", [True, False])
 def test_results_of_a_clip(toy_video, tmp_path, model, monkeypatch, opencv):
     if not opencv:

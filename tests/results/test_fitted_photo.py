@@ -33,6 +33,7 @@ def fitted():
     )
 
 
+@pytest.mark.slow
 def test_vertices_project_to_where_the_face_is_in_the_photo(fitted):
     face = fitted.faces[0]
     model, alignment = face.model, face.reconstruction.alignment
@@ -56,6 +57,7 @@ def test_the_mesh_has_the_texture(fitted, tmp_path):
     assert (tmp_path / "face.glb").read_bytes()[:4] == b"glTF"
 
 
+@pytest.mark.slow
 def test_another_expression_moves_the_mesh_and_nothing_else(fitted):
     face = fitted.faces[0]
     expression = np.array([2.0, -1.0])

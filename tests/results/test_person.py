@@ -67,6 +67,7 @@ def identity_error(model, vectors, truth):
     return np.asarray(vertex_error_mm(neutral, wanted, align="similarity"))
 
 
+@pytest.mark.slow
 def test_sharing_helps(model, prior, views):
     """The identity from several noisy views is nearer to the truth than that from one, on average."""
     clip, found = views
@@ -147,6 +148,7 @@ def toy_photos(tmp_path, monkeypatch, model, prior, views):
     return folder
 
 
+@pytest.mark.slow
 def test_results_of_a_person(toy_photos, tmp_path, model):
     out = tmp_path / "out"
     report, pages = person.fit_person([toy_photos], out, drawing=DrawingOptions(picture_size=SIZE, largest_texture=32))

@@ -54,6 +54,7 @@ def test_a_sample_depends_on_seed_and_index_alone(anny, batch):
     assert not np.array_equal(other["coefficients"], batch["coefficients"][:2])
 
 
+@pytest.mark.slow
 def test_coefficients_landmarks_and_labels_agree(anny, batch):
     coefficients = Coefficients.from_vector(jnp.asarray(batch["coefficients"]), anny)
     face = jax.jit(decode_face)(anny, coefficients, Camera().resized(SIZE))
@@ -109,6 +110,7 @@ def test_crops_are_those_that_aligning_the_photo_would_cut(anny, names):
         np.testing.assert_allclose(center, [117, 109], atol=0.4)
 
 
+@pytest.mark.slow
 def test_light_is_mostly_positive_on_what_the_camera_sees():
     light = jax.jit(jax.vmap(lambda key: random_faces.random_light(Dice(key))))(
         jax.random.split(jax.random.key(0), 200)
@@ -121,6 +123,7 @@ def test_light_is_mostly_positive_on_what_the_camera_sees():
     assert 0.4 < np.median(shading) < 1.1
 
 
+@pytest.mark.slow
 def test_a_model_without_names_or_contours_will_do():
     steps = np.linspace(-0.9, 0.9, 12, dtype=np.float32)
     x, y = (axis.ravel() for axis in np.meshgrid(steps, steps))
@@ -181,6 +184,7 @@ def test_settings_that_cannot_work_are_named(anny, tmp_path):
         SyntheticSource(anny, count=1, seed=0, size=SIZE, cache_dir=tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_dice_give_the_distributions_that_they_promise():
     def throw(key):
         dice = Dice(key)
@@ -196,6 +200,7 @@ def test_dice_give_the_distributions_that_they_promise():
     assert chance.mean() == pytest.approx(0.3, abs=0.03)
 
 
+@pytest.mark.slow
 def test_shapes_are_where_they_should_be():
     frame = drawing.head_frame(jnp.array([16.0, 16.0]), jnp.array([0.0, 0.0, np.pi / 2]), jnp.float32(8.0), size=32)
     # Rolled a quarter turn counter-clockwise, the head's right (x) points up in the picture.

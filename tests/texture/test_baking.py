@@ -44,6 +44,7 @@ def smooth_photo():
     return np.stack([x, y, 0.5 + 0.3 * np.sin(3 * x)], -1).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_texels_are_the_photo_at_their_projection():
     vertices, triangles, uv, _, _ = dome()
     points, depth = project(turned(vertices, 0.3))
@@ -208,6 +209,7 @@ def flat_square(side, pixels):
     return points.astype(np.float32), np.ones(side**2, np.float32), uv, np.concatenate(triangles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texture_size", [64, 1024])
 def test_texture_keeps_the_photos_pixels(texture_size):
     points, depth, uv, triangles = flat_square(5, texture_size)

@@ -72,6 +72,7 @@ def test_beyond_the_photos_border_there_is_no_black():
     assert texture[..., 0].min() > 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("photo_size", "expected"), [(30, 64), (150, 128), (600, 512)])
 def test_texture_grows_with_the_face(photo_size, expected, monkeypatch):
     monkeypatch.setattr(from_photo, "SMALLEST_SIZE", 64)

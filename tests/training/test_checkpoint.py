@@ -77,6 +77,7 @@ def test_restore_gives_back_the_state_and_the_place_in_the_data(run, config, fre
     assert [next(batches) for _ in range(30)] == [next(expected) for _ in range(30)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "step"), [("best", 4), ("latest", 12)])
 def test_load_encoder(run, config, fresh_state, which, step):
     predict, model, loaded = load_encoder(run, which=which)

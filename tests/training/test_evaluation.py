@@ -70,6 +70,7 @@ def samples(model, camera, truth):
     ]
 
 
+@pytest.mark.slow
 def test_the_truth_has_no_error(model, camera, truth, samples):
     result = evaluation.evaluate_predictions(model, truth, samples, camera)
     seen = {part: any((s["labels"] == LABELS[part]).any() for s in samples) for part in PARTS}
@@ -119,6 +120,7 @@ def test_measuring_compiles_once(model, camera, truth, samples):
     assert evaluation._measure_batch._cache_size() == before
 
 
+@pytest.mark.slow
 def test_drawn_faces_show_what_is_measured(model, camera, truth, samples):
     drawn = evaluation.draw_faces(model, truth, camera)
     np.testing.assert_array_equal(drawn["labels"], [sample["labels"] for sample in samples])

@@ -56,6 +56,7 @@ def _losses(model, vector, batch, **weights):
     return total_loss(model, vector, batch, CAMERA, **OFF | weights)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_weighted_sum_of_the_terms(model, vector, batch):
     weights = {"landmark": 0.5, "photometric": 2.0, "regularization": 0.1, "light": 3.0, "reflectance": 4.0}
     weights |= {"reprojection": 0.7, "shape": 0.3, "color": 0.2}
@@ -104,6 +105,7 @@ def _decoded(model, vector):
     return decode_face(model, Coefficients.from_vector(vector, model), CAMERA)
 
 
+@pytest.mark.slow
 def test_pixel_units_are_those_of_224(model, batch):
     # The same faces and targets on twice the pixels: the same loss.
     double = dict(batch)
@@ -137,6 +139,7 @@ def test_landmark_loss_against_its_definition(model, vector, batch):
     np.testing.assert_allclose(terms["landmark"], total * (224 / SIZE) ** 2, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_skin_is_cut_at_the_brows_only_where_the_target_was(model, batch):
     face = decode_face(model, Coefficients.from_vector(batch["coefficients"], model), CAMERA)
     without_brow = np.where(batch["labels"] == parts.LABELS["left_brow"], 0, batch["labels"])
@@ -156,6 +159,7 @@ def _part_loss(model, face, points, targets):
     return part_loss(model, dataclasses.replace(face, points=points), targets, CAMERA, anchor_stride=8)
 
 
+@pytest.mark.slow
 def test_hidden_vertices_do_not_count_unless_all_of_the_part_is_hidden(model, batch):
     zeros = Coefficients.zeros(model, BATCH)
     face = decode_face(model, zeros.replace(angles=zeros.angles + jnp.array([[0.0, 1.2, 0.0]])), CAMERA)
@@ -177,6 +181,7 @@ def test_photometric_loss_sees_only_the_face(model, batch):
     assert _losses(model, vector, batch, photometric=1.0)[0] == _losses(model, vector, outside, photometric=1.0)[0]
 
 
+@pytest.mark.slow
 def test_perceptual_loss(model, batch, vector):
     def features(image):
         return image.reshape(len(image), -1)[:, ::7]
@@ -187,6 +192,7 @@ def test_perceptual_loss(model, batch, vector):
         _losses(model, vector, batch, perceptual=1.0)
 
 
+@pytest.mark.slow
 def test_gradient(model, batch):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, model)
@@ -198,6 +204,7 @@ def test_gradient(model, batch):
         check_grads(function, (vector,), order=1, modes=["rev"], eps=1e-6, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_sample_without_anything_to_compare_is_finite(model, batch):
     empty = {name: np.zeros_like(value) for name, value in batch.items()}
     weights = OFF | {"prdl": 1.0, "landmark": 1.0, "photometric": 1.0, "reprojection": 1.0, "shape": 1.0}

@@ -17,7 +17,7 @@ from jaxface.training.step import create_state, make_train_step
 from toys.models import toy_model
 from toys.training import toy_batch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 SIZE, BATCH, STEPS = 32, 16, 2
 

@@ -63,6 +63,7 @@ def test_augmentation_differs_between_epochs_and_not_between_runs():
     assert not equal(one[0], one[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worker_count", [0, 1])
 def test_resuming_gives_the_same_batches_bit_for_bit(worker_count):
     flags.FLAGS.mark_as_parsed()
