@@ -35,6 +35,7 @@ from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import PARTS
+from jaxface.core.units import CROP_SIZE, MM_PER_UNIT
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_write
 from jaxface.files.progress import progress
@@ -195,7 +196,7 @@ def annotation_picture(
         cell = visualize.draw_labels(image, label, opacity=0.6)
         if "68" in model.landmarks:
             marks = np.asarray(model.landmarks["68"])
-            cell = visualize.draw_landmarks(cell, points[marks[visible[marks]]], radius=size / 224)
+            cell = visualize.draw_landmarks(cell, points[marks[visible[marks]]], radius=size / CROP_SIZE)
         cells.append(cell)
     front, *sides = cells
     return visualize.grid([[sides[0], front, sides[1]]])
@@ -237,7 +238,7 @@ def _report(model: FaceModel, annotation: Annotation, parts: Mapping[str, Any], 
     if "68" in annotation.landmarks and "68" in model.landmarks:
         points = np.asarray(model.mean_shape)
         offset = points[annotation.landmarks["68"]] - points[np.asarray(model.landmarks["68"])]
-        distance = 100 * np.linalg.norm(offset, axis=-1)  # a model unit is 100 mm
+        distance = MM_PER_UNIT * np.linalg.norm(offset, axis=-1)
         report["mm_from_the_models_own_landmarks"] = {
             "mean": round(float(distance.mean()), 3),
             "median": round(float(np.median(distance)), 3),

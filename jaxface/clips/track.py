@@ -24,6 +24,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.core.typed_jit import typed_jit
+from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
@@ -189,7 +190,7 @@ def jitter_of(model: FaceModel, track: Track) -> dict[str, dict[str, float]]:
     Returns:
         before and after: landmarks_px, of the 68 landmarks in the frame, in pixels of the 224 crop; angles_degrees.
     """
-    scale = np.median([window.scale * 224 / window.size for window in track.windows])
+    scale = np.median([window.scale * CROP_SIZE / window.size for window in track.windows])
     measures = {}
     for name, vectors in (("before", track.raw), ("after", track.vectors)):
         angles = np.degrees(vectors[:, vector_columns(model)["angles"]])

@@ -7,11 +7,13 @@ from jaxtyping import Array, Float, Integer
 MM_PER_UNIT = 100.0
 """One model unit is 10 cm."""
 
-CROP_SIZE = 224
-"""Side in pixels of the aligned crops that encoders see, unless told otherwise."""
+METRES_PER_UNIT = MM_PER_UNIT / 1000
 
-PUBLISHED_SIZE = 224
-"""Side of the paper's pictures: losses in pixels are measured at this size, so that the weights hold at any other."""
+CROP_SIZE = 224
+"""Side in pixels of the paper's crops, and of ours unless told otherwise.
+
+Losses and errors in pixels are measured at this size, so that weights and figures hold at any other.
+"""
 
 
 def to_float(image: Integer[Array | np.ndarray, "B H W 3"]) -> Float[Array, "B H W 3"]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
+from jaxface.core.units import METRES_PER_UNIT
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import encode_image
 
-METRES_PER_UNIT = 0.1
 """One model unit is 10 cm, and glTF counts metres."""
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125

@@ -11,16 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
+from jaxface.core.units import MM_PER_UNIT
 from jaxface.files.atomic import atomic_write
-from jaxface.files.gltf import METRES_PER_UNIT, GlbAnimation, write_glb
+from jaxface.files.gltf import GlbAnimation, write_glb
 from jaxface.files.images import encode_image, to_bytes
 
-__all__ = ["METRES_PER_UNIT", "MILLIMETRES_PER_UNIT", "GlbAnimation", "encode_image", "to_bytes", "write_glb"]
-
-__all__ += ["write_obj", "write_ply"]
-
-MILLIMETRES_PER_UNIT = 100.0
-"""One model unit is 10 cm; OBJ and PLY are written in millimetres."""
+__all__ = ["GlbAnimation", "encode_image", "to_bytes", "write_glb", "write_obj", "write_ply"]
 
 
 def write_obj(
@@ -50,7 +46,7 @@ def write_obj(
     text = "".join(
         [
             f"# jaxface; millimetres, y up\nmtllib {path.with_suffix('.mtl').name}\no face\n",
-            _rows("v %.4f %.4f %.4f\n", np.asarray(vertices, np.float64) * MILLIMETRES_PER_UNIT),
+            _rows("v %.4f %.4f %.4f\n", np.asarray(vertices, np.float64) * MM_PER_UNIT),
             _rows("vt %.6f %.6f\n", np.asarray(uv)),
             "usemtl face\ns 1\n",
             _rows("f %d/%d %d/%d %d/%d\n", corners),
@@ -75,7 +71,7 @@ def write_ply(
         colors: in [0, 1]; clipped.
     """
     points = np.zeros(len(vertices), [("position", "<f4", 3), ("color", "u1", 3)])
-    points["position"] = np.asarray(vertices) * MILLIMETRES_PER_UNIT
+    points["position"] = np.asarray(vertices) * MM_PER_UNIT
     points["color"] = to_bytes(colors)
     faces = np.zeros(len(triangles), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"] = 3

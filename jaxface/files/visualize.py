@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxface.core.parts import BACKGROUND
+from jaxface.core.units import CROP_SIZE
 from jaxface.files.atomic import atomic_write
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -240,7 +241,7 @@ def preview_sheet(
         rows.append(
             [
                 image,
-                draw_landmarks(overlay(image, colors, seen), landmarks, radius=image.shape[0] / 224),
+                draw_landmarks(overlay(image, colors, seen), landmarks, radius=image.shape[0] / CROP_SIZE),
                 clay(normals, seen),
                 draw_labels(image, labels),
                 draw_labels(image, target_labels[index]),

@@ -16,7 +16,7 @@ from jaxface.core.coefficients import Coefficients, column_mask, vector_size, ve
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face, landmark_points
 from jaxface.core.typed_jit import typed_jit
-from jaxface.core.units import PUBLISHED_SIZE, to_float
+from jaxface.core.units import CROP_SIZE, to_float
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.landmarks import fit_landmarks, landmark_residuals
 from jaxface.fitting.occlusion import hidden_pixels
@@ -230,7 +230,7 @@ def _landmark_loss(
     model: FaceModel, face: Face, coefficients: Coefficients, batch: Batch, camera: Camera
 ) -> Float[Array, "B"]:
     points = landmark_points(model, face.points, coefficients.angles[:, 2])
-    pixel = camera.image_size[1] / PUBLISHED_SIZE
+    pixel = camera.image_size[1] / CROP_SIZE
     residuals = jax.vmap(functools.partial(landmark_residuals, pixel=pixel))
     return jnp.square(residuals(points, batch["landmarks"], batch["landmark_weights"])).sum((1, 2)) / points.shape[1]
 

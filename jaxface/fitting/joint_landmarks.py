@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
-from jaxface.fitting.landmarks import NOISE, landmark_model, model_landmarks
+from jaxface.core.units import CROP_SIZE
+from jaxface.fitting.landmarks import NOISE, landmark_model, model_landmarks, pushed_on_bound
 from jaxface.fitting.priors import Prior
 
 STEPS = 30
@@ -52,7 +53,7 @@ def fit_joint_landmarks(
     small = landmark_model(model)
     shared = np.flatnonzero(column_mask(model, "identity"))
     own = np.flatnonzero(column_mask(model, "expression", "angles", "translation"))
-    noise = NOISE * camera.image_size[0] / 224
+    noise = NOISE * camera.image_size[0] / CROP_SIZE
     prior_precision, lower, upper = (jnp.asarray(x) for x in (1 / prior.deviation**2, prior.lower, prior.upper))
     landmarks, weights = jnp.asarray(landmarks), jnp.asarray(weights)
     known = (weights > 0).any(-1)
@@ -90,9 +91,8 @@ def fit_joint_landmarks(
         to_shared, to_own = all_jacobians(identity, values)
         slope_shared = _product("brk,br->k", to_shared, residual) + shared_precision * identity
         slope_own = _product("brk,br->bk", to_own, residual) + prior_precision[own][None] * values
-        # What rests against a bound and is pushed on stays out of the step.
-        free_shared = _free(identity, slope_shared, lower[shared], upper[shared])
-        free_own = _free(values, slope_own, lower[own][None], upper[own][None])
+        free_shared = ~pushed_on_bound(identity, slope_shared, lower[shared], upper[shared])
+        free_own = ~pushed_on_bound(values, slope_own, lower[own][None], upper[own][None])
         to_shared, to_own = to_shared * free_shared[None, None], to_own * free_own[:, None]
         corner = _product("brk,brl->kl", to_shared, to_shared) + jnp.diag(shared_precision)
         blocks = _product("brk,brl->bkl", to_own, to_own) + jnp.diag(prior_precision[own])[None]
@@ -129,10 +129,6 @@ def _solve_arrow(
     complement = corner - _product("bkl,bls->ks", arm, eliminated[..., :-1])
     shared = jnp.linalg.solve(complement, right_shared - _product("bkl,bl->k", arm, eliminated[..., -1]))
     return shared, eliminated[..., -1] - _product("bls,s->bl", eliminated[..., :-1], shared)
-
-
-def _free(values: Array, slope: Array, lower: Array, upper: Array) -> Array:
-    return ~(((values <= lower) & (slope > 0)) | ((values >= upper) & (slope < 0)))
 
 
 def _product(equation: str, *arrays: Array) -> Array:

@@ -13,6 +13,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import landmark_points
+from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.priors import Prior
 
 POSE_STEPS, SHAPE_STEPS = 12, 20
@@ -56,7 +57,7 @@ def fit_landmarks(
     small = landmark_model(model)
     shape_columns = np.flatnonzero(column_mask(model, "identity", "expression"))
     pose_columns = np.flatnonzero(column_mask(model, "angles", "translation"))
-    pixel = camera.image_size[0] / 224
+    pixel = camera.image_size[0] / CROP_SIZE
 
     def fit_one(
         vector: Float[Array, "K"], target: Float[Array, "68 2"], weight: Float[Array, "68"]
@@ -125,8 +126,7 @@ def _levenberg_marquardt(
         normal = jnp.matmul(jacobian.T, jacobian, precision=jax.lax.Precision.HIGHEST) + jnp.diag(precision)
         gradient = jnp.matmul(jacobian.T, residual, precision=jax.lax.Precision.HIGHEST) + precision * values
         damped = normal + damping * jnp.diag(jnp.diag(normal) + 1e-6)
-        # What rests against a bound and is pushed on stays out of the step: else clipping would spoil the others' part.
-        held = fixed | ((values <= lower) & (gradient > 0)) | ((values >= upper) & (gradient < 0))
+        held = fixed | pushed_on_bound(values, gradient, lower, upper)
         damped = jnp.where(held[:, None] | held[None], 0.0, damped) + jnp.diag(held.astype(values.dtype))
         moved = jnp.clip(values - jnp.linalg.solve(damped, jnp.where(held, 0.0, gradient)), lower, upper)
         better = cost(moved) < cost(values)
@@ -134,6 +134,23 @@ def _levenberg_marquardt(
 
     (values, _), _ = jax.lax.scan(step, (vector[columns], jnp.asarray(1e-2, vector.dtype)), length=steps)
     return with_columns(values)
+
+
+def pushed_on_bound(
+    values: Float[Array, "*B C"],
+    slope: Float[Array, "*B C"],
+    lower: Float[Array, "*B C"],
+    upper: Float[Array, "*B C"],
+) -> Bool[Array, "*B C"]:
+    """What rests against a bound and would go on: it stays out of a step, else clipping spoils the others' part of it.
+
+    Args:
+        values: coefficients.
+        slope: of the cost, in them.
+        lower: their bounds.
+        upper: their bounds.
+    """
+    return ((values <= lower) & (slope > 0)) | ((values >= upper) & (slope < 0))
 
 
 def landmark_model(model: FaceModel) -> FaceModel:

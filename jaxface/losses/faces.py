@@ -11,7 +11,7 @@ from jaxface.core import parts
 from jaxface.core.cameras import Camera
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, landmark_points
-from jaxface.core.units import PUBLISHED_SIZE
+from jaxface.core.units import CROP_SIZE
 from jaxface.losses import (
     LANDMARK_WEIGHTS_68,
     grid_anchors,
@@ -78,7 +78,7 @@ def part_loss(
     areas = comparable_areas(points, areas, both_brows)
     anchors = grid_anchors(height, width, stride=anchor_stride)
     loss = prdl_loss(points, targets, anchors=anchors, point_masks=areas)
-    return loss * (PUBLISHED_SIZE / width) ** 2
+    return loss * (CROP_SIZE / width) ** 2
 
 
 def comparable_areas(
@@ -125,4 +125,4 @@ def marched_landmark_loss(
     """
     points = landmark_points(model, face.points, roll)
     weights = LANDMARK_WEIGHTS_68[None] * visible
-    return landmark_loss(points, landmarks, weights=weights) * (PUBLISHED_SIZE / camera.image_size[1]) ** 2
+    return landmark_loss(points, landmarks, weights=weights) * (CROP_SIZE / camera.image_size[1]) ** 2

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.units import MM_PER_UNIT
 from jaxface.files.containers import SUFFIXES
 from jaxface.models import native
 from jaxface.models.annotations import with_annotation
@@ -19,8 +20,6 @@ from jaxface.models.registry import load_face_model
 _SAMPLES = 16
 
 _CLOSE_MM = 0.01
-
-_MILLIMETRES = 100.0  # per model unit
 
 
 def convert_face_model(
@@ -77,7 +76,7 @@ def shape_error_mm(before: FaceModel, after: FaceModel, *, seed: int = 0) -> tup
         bases = [np.asarray(getattr(model, name)) for model in (before, after)]
         coefficients = random.standard_normal((_SAMPLES, bases[0].shape[-1])).astype(np.float32)
         difference += np.einsum("nk,vck->nvc", coefficients, bases[1] - bases[0], optimize=True)
-    distances = np.linalg.norm(difference, axis=-1) * _MILLIMETRES
+    distances = np.linalg.norm(difference, axis=-1) * MM_PER_UNIT
     return float(distances.max()), float(distances.mean())
 
 

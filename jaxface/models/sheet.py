@@ -14,6 +14,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
 from jaxface.core.parts import BACKGROUND, PARTS
 from jaxface.core.typed_jit import typed_jit
+from jaxface.core.units import MM_PER_UNIT
 from jaxface.files import visualize
 from jaxface.render import label_triangles, render_face
 
@@ -24,7 +25,6 @@ _MODES = 3
 
 _DEVIATIONS = 2.0
 
-_MILLIMETRES = 100.0  # per model unit
 
 _FILLED = 1.0  # share of the picture's side that the nearest plane of the mean face's box takes
 
@@ -32,8 +32,8 @@ _FILLED = 1.0  # share of the picture's side that the nearest plane of the mean 
 def describe(model: FaceModel) -> str:
     """A table of what a face model has: sizes, parts, landmarks, extents in mm, memory."""
     shape = np.asarray(model.mean_shape)
-    extents = np.ptp(shape, axis=0) * _MILLIMETRES
-    middle = (shape.min(0) + shape.max(0)) / 2 * _MILLIMETRES
+    extents = np.ptp(shape, axis=0) * MM_PER_UNIT
+    middle = (shape.min(0) + shape.max(0)) / 2 * MM_PER_UNIT
     joints = joint_numbers(model)
     counts = [array.shape[-1] for array in (model.identity_basis, model.expression_basis, model.albedo_basis)]
     expression = f"expression {counts[1]}" + (f" + {joints} angles of joints" if joints else "")

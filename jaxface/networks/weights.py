@@ -29,12 +29,13 @@ import numpy as np
 from flax import traverse_util
 
 from jaxface.core.errors import InputError
+from jaxface.core.units import CROP_SIZE
 from jaxface.networks import torch_names
 from jaxface.networks.encoder import create_encoder
 from jaxface.networks.torch_names import network_kind, some, torch_name
 from jaxface.networks.weight_files import FORMAT, State, _is_safetensors, _read_safetensors, _write, read_state
 
-IMAGE_SIZE = 224
+IMAGE_SIZE = CROP_SIZE
 """Side in pixels of the crops that the published encoders take, aligned as `photos.alignment` does; RGB in [0, 1]."""
 
 

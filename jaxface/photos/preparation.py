@@ -139,10 +139,10 @@ def contact_sheet(source: FolderSource) -> UInt8[np.ndarray, "H W 3"]:
         sample = source[index]
         known = sample["landmarks"][sample["landmark_weights"] > 0]
         parts = visualize.draw_labels(sample["image"], sample["labels"])
-        radius = max(1.0, sample["image"].shape[0] / 224)
+        radius = max(1.0, sample["image"].shape[0] / CROP_SIZE)
         cells.append([sample["image"], visualize.draw_landmarks(parts, known, radius=radius)])
         names.append(str(source.images[index].parent.relative_to(source.path)))
     starts = range(0, len(cells), _SHEET_COLUMNS)
     rows = [[picture for cell in cells[start : start + _SHEET_COLUMNS] for picture in cell] for start in starts]
     captions = ["  |  ".join(names[start : start + _SHEET_COLUMNS]) for start in starts]
-    return visualize.grid(rows, captions=captions, cell=224)
+    return visualize.grid(rows, captions=captions, cell=CROP_SIZE)

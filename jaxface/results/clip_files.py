@@ -30,6 +30,7 @@ from jaxface.core.coefficients import LAST_COLUMNS, Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
+from jaxface.core.units import CROP_SIZE
 from jaxface.core.version import __version__
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder
@@ -203,7 +204,7 @@ def _without_nan(measures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[
 
 def _detector_jitter(track: Track, samples: Sequence[Sample | None]) -> dict[str, float]:
     """Of the landmarks that the fit was given, where three frames in a row have them."""
-    scale = np.median([window.scale * 224 / window.size for window in track.windows])
+    scale = np.median([window.scale * CROP_SIZE / window.size for window in track.windows])
     points = np.full((len(samples), 68, 2), np.nan)
     for index, (sample, window) in enumerate(zip(samples, track.windows, strict=True)):
         if sample is not None:

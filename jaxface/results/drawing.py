@@ -15,6 +15,7 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel, vertex_normals
 from jaxface.core.faces import Face, decode_face, landmark_points
 from jaxface.core.parts import BACKGROUND
+from jaxface.core.units import CROP_SIZE
 from jaxface.files import meshes, visualize
 from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.photos.samples import Sample
@@ -169,7 +170,7 @@ def landmark_picture(drawn: DrawnFace) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _with_landmarks(drawn: DrawnFace, scheme: str) -> UInt8[np.ndarray, "S S 3"]:
-    return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=drawn.picture.shape[0] / 224)
+    return visualize.draw_landmarks(drawn.picture, drawn.landmarks[scheme], radius=drawn.picture.shape[0] / CROP_SIZE)
 
 
 def vertex_colors(model: FaceModel, drawn: DrawnFace) -> Float[np.ndarray, "V 3"]:

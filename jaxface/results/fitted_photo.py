@@ -17,6 +17,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
+from jaxface.core.units import MM_PER_UNIT
 from jaxface.files.atomic import atomic_folder
 from jaxface.results.drawing import (
     USUAL_DRAWING,
@@ -35,7 +36,6 @@ from jaxface.texture.from_photo import texture_layout
 if TYPE_CHECKING:
     import trimesh
 
-MM_PER_UNIT = 100.0
 """One model unit is 10 cm."""
 
 

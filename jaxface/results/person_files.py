@@ -21,10 +21,11 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel, vertex_normals
 from jaxface.core.face_models import shape as model_shape
+from jaxface.core.units import METRES_PER_UNIT
 from jaxface.core.version import __version__
 from jaxface.files import meshes, visualize
 from jaxface.files.atomic import atomic_folder
-from jaxface.files.gltf import METRES_PER_UNIT, GlbAnimation, write_glb
+from jaxface.files.gltf import GlbAnimation, write_glb
 from jaxface.results import drawing
 from jaxface.results.blendshapes import blendshape_weights, expression_blendshapes
 from jaxface.results.drawing import DrawnFace

@@ -34,16 +34,17 @@ from jaxtyping import Array, Float, UInt8
 from jaxface.core import cameras, metrics
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
-from jaxface.core.face_models import FaceModel, vertex_normals
+from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face, landmark_points
 from jaxface.core.parts import PARTS
+from jaxface.core.units import CROP_SIZE
 from jaxface.core.version import __version__
-from jaxface.files import meshes, visualize
+from jaxface.files import visualize
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import encode_image
 from jaxface.render import label_map, label_triangles, rasterize
 from jaxface.results import viewer
-from jaxface.results.blendshapes import Blendshapes, blendshape_weights, expression_blendshapes
+from jaxface.results.blendshapes import blendshape_weights, expression_blendshapes
 from jaxface.results.drawing import (
     USUAL_DRAWING,
     DrawingOptions,
@@ -53,17 +54,13 @@ from jaxface.results.drawing import (
     draw_into_photo,
     face_pictures,
     landmark_picture,
-    vertex_colors,
 )
+from jaxface.results.exporters import EXPORTERS, export_face
 from jaxface.results.photo_maps import PhotoMaps, depth_picture, normal_colors, photo_maps, write_photo_maps
-from jaxface.texture.baking import vertex_texture
 from jaxface.texture.from_photo import texture_layout
 
 SCHEMA = "jaxface face 1"
 """What coefficients.json says of itself."""
-
-MODEL_COLORS_SIZE = 1024
-"""Largest side, in pixels, of the texture in the model's own colours."""
 
 
 def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
     return {
         "part_iou": float(metrics.mean_part_iou(iou)),
         "part_iou_of": dict(zip(PARTS, iou.tolist(), strict=True)),
-        "landmark_error_px": float(error) * 224 / size,
+        "landmark_error_px": float(error) * CROP_SIZE / size,
         "landmark_error_interocular": float(error) / float(interocular),
     }
 
@@ -220,6 +217,7 @@ def write_photo(
     drawn = [draw_face(model, one, photo, options=drawing) for one in reconstructions]
     all_measures = [measure(model, one) for one in reconstructions]
     blendshapes = expression_blendshapes(model)
+    links = {told: file for file, (told, _) in EXPORTERS.items()} | _OTHER_FILES
     page_faces = []
     for index, (one, face, measures) in enumerate(zip(reconstructions, drawn, all_measures, strict=True)):
         name = f"face_{index}"
@@ -235,7 +233,7 @@ def write_photo(
             settings=settings,
         )
         write_photo_maps(folder / name, maps)
-        _write_face(folder / name, model, face, pictures, record, blendshapes)
+        _write_face(folder / name, model, face, pictures, record)
         page_faces.append(
             viewer.ViewerFace(
                 label=one.label,
@@ -244,7 +242,7 @@ def write_photo(
                 pictures=pictures,
                 part_iou=measures["part_iou_of"],
                 measures=_printed(measures, face),
-                files={title: f"{name}/{file}" for title, file in _LINKS.items()},
+                files={title: f"{name}/{file}" for title, file in links.items()},
                 weights=blendshape_weights(model, face.coefficients.expression[0]),
             )
         )
@@ -266,11 +264,7 @@ def write_photo(
     return drawn, all_measures
 
 
-_LINKS = {
-    "GLB": "mesh.glb",
-    "OBJ": "mesh.obj",
-    "OBJ, the model's colours": "model_colors.obj",
-    "PLY": "mesh.ply",
+_OTHER_FILES = {
     "texture": "texture.png",
     "depth": "depth.png",
     "normals": "normals.png",
@@ -288,31 +282,11 @@ def _pictures(drawn: DrawnFace, maps: PhotoMaps) -> dict[str, UInt8[np.ndarray, 
     }
 
 
-def _write_face(
-    folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapping, record: dict, blendshapes: Blendshapes
-) -> None:
+def _write_face(folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapping, record: dict) -> None:
     for title, name in _PICTURE_FILES.items():
         _write_png(folder / f"{name}.png", pictures[title])
     _write_png(folder / "landmarks.png", landmark_picture(drawn))
-    triangles, uv, vertices = np.asarray(model.triangles), texture_layout(model)[0], np.asarray(drawn.face.shape[0])
-    meshes.write_obj(folder / "mesh.obj", vertices, triangles, uv=uv, texture=drawn.texture)
-    # The model's colours are known at the vertices alone: however fine the photo, this size holds them.
-    size = min(len(drawn.texture), MODEL_COLORS_SIZE)
-    own = vertex_texture(np.asarray(drawn.face.albedo[0]), *texture_layout(model), texture_size=size)
-    name = "model_colors"
-    meshes.write_obj(folder / f"{name}.obj", vertices, triangles, uv=uv, texture=own, texture_name=f"{name}.png")
-    meshes.write_ply(folder / "mesh.ply", vertices, triangles, colors=vertex_colors(model, drawn))
-    meshes.write_glb(
-        folder / "mesh.glb",
-        vertices,
-        triangles,
-        normals=np.asarray(vertex_normals(drawn.face.shape[0], triangles)),
-        uv=uv,
-        texture=drawn.texture,
-        targets=blendshapes.deltas,
-        target_names=blendshapes.names,
-        weights=blendshape_weights(model, drawn.coefficients.expression[0]),
-    )
+    export_face(folder, model, drawn)
     (folder / "coefficients.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import BACKGROUND, LABELS
+from jaxface.core.units import MM_PER_UNIT
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import PNG_OPTIONS
-from jaxface.files.meshes import MILLIMETRES_PER_UNIT
 from jaxface.photos.alignment import Alignment
 from jaxface.render import label_triangles, rasterize
 from jaxface.results.drawing import DrawnFace
@@ -100,7 +100,7 @@ def _depth_in_photo(alignment: Alignment, depth: Float[np.ndarray, "S S"]) -> UI
     nearest = scipy.ndimage.minimum_filter(np.where(seen, depth, np.inf), 3)
     at_jump = seen & (farthest - nearest > STEP)
     sharp = _resampled(alignment, np.where(at_jump, depth, 0), box, _NEAREST)
-    millimetres = MILLIMETRES_PER_UNIT * np.where(sharp > 0, sharp, smooth)
+    millimetres = MM_PER_UNIT * np.where(sharp > 0, sharp, smooth)
     values = np.where(covered >= 0.5, np.clip(np.round(millimetres), 1, 65535), 0).astype(np.uint16)
     return _placed(alignment, values, box)
 

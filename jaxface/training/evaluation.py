@@ -18,7 +18,7 @@ from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face, landmark_points
 from jaxface.core.parts import PARTS, SEVEN_PARTS
-from jaxface.core.units import PUBLISHED_SIZE
+from jaxface.core.units import CROP_SIZE
 from jaxface.files import atomic, progress, visualize
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
@@ -125,7 +125,7 @@ def _measure_batch(
     return {
         "part_iou": metrics.mean_part_iou(iou),
         **{f"part_iou_{part}": iou[:, index] for index, part in enumerate(PARTS)},
-        "landmark_error_px": error * (PUBLISHED_SIZE / camera.image_size[1]),
+        "landmark_error_px": error * (CROP_SIZE / camera.image_size[1]),
         "landmark_error_interocular": error / interocular,
         "vertex_error_mm": jnp.where(batch["has_coefficients"] > 0, vertex_error, jnp.nan),
     }

@@ -16,7 +16,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, standard_expression
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
-from jaxface.core.units import MM_PER_UNIT, PUBLISHED_SIZE, to_float
+from jaxface.core.units import CROP_SIZE, MM_PER_UNIT, to_float
 from jaxface.losses import (
     ChipTemplate,
     coefficient_regularization,
@@ -158,7 +158,7 @@ def reprojection(prediction: Prediction) -> Float[Array, "B"]:
     camera hardly shows, and its errors (tens of mm) would drown all others.
     """
     offsets = prediction.face.points - prediction.truth.points
-    offsets = offsets * (PUBLISHED_SIZE / prediction.camera.image_size[1])
+    offsets = offsets * (CROP_SIZE / prediction.camera.image_size[1])
     # Part by part, since a brow has a fiftieth of the skin's vertices.
     means = [_mean_distance(offsets[:, prediction.model.parts[part]]) for part in parts.PARTS]
     return prediction.known * jnp.stack(means).mean(0)
