@@ -13,9 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, Integer, UInt8
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from jaxface.core import parts as parts_module
 from jaxface.core.face_models import FaceModel
-from jaxface.core.parts import BACKGROUND, FOREHEAD, LABELS, MIRRORED_LABELS, PARTS
+from jaxface.core.parts import BACKGROUND, FOREHEAD, LABELS, MIRRORED_LABELS, PARTS, mask_points
 
 LABEL_COUNT = len(MIRRORED_LABELS)
 """Labels of the label map: background, the eight parts, the forehead."""
@@ -32,7 +31,7 @@ def whole_skin(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
     What stays FOREHEAD lies below the brows: the inside of the mouth.
     """
-    brows = [parts_module.mask_points(labels == LABELS[part]) for part in ("left_brow", "right_brow")]
+    brows = [mask_points(labels == LABELS[part]) for part in ("left_brow", "right_brow")]
     if not all(len(brow) for brow in brows):
         return labels
     left, right = (brow.mean(0) for brow in brows)

@@ -1,5 +1,7 @@
 """The encoder: a backbone, global average pooling and seven linear heads that give a face's coefficient vector."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,8 +12,16 @@ from jaxtyping import Array, Float
 from jaxface.networks.mobilenet_v3 import MobileNetV3
 from jaxface.networks.resnet import BasicBlock, Bottleneck, ResNet
 
-ENCODERS = ("resnet10", "resnet18", "resnet50", "mobilenet_v3_large")
-"""The names that `create_encoder` knows."""
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "resnet10": functools.partial(ResNet, BasicBlock, (1, 1, 1, 1)),
+    "resnet18": functools.partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+    "resnet50": functools.partial(ResNet, Bottleneck, (3, 4, 6, 3)),
+    "mobilenet_v3_large": MobileNetV3,
+}
+"""The backbones by name: each takes width_multiplier, axis_name and dtype, and makes feature maps of images.
+
+A new one is a Flax module and a line here (docs/extending.md); it is then `config.encoder.name`.
+"""
 
 
 class Encoder(nn.Module):
@@ -84,14 +94,6 @@ def create_encoder(
         ValueError: for an unknown name.
     """
     settings: dict[str, Any] = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": dtype}
-    if name == "resnet10":
-        backbone: nn.Module = ResNet(BasicBlock, (1, 1, 1, 1), **settings)
-    elif name == "resnet18":
-        backbone = ResNet(BasicBlock, (2, 2, 2, 2), **settings)
-    elif name == "resnet50":
-        backbone = ResNet(Bottleneck, (3, 4, 6, 3), **settings)
-    elif name == "mobilenet_v3_large":
-        backbone = MobileNetV3(**settings)
-    else:
+    if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}")
-    return Encoder(backbone, tuple(head_sizes))
+    return Encoder(ENCODERS[name](**settings), tuple(head_sizes))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
-from jaxface.core import parts as parts_module
+from jaxface.core.parts import BACKGROUND, FOREHEAD, LABELS, PARTS, below_brows
 from jaxface.core.typed_jit import typed_jit
 from jaxface.render.rasterizer import Fragments, rasterize
 
@@ -26,17 +26,17 @@ def label_triangles(
         triangles: vertex indices.
     """
     triangles = np.asarray(triangles)
-    names = [part for part in parts_module.PARTS if part in parts]
+    names = [part for part in PARTS if part in parts]
     if not names or not len(triangles):
-        return np.full(len(triangles), parts_module.FOREHEAD, np.uint8)
+        return np.full(len(triangles), FOREHEAD, np.uint8)
     vertex_count = 1 + max([triangles.max(), *(np.max(parts[part], initial=0) for part in names)])
     member = np.zeros((len(names), vertex_count), bool)
     for row, part in enumerate(names):
         member[row, np.asarray(parts[part])] = True
     votes = member[:, triangles].sum(-1)
-    labels = np.array([parts_module.LABELS[part] for part in names], np.uint8)[votes.argmax(0)]
+    labels = np.array([LABELS[part] for part in names], np.uint8)[votes.argmax(0)]
     in_some_part = np.any(member, axis=0, keepdims=True)[0, triangles].sum(-1)
-    return np.where(in_some_part >= 2, labels, parts_module.FOREHEAD).astype(np.uint8)
+    return np.where(in_some_part >= 2, labels, FOREHEAD).astype(np.uint8)
 
 
 @typed_jit
@@ -53,17 +53,17 @@ def label_map(fragments: Fragments, triangle_labels: Integer[Array | np.ndarray,
     triangle_labels = jnp.asarray(triangle_labels, jnp.uint8)
     if triangle_labels.shape[0] == 0:
         return jnp.zeros(fragments.triangle.shape, jnp.uint8)
-    labels = jnp.where(fragments.triangle >= 0, triangle_labels[fragments.triangle], parts_module.BACKGROUND)
+    labels = jnp.where(fragments.triangle >= 0, triangle_labels[fragments.triangle], BACKGROUND)
     height, width = labels.shape[-2:]
     x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
     centers = jnp.stack([x, y], axis=-1).reshape(height * width, 2)
     (left, left_area), (right, right_area) = (
-        _centroid(labels == parts_module.LABELS[part], centers) for part in ("left_brow", "right_brow")
+        _centroid(labels == LABELS[part], centers) for part in ("left_brow", "right_brow")
     )
     everywhere = jnp.broadcast_to(centers, (*labels.shape[:-2], *centers.shape))
-    above = ~parts_module.below_brows(everywhere, left, right).reshape(labels.shape)
+    above = ~below_brows(everywhere, left, right).reshape(labels.shape)
     both_seen = ((left_area > 0) & (right_area > 0))[..., None, None]
-    return jnp.where(above & both_seen & (labels == parts_module.LABELS["skin"]), parts_module.FOREHEAD, labels)
+    return jnp.where(above & both_seen & (labels == LABELS["skin"]), FOREHEAD, labels)
 
 
 def _centroid(

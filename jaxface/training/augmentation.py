@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from jaxface.core import landmarks as landmarks_module
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
+from jaxface.core.landmarks import MIRRORED_68
 from jaxface.photos.samples import Sample, empty_coefficients
 
 # Spherical harmonics (lighting.py) with one factor x.
@@ -70,14 +70,12 @@ def flip(sample: Sample, mirror: Float[np.ndarray, "K K"] | None = None) -> dict
         mirror: what the mirror does to coefficients (`coefficient_mirror`); without it, they are given up.
     """
     size = sample["image"].shape[1]
-    mirrored = sample["landmarks"][landmarks_module.MIRRORED_68] * np.array([-1, 1], np.float32) + np.array(
-        [size, 0], np.float32
-    )
+    mirrored = sample["landmarks"][MIRRORED_68] * np.array([-1, 1], np.float32) + np.array([size, 0], np.float32)
     result = dict(sample) | {
         "image": np.ascontiguousarray(sample["image"][:, ::-1]),
         "labels": parts.MIRRORED_LABELS[sample["labels"][:, ::-1]],
         "landmarks": mirrored.astype(np.float32),
-        "landmark_weights": sample["landmark_weights"][landmarks_module.MIRRORED_68],
+        "landmark_weights": sample["landmark_weights"][MIRRORED_68],
     }
     if mirror is None:
         return result | empty_coefficients(sample["coefficients"].size)
