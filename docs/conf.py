@@ -2,6 +2,7 @@
 
 import re
 import sys
+import typing
 from pathlib import Path
 
 from sphinx.errors import ConfigError
@@ -45,7 +46,7 @@ toc_object_entries_show_parents = "hide"
 
 def skip_member(app, what, name, member, skip, options):
     """Leaves out what api_pages writes itself (constants) and what Python made (the fields of named tuples)."""
-    constant = what == "module" and not isinstance(member, type) and not callable(member)
+    constant = what == "module" and (typing.get_origin(member) is not None or not callable(member))
     return True if constant or type(member).__name__ == "_tuplegetter" else None
 
 

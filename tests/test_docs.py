@@ -10,12 +10,16 @@ from test_structure import ROOMS
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.fixture(scope="module")
-def api_pages():
-    specification = importlib.util.spec_from_file_location("api_pages", DOCS / "api_pages.py")
+def load(name: str):
+    specification = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def api_pages():
+    return load("api_pages")
 
 
 def test_every_public_name_is_documented(api_pages):
@@ -63,3 +67,9 @@ def test_docstrings_are_shown_as_they_were_written(api_pages):
     written = ["|b - a| of `a_` and x_.", "", "    code = 1", "", "Args:", "    n: a number.", "", "name    what it is"]
     shown = [r"\|b - a\| of `a_` and x\_.", "", "::", "", "        code = 1", "", "Args:", "    n: a number.", ""]
     assert api_pages.plain_text(written) == [*shown, "::", "", "    name    what it is", ""]
+
+
+def test_the_drawing_shows_the_rooms_as_they_are():
+    """After a change of the table: python docs/draw_house.py."""
+    drawing = load("draw_house")
+    assert drawing.PICTURE.read_text() == drawing.house()
