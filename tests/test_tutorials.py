@@ -10,7 +10,9 @@ import jax
 import pytest
 
 from jaxface.models.registry import FORMATS
+from jaxface.networks.encoder import ENCODERS
 from jaxface.results.demo import portrait_paths
+from jaxface.results.exporters import EXPORTERS
 from jaxface.training.terms import TERMS
 from toys.documents import PAGES, ROOT, read_blocks
 
@@ -23,7 +25,7 @@ RUNNING = [page for page in PAGES if any(not block.not_run for block in read_blo
 @pytest.fixture
 def registries():
     """What an example adds to them is taken away again."""
-    before = [(registry, dict(registry)) for registry in (FORMATS, TERMS)]
+    before = [(registry, dict(registry)) for registry in (FORMATS, TERMS, ENCODERS, EXPORTERS)]
     yield
     for registry, entries in before:
         registry.clear()

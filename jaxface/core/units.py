@@ -8,6 +8,7 @@ MM_PER_UNIT = 100.0
 """One model unit is 10 cm."""
 
 METRES_PER_UNIT = MM_PER_UNIT / 1000
+"""The same in metres, which glTF counts."""
 
 CROP_SIZE = 224
 """Side in pixels of the paper's crops, and of ours unless told otherwise.
