@@ -99,3 +99,10 @@ def test_commands_in_the_text_exist(page, capsys):
 def test_a_wrong_command_is_found(line, monkeypatch):
     with pytest.raises((AssertionError, SystemExit, ValueError)):
         check_command(line.split(), monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    inside = [link for link in links if link and "://" not in link]
+    assert [link for link in inside if not (page.parent / link).exists()] == []
