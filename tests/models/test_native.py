@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import PARTS
+from jaxface.core.skinning import Skinning
 from jaxface.models import load_face_model
 from jaxface.models.native import read_face_model, write_face_model
 
@@ -43,25 +46,67 @@ def arrays_of(path):
         return dict(file)
 
 
-def test_round_trip(model, tmp_path):
-    path = tmp_path / "sub" / "toy.npz"
-    model = dataclasses.replace(model, expression_names=("smile", "frown"), expression_bounds=(0.0, 1.0))
-    write_face_model(model, path)
-    read = load_face_model(path)
-    for field in dataclasses.fields(FaceModel):
-        before, after = getattr(model, field.name), getattr(read, field.name)
-        if isinstance(before, dict):
-            assert before.keys() == after.keys()
-            for key in before:
-                np.testing.assert_array_equal(before[key], after[key])
-                assert after[key].dtype == np.int32
-        elif isinstance(before, np.ndarray):
-            np.testing.assert_array_equal(before, after)
-            assert after.dtype == before.dtype
+@st.composite
+def models(draw):
+    """Small models with and without texture coordinates, mirror table, joints, contours and names."""
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    vertices, identity, expression, albedo = (draw(st.integers(low, 7)) for low in (3, 0, 0, 0))
+
+    def normal(*shape):
+        return random.normal(size=shape).astype(np.float32)
+
+    def some(*shape):
+        return random.integers(0, vertices, shape).astype(np.int32)
+
+    skinning, joints = None, draw(st.integers(0, 3))
+    if joints:
+        weights = random.dirichlet(np.ones(joints), vertices).astype(np.float32)
+        skinning = Skinning(
+            normal(joints, 3), normal(joints, 3, identity), normal(joints, 3, expression), weights,
+            normal(vertices, 3, 9 * (joints - 1)), tuple(range(-1, joints - 1)), tuple(range(1, joints)),
+        )  # fmt: skip
+    named = draw(st.booleans())
+    return FaceModel(
+        normal(vertices, 3), normal(vertices, 3, identity), normal(vertices, 3, expression), normal(vertices, 3),
+        normal(vertices, 3, albedo), random.permuted(np.tile(np.int32([0, 1, 2]), (4, 1)), axis=1),
+        parts={part: some(random.integers(1, 4)) for part in draw(st.sets(st.sampled_from(PARTS)))},
+        landmarks={scheme: some(68) for scheme in draw(st.sets(st.sampled_from(["68", "106"])))},
+        contours={"68": some(17, 2)} if draw(st.booleans()) else {},
+        uv=random.random((vertices, 2), np.float32) if draw(st.booleans()) else None,
+        mirror=np.arange(vertices, dtype=np.int32)[::-1].copy() if draw(st.booleans()) else None,
+        skinning=skinning,
+        name=draw(st.sampled_from(["toy", "\u00e9 x"])),
+        expression_names=tuple(f"unit{index}" for index in range(expression)) if named else (),
+        expression_bounds=draw(st.sampled_from([(0.0, 1.0), (-3.0, 3.0), (-0.5, 2.0)])),
+    )  # fmt: skip
+
+
+def check_same(before, after):
+    """Same values and types, in the arrays of a model and in those of its joints."""
+    for field in dataclasses.fields(before):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(old, Skinning):
+            check_same(old, new)
+        elif isinstance(old, dict):
+            assert old.keys() == new.keys()
+            for key in old:
+                np.testing.assert_array_equal(old[key], new[key])
+                assert new[key].dtype == np.int32
+        elif isinstance(old, np.ndarray):
+            np.testing.assert_array_equal(old, new)
+            assert new.dtype == old.dtype
         else:
-            assert before == after
-    assert read.name == "toy"
-    assert [p.name for p in path.parent.iterdir()] == ["toy.npz"]
+            assert old == new, field.name
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@settings(max_examples=30, deadline=None)
+@given(model=models())
+def test_round_trip(suffix, tmp_path_factory, model):
+    path = tmp_path_factory.mktemp("models") / "sub" / f"toy.{suffix}"
+    write_face_model(model, path)
+    check_same(model, load_face_model(path))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_optional_arrays_may_be_missing(model, tmp_path):

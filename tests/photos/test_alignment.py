@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxface.core.cameras import Camera, project
 from jaxface.core.errors import InputError
-from jaxface.photos.alignment import Alignment, align_face, fit_alignment, five_points
+from jaxface.photos.alignment import Alignment, align_face, fit_alignment, five_points, scaled_alignment
 from toys.face_points import TEMPLATE, toy_face_model
 
 
@@ -51,12 +53,32 @@ def test_a_scaled_template_lands_where_the_camera_sees_it():
     np.testing.assert_allclose(alignment.to_crop(points), TEMPLATE[:, :2] * [102, -102] + 112, atol=1e-6)
 
 
-def test_points_there_and_back():
-    alignment = Alignment(1.7, -40.0, 12.5, 224, (480, 640))
-    points = np.random.default_rng(0).uniform(-50, 700, (4, 6, 2))
-    np.testing.assert_allclose(alignment.to_photo(alignment.to_crop(points)), points, atol=1e-9)
-    restored = Alignment.from_dict(json.loads(json.dumps(alignment.to_dict())))
-    assert restored == alignment
+OFFSETS = st.floats(-3000, 3000)
+ALIGNMENTS = st.builds(
+    Alignment, st.floats(0.02, 50), OFFSETS, OFFSETS, st.integers(8, 600), st.tuples(*[st.integers(1, 9000)] * 2)
+)
+
+
+@settings(deadline=None)
+@given(ALIGNMENTS, st.integers(0, 9))
+def test_points_there_and_back(alignment, seed):
+    points = np.random.default_rng(seed).uniform(-50, 700, (4, 6, 2))
+    np.testing.assert_allclose(alignment.to_photo(alignment.to_crop(points)), points, atol=1e-6)
+    np.testing.assert_allclose(alignment.to_crop(alignment.to_photo(points)), points, atol=1e-6)
+    assert Alignment.from_dict(json.loads(json.dumps(alignment.to_dict()))) == alignment
+
+
+@settings(deadline=None)
+@given(ALIGNMENTS, st.integers(8, 600), st.integers(8, 600))
+def test_sizes_of_a_crop_follow_one_another(alignment, first, second):
+    """A crop of another size shows the same square of the photo, whatever size was in between."""
+    direct = scaled_alignment(alignment, second)
+    for one in (direct, scaled_alignment(scaled_alignment(alignment, first), second)):
+        assert (one.size, one.photo_size) == (second, alignment.photo_size)
+        np.testing.assert_allclose([one.scale, one.offset_x], [direct.scale, direct.offset_x], rtol=1e-9, atol=1e-9)
+        for corner in ([0, 0], [0, 1], [1, 1]):
+            place, expected = (map_.to_photo(np.array(corner) * map_.size) for map_ in (one, alignment))
+            np.testing.assert_allclose(place, expected, rtol=1e-9, atol=1e-6)
 
 
 def test_the_photo_camera_draws_what_the_crop_camera_draws():
