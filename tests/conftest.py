@@ -20,16 +20,28 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SLOWEST_FIRST = (
+    "training/test_objective.py",
+    "fitting/test_fitting.py",
+    "experiments/test_prdl_vs_rivals.py",
     "test_fit.py",
     "experiments/test_prdl_ablation.py",
-    "experiments/test_prdl_vs_rivals.py",
+    "results/test_person.py",
+    "training/test_parallel.py",
+    "losses/test_prdl.py",
+    "test_reconstruct_published.py",
+    "experiments/test_photo_fit.py",
+    "losses/test_silhouette_losses.py",
+    "losses/test_point_sets.py",
+    "losses/test_perceptual.py",
     "benchmarks/test_prdl.py",
     "experiments/test_prdl_bias.py",
-    "experiments/test_prdl_gradients.py",
-    "losses/test_silhouette_losses.py",
+    "test_notebook.py",
     "test_train.py",
+    "synthetic/test_source.py",
+    "training/test_configs.py",
+    "experiments/test_prdl_gradients.py",
 )
-"""Files that take longest. Each runs in one worker: one that began last would keep the other worker waiting."""
+"""Files of half a minute and more. Each runs in one worker: one that began last would keep the other worker waiting."""
 
 
 def pytest_configure(config):

@@ -118,6 +118,7 @@ def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, co
     assert len(compilations) == count
 
 
+@pytest.mark.slow
 def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
     model = toy_model()
     sample = {name: values[0] for name, values in toy_batch(model, 2, 32).items()}

@@ -124,6 +124,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_step_and_term():
         training._mean_of_window(window, 30, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -42,6 +42,7 @@ def no_detector(monkeypatch):
     monkeypatch.setattr(annotator, "detect_faces", missing)
 
 
+@pytest.mark.slow
 def test_views_show_faces_and_the_first_is_the_mean_one(drawn):
     model, vectors, views, _ = drawn
     coefficients = Coefficients.from_vector(vectors, model)
@@ -55,6 +56,7 @@ def test_views_show_faces_and_the_first_is_the_mean_one(drawn):
     assert view.image.dtype == np.uint8 and view.image.shape == (SIZE, SIZE, 3)
 
 
+@pytest.mark.slow
 def test_a_view_follows_from_its_number_and_the_seed(drawn):
     model, vectors, _, _ = drawn
     fewer = views_module.random_views(model, 2, seed=3)
@@ -63,6 +65,7 @@ def test_a_view_follows_from_its_number_and_the_seed(drawn):
     assert np.abs(other - fewer).max(-1)[1] > 0.1
 
 
+@pytest.mark.slow
 def test_joints_get_small_angles_only_the_jaw(anny):
     toy = toy_model()
     joints = Skinning(
@@ -81,6 +84,7 @@ def test_joints_get_small_angles_only_the_jaw(anny):
     assert jaw.min() >= 0 and 0.2 < jaw.max() <= 0.3 and not others.any()
 
 
+@pytest.mark.slow
 def test_landmarks_are_found_from_noisy_pictures(drawn, anny):
     views = drawn[2]
     random = np.random.default_rng(0)

@@ -58,6 +58,7 @@ def test_normals_of_degenerate_and_lonely_vertices_are_zero_with_finite_gradient
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_decode_face_by_hand(model):
     c = _random_coefficients(model, seed=1)
     face = decode_face(model, c, Camera())
@@ -74,6 +75,7 @@ def test_decode_face_by_hand(model):
     assert face.points.shape == (2, 81, 2) and face.colors.shape == (2, 81, 3)
 
 
+@pytest.mark.slow
 def test_the_mean_face_is_upright_in_the_picture(model):
     points = decode_face(model, Coefficients.zeros(model), Camera()).points[0]
     assert points[model.parts["left_eye"], 0].mean() > 112 > points[model.parts["right_eye"], 0].mean()

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 from jax.test_util import check_grads
 from scipy.special import sph_harm_y
 

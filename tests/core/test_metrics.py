@@ -78,6 +78,7 @@ def test_alignment_equals_scipy_on_noisy_points():
         np.testing.assert_allclose(moved[b], rotation.apply(centred) + target[b].mean(0), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_alignment_never_reflects():
     rng = np.random.default_rng(2)
     source = rng.normal(size=(1, 50, 3)).astype(np.float32)
@@ -90,6 +91,7 @@ def test_alignment_of_coinciding_points_only_shifts():
     np.testing.assert_array_equal(metrics.align_points(source, source + 2.0, scale=True), source + 2.0)
 
 
+@pytest.mark.slow
 def test_vertex_error_is_in_millimetres():
     rng = np.random.default_rng(3)
     target = rng.normal(size=(1, 40, 3)).astype(np.float32)

@@ -132,6 +132,7 @@ def test_gradients_at_zero_at_the_change_of_formula_and_beyond(size):
         check_grads(lambda *c: shape_of(small, *c), arguments, order=1, modes=["fwd", "rev"])
 
 
+@pytest.mark.slow
 def test_some_vertices_alone_are_rows_of_the_whole(model):
     vertices = np.array([5, 80, 5, 0])
     for one in (model, toy_model()):

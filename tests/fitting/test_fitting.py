@@ -22,6 +22,7 @@ from toys.models import toy_model
 SIZE = 64
 CAMERA = Camera().resized(SIZE)
 fit_landmarks = jax.jit(fit_landmarks)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,7 @@ def test_landmarks_alone_place_the_face_within_bounds(model, prior, drawn):
     assert vector[:, 3:5].min() >= -0.1 - 1e-6  # the expression units
 
 
+@pytest.mark.slow
 def test_landmarks_of_weight_zero_may_be_anything(model, prior, drawn):
     truth, batch = drawn
     landmarks, weights = batch["landmarks"].copy(), batch["landmark_weights"].copy()
@@ -160,6 +162,7 @@ def test_landmark_residuals_have_a_gradient_where_they_vanish():
     np.testing.assert_allclose(value[:OUTLINE], -1 / ACROSS, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_landmark_leaves_the_mean_face(model, prior, drawn):
     truth, batch = drawn
     vector = fit_landmarks(
@@ -210,6 +213,7 @@ def test_crops_of_one_person_share_identity_and_albedo(model, prior, drawn):
     np.testing.assert_allclose(again[1:], fitted[1:], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_what_is_held_stays(model, prior, drawn):
     truth, batch = drawn
     sizes = np.cumsum(vector_sizes(model))

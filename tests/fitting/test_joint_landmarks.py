@@ -66,6 +66,7 @@ def test_the_minimum_is_scipys(model, views):
     np.testing.assert_allclose(ours[:3], best[:3], atol=0.02)
 
 
+@pytest.mark.slow
 def test_together_they_know_more(model, views):
     truth, landmarks, weights, prior, alone = views
     joint = np.asarray(fit_joint(model, alone, landmarks, weights, CAMERA, prior))

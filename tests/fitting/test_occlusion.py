@@ -1,6 +1,7 @@
 """hidden_pixels against a plain even-odd test of every pixel, and where there is nothing to call hidden."""
 
 import numpy as np
+import pytest
 
 from jaxface.core.parts import BACKGROUND, LABELS
 from jaxface.fitting.occlusion import FACE_OUTLINE, hidden_pixels
@@ -40,6 +41,7 @@ def test_matches_the_definition():
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_nothing_is_hidden_without_a_face_or_without_its_outline():
     labels, landmarks = face(np.random.default_rng(1))
     weights = np.ones((2, 68))

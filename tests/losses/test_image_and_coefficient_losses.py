@@ -28,6 +28,7 @@ class TestPhotometric:
         half = 0.5 * self.MASK.astype(np.float32)
         np.testing.assert_allclose(photometric_loss(self.RENDERED, self.IMAGE, half), expected, rtol=1e-5)
 
+    @pytest.mark.slow
     def test_empty_mask_and_garbage_outside(self):
         mask, rendered = self.MASK.copy(), np.where(self.MASK[..., None], self.RENDERED, np.nan)
         mask[0] = False
@@ -62,6 +63,7 @@ class TestFeatures:
         np.testing.assert_allclose(cosine_feature_loss(a, b), 1 - cosine, atol=1e-6)
         np.testing.assert_allclose(cosine_feature_loss(a, -3 * a), 2, atol=1e-6)
 
+    @pytest.mark.slow
     def test_zero_vectors_are_neither_near_nor_far(self):
         zeros, ones = jnp.zeros((1, 8)), jnp.ones((1, 8))
         for a, b in ((zeros, ones), (ones, zeros), (zeros, zeros)):

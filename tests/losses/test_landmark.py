@@ -26,6 +26,7 @@ class TestLoss:
         expected = np.mean(factors * np.square(predicted.astype(np.float64) - target).sum(-1), axis=-1)
         np.testing.assert_allclose(landmark_loss(predicted, target, weights=weights), expected, rtol=1e-5)
 
+    @pytest.mark.slow
     def test_landmarks_of_weight_zero_may_hold_anything(self):
         predicted, target = self.arrays()
         weights = np.ones((3, 68), np.float32)
@@ -79,6 +80,7 @@ class TestMarching:
         assert result[:8].tolist() == lines[:8, 0].tolist() and result[9:17].tolist() == lines[9:, 1].tolist()
         assert result[8] == 8 and result[17:].tolist() == list(range(17, 68))
 
+    @pytest.mark.slow
     def test_the_choice_has_no_gradient_but_the_points_chosen_do(self):
         points = jnp.asarray(np.random.default_rng(1).uniform(0, 224, (2, 30, 2)), jnp.float32)
 
@@ -93,6 +95,7 @@ class TestMarching:
         with pytest.raises(ValueError, match="C <= L"):
             march_landmarks(np.zeros((1, 30)), self.LANDMARKS[:3], self.CONTOURS)
 
+    @pytest.mark.slow
     def test_unrolled_x_is_that_of_the_face_without_roll(self):
         generator = np.random.default_rng(2)
         vertices = jnp.asarray(generator.uniform(-1, 1, (4, 30, 3)), jnp.float32)

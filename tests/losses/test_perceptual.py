@@ -73,6 +73,7 @@ def test_the_transform_is_the_least_squares_similarity(chip):
         np.testing.assert_allclose(places[sample], np.stack([a * cx - b * cy + c, b * cx + a * cy + d], -1), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_chips_are_sampled_bilinearly_with_black_outside():
     image = RANDOM.uniform(size=(1, 30, 40, 3)).astype(np.float32)
     landmarks = faces(1, 30) - np.float32([12, 0])  # part of the chip lies beyond the left edge
@@ -167,6 +168,7 @@ def recognizer():
     return FaceRecognizer({"params": {"fc": layer}}, Quarters(), SMALL_CHIP)
 
 
+@pytest.mark.slow
 def test_the_objective_compares_the_seen_face_alone(recognizer):
     model = toy_model()
     batch = toy_batch(model, 2, 32)

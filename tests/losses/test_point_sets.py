@@ -8,6 +8,8 @@ from jax.test_util import check_grads
 
 from jaxface.losses import chamfer_loss, density_aware_chamfer_loss, icp_loss, point_sets
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HEIGHT, WIDTH = 26, 31
 LOSSES = {
     "to_target": lambda *a, **o: icp_loss(*a, direction="to_target", **o),
@@ -92,6 +94,7 @@ def test_values_are_those_of_the_definition(seed):
         np.testing.assert_allclose(values, expected, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_definition():
     points, masks = batch(2)
     random, step = np.random.default_rng(3), 1e-5
@@ -154,6 +157,7 @@ def test_options_of_the_density_aware_distance():
         np.testing.assert_allclose(loss(alpha, exponent), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_crowding_costs():
     mask = np.zeros((1, HEIGHT, WIDTH), bool)
     mask[0, 10, [10, 14]] = True
@@ -164,6 +168,7 @@ def test_crowding_costs():
     np.testing.assert_allclose(loss(together), (0.5 + 0.75) / 2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_points_left_out_do_not_count_whatever_they_hold():
     points, masks = batch(8)
     random = np.random.default_rng(9)

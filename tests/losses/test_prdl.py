@@ -83,6 +83,7 @@ class TestAgainstTheDefinition:
         _, expected = oracle.loss_and_gradient(points, target, anchors)
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_all_points_equal(self):
         points = np.tile(np.float32([[100.25, 90.5]]), (300, 1))
         target = np.full((49, 3), 30.0, np.float32)
@@ -185,10 +186,12 @@ class TestFineGrids:
             error = np.linalg.norm(gradients[column] - expected[column])
             assert error <= 1e-3 * np.linalg.norm(expected[column])
 
+    @pytest.mark.slow
     def test_weights(self):
         weights = np.random.default_rng(2).uniform(-0.3, 1, 400).clip(0).astype(np.float32)
         self.check(np.random.default_rng(3).uniform(5, 35, (400, 2)), weights)
 
+    @pytest.mark.slow
     def test_points_on_anchors_and_at_one_place(self):
         self.check(FINE[[7, 300, 301, 2000]])  # ties: no telling which of the equal points is pulled
         self.check(np.float32([[20.3, 11.9]]))
@@ -286,6 +289,7 @@ class TestPointMasks:
         weights[5] = np.nan
         assert np.isnan(describe(random_points(300), GRID, weights)[:, 2]).all()
 
+    @pytest.mark.slow
     def test_a_set_without_points_is_all_zero_with_zero_gradient(self):
         points = np.full((300, 2), np.nan, np.float32)
         nobody = np.zeros(300, bool)

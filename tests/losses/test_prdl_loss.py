@@ -57,6 +57,7 @@ class TestLoss:
         losses, _ = batch_loss(points, masks, weights)
         np.testing.assert_allclose(losses, 0.5 * expected["a"] + np.arange(8) * expected["b"], rtol=1e-4)
 
+    @pytest.mark.slow
     def test_some_of_the_statistics_and_options_left_out(self):
         points, masks = batch()
         expected = self.expected(points, masks, (2, 0))
@@ -79,6 +80,7 @@ class TestLoss:
         expected = self.expected(points, masks, (1,))["a"] + self.expected(points, masks)["b"]
         np.testing.assert_allclose(loss(points), expected, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_points_as_targets(self):
         points, _ = batch()
         others, _ = batch(1, count=9)
@@ -106,6 +108,7 @@ class TestLoss:
         np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
         np.testing.assert_allclose(gradients["a"], expected_gradients["a"], rtol=1e-3, atol=1e-5)
 
+    @pytest.mark.slow
     def test_empty_parts_weigh_nothing(self):
         points, masks = batch()
         masks["b"][0] = False

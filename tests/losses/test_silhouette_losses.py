@@ -138,6 +138,7 @@ def test_values_are_those_of_the_definition():
         assert values[1] > 0.1
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_definition():
     points, masks = batch()
     random, step = np.random.default_rng(1), 1e-5
@@ -177,6 +178,7 @@ def test_published_sharpness_is_the_default():
 
 
 class TestDibrSilhouette:
+    @pytest.mark.slow
     @pytest.mark.parametrize("sigma", [1 / 7000, 3e-3])
     def test_equals_the_definition(self, sigma):
         random = np.random.default_rng(2)
@@ -221,6 +223,7 @@ def test_levels_of_odd_sizes_halve_as_scipy_does():
         reda_loss(points, masks, triangles=TRIANGLES, levels=0)
 
 
+@pytest.mark.slow
 def test_triangles_with_a_corner_left_out_are_not_drawn():
     points, masks = batch()
     point_masks = {part: array.copy() for part, array in ALL.items()}
@@ -251,6 +254,7 @@ def test_empty_parts_weigh_nothing():
         assert not gradients["b"][0].any() and not gradients["a"][1].any()
 
 
+@pytest.mark.slow
 def test_a_part_without_triangles_draws_nothing():
     points, masks = batch()
     none = {"a": np.zeros((0, 3), np.int32)}

@@ -45,6 +45,7 @@ def test_shapes(anny, names):
     assert len(set(names)) == len(names) >= 45 and "jawOpen" in names
 
 
+@pytest.mark.slow
 def test_size_and_place(anny):
     marks = anny.mean_shape[anny.landmarks["68"]]
     assert 0.80 < marks[45, 0] - marks[36, 0] < 1.0  # outer corners of the eyes, in units of 10 cm

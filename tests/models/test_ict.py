@@ -244,6 +244,7 @@ def sample():
     return read_ict(SAMPLE)
 
 
+@pytest.mark.slow
 def test_the_makers_files(sample):
     assert sample.mean_shape.shape == (9409 + 200, 3) and sample.identity_basis.shape[-1] == 8
     assert expression_names(SAMPLE)[-2:] == ("mouthSmile_L", "mouthSmile_R") and len(expression_names(SAMPLE)) == 13

@@ -59,6 +59,7 @@ def torch_names(variables):
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tensors", "parameters"), [("resnet50", 332, 24_034_625), ("mobilenet_v3_large", 322, 3_218_929)]
 )
@@ -103,6 +104,7 @@ def test_heads_follow_the_order_of_the_coefficient_vector():
     np.testing.assert_array_equal(vector, np.repeat([0, 1, 2, 3, 4, 5, 6], [4, 3, 2, 3, 27, 2, 1]))
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_and_result_in_float32():
     encoder = create_encoder("mobilenet_v3_large", (4, 3, 2), dtype=jnp.bfloat16)
     image = jnp.zeros((1, 64, 64, 3))

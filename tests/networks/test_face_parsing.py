@@ -201,6 +201,7 @@ def outputs(small_state, quick_compilation):
     return [np.asarray(output) for output in jax.jit(module.apply)(variables, some_image())]
 
 
+@pytest.mark.slow
 def test_the_network_equals_pytorchs(small_state, outputs):
     torch = pytest.importorskip("torch")
     with torch.no_grad():
@@ -218,6 +219,7 @@ def test_the_network_equals_stored_outputs_of_pytorch(outputs):
             np.testing.assert_allclose(ours[0], stored[name], atol=3e-5 * np.abs(stored[name]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("edges", "tensors"), [(False, 634), (True, 655)])
 def test_tensors_and_parameters_of_the_published_network(edges, tensors):
     shapes = tensor_shapes(edges=edges)

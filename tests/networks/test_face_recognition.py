@@ -177,6 +177,7 @@ def torch_features(torch, blocks, state, images, **sizes):
         return reference(torch.from_numpy((images.transpose(0, 3, 1, 2) - 0.5) / 0.5)).numpy()
 
 
+@pytest.mark.slow
 def test_iresnet_equals_the_reference_numbers(fixture):
     state = random_state(IRESNETS["iresnet18"], width=4, features=8)
     network, variables = iresnet_from_torch({"state_dict": {f"module.{name}": state[name] for name in state}})

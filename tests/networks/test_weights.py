@@ -69,6 +69,7 @@ def test_encoders_equal_pytorchs(states, name, tensors):
     _close(result, run(encoder(name, SIZES), state, random_image()))
 
 
+@pytest.mark.slow
 def test_a_backbone_equals_pytorchs_and_its_classifier_is_left_out(states):
     state = states["resnet18"] | random_state({"fc.weight": (1000, 512), "fc.bias": (1000,)})
     assert len(state) == 122
@@ -174,6 +175,7 @@ def test_files_and_folders_give_the_same_encoder(mobilenet_file, tmp_path):
         assert (one[0] == two[0] and (one[1] == two[1]).all()) or one[0].endswith("num_batches_tracked")
 
 
+@pytest.mark.slow
 def test_the_face_model_must_be_named_and_fit(mobilenet_file):
     with pytest.raises(InputError, match=r"small.safetensors: the face model .* names none; .*--model FILE"):
         load_encoder(mobilenet_file)
@@ -253,6 +255,7 @@ def test_heads_start_where_their_sizes_agree(mobilenet_file):
         initial_state(wrong, optimizer, mobilenet_file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mark", "network"), [("layer1.0.prelu.weight", "iresnet"), ("context.dualgcn.x", "DML-CSR")])
 def test_other_networks_are_checked_by_their_own_modules(tmp_path, mark, network):
     save_file({mark: np.zeros(3, np.float32)}, tmp_path / "in.safetensors")

@@ -219,6 +219,7 @@ def test_weights_that_cannot_be_read_are_named(content, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_other_weights_than_dml_csrs_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(weight_files, "read_state", lambda path: {"fc.weight": np.ones((3, 2), np.float32)})
     with pytest.raises(InputError, match=r"other\.pth: the tensors do not fit DML-CSR: 631 missing: .* 1 unknown: fc"):
@@ -254,6 +255,7 @@ def test_the_network_sees_the_crop_and_its_labels_lie_over_it(monkeypatch):
     assert not shifted[:, 86:].any()  # beyond the photo's edge
 
 
+@pytest.mark.slow
 def test_the_predictor_translates_the_networks_labels(quick_compilation):
     """Of a network whose weights are all zero but for the last bias, every pixel has the label of that bias."""
     import jax

@@ -107,6 +107,7 @@ def test_means_over_vertices_become_means_over_pixels():
     assert np.abs(unweighted - target).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("occlusion", ["coarse", "exact"])
 def test_what_is_behind_something_else_weighs_nothing(occlusion):
     (front, front_depth, one), (back, back_depth, two) = sheet(10.0, 4, 30), sheet(10.5, 12, 44)
@@ -121,6 +122,7 @@ def test_what_is_behind_something_else_weighs_nothing(occlusion):
     np.testing.assert_array_equal(areas[count:][clear], alone[count:][clear])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("occlusion", ["coarse", "exact", "none"])
 def test_outside_of_the_picture_and_behind_the_camera(occlusion):
     points, depth, triangles = sheet(10.0, -20, 100)
@@ -143,6 +145,7 @@ def test_faces_of_a_batch_do_not_touch_each_other():
         np.testing.assert_array_equal(together, one_by_one)
 
 
+@pytest.mark.slow
 def test_meshes_with_nothing_to_weigh():
     points, depth, _ = random_mesh(vertices=3)
     line = np.stack([points[:, 0], points[:, 0], points[:, 0]], 1)
@@ -154,6 +157,7 @@ def test_meshes_with_nothing_to_weigh():
     assert coarse_visibility(np.zeros((2, 0, 2)), np.zeros((2, 0))).shape == (2, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("occlusion", ["coarse", "exact", "none"])
 def test_not_a_number_stays_so_and_spoils_nothing_else(occlusion):
     points, depth, triangles = (np.array(array) for array in sheet(10.0, 4, 44))

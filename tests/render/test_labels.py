@@ -43,6 +43,7 @@ def test_triangles_vote_by_their_corners():
     np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.slow
 def test_label_map_has_the_parts_where_they_are_and_the_forehead_cut():
     points, depth, triangles, members = toy_face()
     labels = render_labels(points, depth, triangles, label_triangles(members, triangles), image_size=SIZE)
@@ -57,6 +58,7 @@ def test_label_map_has_the_parts_where_they_are_and_the_forehead_cut():
     assert labels[42, 20] == parts.LABELS["skin"]
 
 
+@pytest.mark.slow
 def test_forehead_cut_is_that_of_the_target_also_in_batches():
     meshes = [toy_face(turn) for turn in (0.0, 0.4, -0.7)]
     triangles, labels = meshes[0][2], label_triangles(meshes[0][3], meshes[0][2])
@@ -83,6 +85,7 @@ def test_mesh_without_triangles_is_all_background():
     np.testing.assert_array_equal(labels, np.zeros((2, 8, 8)))
 
 
+@pytest.mark.slow
 def test_visibility_of_two_layers():
     points, depth, triangles, _ = toy_face()
     both_points = np.concatenate([points, points + np.float32(1.5)])
@@ -95,6 +98,7 @@ def test_visibility_of_two_layers():
     assert not seen[121:][covered].any()
 
 
+@pytest.mark.slow
 def test_visibility_outside_behind_and_not_a_number():
     points, depth, triangles, _ = toy_face()
     fragments = rasterize(points, depth, triangles, image_size=SIZE)
@@ -104,6 +108,7 @@ def test_visibility_outside_behind_and_not_a_number():
     np.testing.assert_array_equal(seen, [False, False, False, False, True, True])
 
 
+@pytest.mark.slow
 def test_visibility_of_a_sphere_is_its_near_side():
     angle, turn = np.meshgrid(np.linspace(0.05, np.pi - 0.05, 40), np.linspace(0, 2 * np.pi, 80), indexing="ij")
     v = np.stack([np.sin(angle) * np.cos(turn), np.cos(angle), np.sin(angle) * np.sin(turn)], -1).reshape(-1, 3)

@@ -30,6 +30,7 @@ def assert_matches_oracle(fragments, points, depth, triangles, image_size=SIZE, 
     np.testing.assert_allclose(np.asarray(fragments.depth)[~tie], z[~tie], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_triangles_of_all_sizes(seed):
     mesh = random_mesh(seed, 60)
@@ -72,6 +73,7 @@ def test_thin_triangles(seed, on_a_grid):
     assert (fragments.barycentric >= 0).all() and (fragments.barycentric <= 1).all()
 
 
+@pytest.mark.slow
 def test_quad_over_the_whole_image_behind_small_triangles():
     """Two triangles with thousands of pixels each, and sixty of a few: none is cut short, nothing shows through."""
     small, small_depth, small_triangles = random_mesh(3, 60, sizes=(0.5, 5.0))
@@ -84,6 +86,7 @@ def test_quad_over_the_whole_image_behind_small_triangles():
     assert_matches_oracle(fragments, points, depth, triangles)
 
 
+@pytest.mark.slow
 def test_perspective_is_right():
     """A floor that runs away from the camera: texture coordinates come out by ray casting."""
     focal, width, height = 30.0, 40, 32
@@ -110,6 +113,7 @@ def grid_mesh(columns, rows, low, high):
     return np.stack([x, y], -1).reshape(-1, 2).astype(np.float32), np.concatenate(triangles).astype(np.int32)
 
 
+@pytest.mark.slow
 def test_no_cracks_where_edges_and_corners_run_through_pixel_centres():
     points, triangles = grid_mesh(40, 32, (-0.5, -0.5), (39.5, 31.5))
     fragments = rasterize(points, np.full(len(points), 7.0), triangles, image_size=SIZE)
@@ -118,6 +122,7 @@ def test_no_cracks_where_edges_and_corners_run_through_pixel_centres():
     assert (fragments.barycentric >= -1e-6).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31))
 def test_no_cracks_in_a_crumpled_grid(seed):
@@ -132,6 +137,7 @@ def test_no_cracks_in_a_crumpled_grid(seed):
     assert (fragments.triangle >= 0).all()
 
 
+@pytest.mark.slow
 def test_same_depth_goes_to_the_lowest_index():
     points = np.array([[-5, -5], [90, -5], [-5, 90], [3, 3], [20, 4], [9, 25]], np.float32)
     triangles = np.array([[3, 4, 5], [5, 3, 4], [0, 1, 2], [0, 2, 1], [4, 3, 5]])
@@ -148,6 +154,7 @@ def test_both_orientations_are_drawn():
     np.testing.assert_array_equal(forwards.triangle, backwards.triangle)
 
 
+@pytest.mark.slow
 def test_triangles_that_cannot_be_drawn_are_left_out():
     points, depth, triangles = random_mesh(1, 60)
     bad = np.array([[np.nan, 4], [np.inf, 4], [3, 3], [9, 9], [30, 4], [8, 30], [1e30, -1e30], [-1e9, 5]], np.float32)
@@ -196,6 +203,7 @@ def test_gradients_stay_finite_with_triangles_that_cannot_be_drawn():
         assert not np.any(one[:12])
 
 
+@pytest.mark.slow
 def test_slivers_have_finite_gradients():
     rng = np.random.default_rng(0)
     along = rng.uniform(0, 1, (60, 3, 1))

@@ -31,6 +31,7 @@ def grid_mesh(cells=8):
     return points.astype(np.float32), np.concatenate(triangles).astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [1e-5, 1e-4, 3e-3])
 def test_equals_the_dense_formula(sigma):
     for count, extent in ((50, 3.0), (50, 40.0), (1, 20.0)):
@@ -41,6 +42,7 @@ def test_equals_the_dense_formula(sigma):
         assert expected.max() > 0.1
 
 
+@pytest.mark.slow
 def test_hardens_to_the_z_buffer():
     points, triangles = grid_mesh()
     hard = rasterize(points, np.ones(len(points)), triangles, image_size=SIZE).triangle >= 0
@@ -48,6 +50,7 @@ def test_hardens_to_the_z_buffer():
     np.testing.assert_array_equal(np.asarray(sharp) > 0.49, hard)
 
 
+@pytest.mark.slow
 def test_tail_of_many_triangles_stays_within_the_bound():
     # 3000 copies of one triangle: what they add just outside their windows is what the margin must allow for.
     points = np.array([[18.0, 14.0], [22.0, 14.5], [20.0, 18.0]], np.float32)
@@ -112,6 +115,7 @@ def test_batches_are_the_same_as_one_by_one():
         np.testing.assert_allclose(image, oracle.soft_silhouette_slowly(one, triangles, SIZE, 1e-3), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bad_triangles_do_not_count_and_have_no_gradient():
     points, triangles = separate_triangles(3, 6, 8.0)
     bad = np.array([[np.nan, 3], [5, 5], [7, 9], [np.inf, 2], [1e30, -1e30], [5, 5]], np.float32)

@@ -66,6 +66,7 @@ def tracked(model, samples, windows):
     return track.track_face(model, samples, windows, prior, frame_rate=25.0)
 
 
+@pytest.mark.slow
 def test_windows_are_smooth_and_hold_the_face(clip, windows):
     centers = np.array([window.to_photo(np.full(2, SIZE / 2)) for window in windows])
     assert smoothing.jitter(centers) < 0.5 * smoothing.jitter(clip.landmarks.mean(1))
@@ -81,6 +82,7 @@ def test_frames_without_a_face_have_no_sample(samples, windows, clip):
     assert samples[0]["labels"].any() and samples[0]["landmark_weights"].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_track_has_one_person_and_follows_the_head(model, clip, tracked):
     columns = vector_columns(model)
     for kind in ("identity", "albedo"):

@@ -47,6 +47,7 @@ def test_vertices_project_to_where_the_face_is_in_the_photo(fitted):
     np.testing.assert_allclose(face.landmarks[17:], expected[inner], atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_mesh_has_the_texture(fitted, tmp_path):
     face = fitted.faces[0]
     mesh = face.mesh()
@@ -71,6 +72,7 @@ def test_another_expression_moves_the_mesh_and_nothing_else(fitted):
         face.mesh(expression=np.zeros(3))
 
 
+@pytest.mark.slow
 def test_measures_and_pictures(fitted):
     face = fitted.faces[0]
     assert 0 <= face.measures["part_iou"] <= 1 and face.measures is face.measures
@@ -78,6 +80,7 @@ def test_measures_and_pictures(fitted):
     assert face.coefficients.to_vector().shape == (1, vector_size(face.model))
 
 
+@pytest.mark.slow
 def test_save_writes_what_the_command_writes_and_harms_no_other_files(fitted, tmp_path):
     page = fitted.save(tmp_path / "out")
     assert page == tmp_path / "out" / "index.html" and page.is_file()

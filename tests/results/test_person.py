@@ -83,6 +83,7 @@ def test_sharing_helps(model, prior, views):
     assert np.abs(angles[8:]).mean() < 6
 
 
+@pytest.mark.slow
 def test_padding_does_not_count(model, prior, views, monkeypatch):
     _, found = views
     batch = stack_samples([crop.sample for crop in found[:7]])
@@ -118,6 +119,7 @@ def test_the_face_that_the_photos_share_is_chosen():
     assert distances.argmax() == 2
 
 
+@pytest.mark.slow
 def test_joint_photos_are_the_finest(views):
     _, found = views
     sample = found[0].sample

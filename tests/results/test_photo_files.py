@@ -75,6 +75,7 @@ def written(model, solved, tmp_path_factory):
     return folder, measures
 
 
+@pytest.mark.slow
 def test_everything_is_there(written):
     folder, _ = written
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -277,6 +278,7 @@ def test_unknown_measures_become_null(model, solved):
     json.dumps(record, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_turned_view_shows_the_texture(model, solved):
     photo, reconstruction = solved
     drawn = drawing.draw_face(model, reconstruction, photo, options=SMALL)

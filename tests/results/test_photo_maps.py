@@ -56,6 +56,7 @@ def truth(drawn):
     return 100 * np.asarray(fragments.depth)[0], normals
 
 
+@pytest.mark.slow
 def test_depth_is_that_of_the_photos_camera(maps, truth):
     depth, _ = truth
     assert maps.depth.dtype == np.uint16 and maps.depth.shape == PHOTO

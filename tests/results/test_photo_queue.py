@@ -17,6 +17,7 @@ from jaxface.results.photo_queue import grouped
 from toys import photos as toys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 3, 7])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
     stop_at, expected, hundred_files, tmp_path, stand_ins, capsys
@@ -41,6 +42,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
     assert {**files, "summary.json": b""} == {**expected[2], "summary.json": b""}
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(hundred_files, tmp_path):
     """A real signal to a real process whose second batch would take ten minutes."""
     out = tmp_path / "out"

@@ -80,6 +80,7 @@ def test_largest_face_alone(toy_photos, tmp_path, model, stand_ins):
     assert not (tmp_path / "out" / "a" / "face_1").exists()
 
 
+@pytest.mark.slow
 def test_an_encoders_answer_is_the_result_or_the_start(hundred_files, tmp_path, model, stand_ins):
     seen = []
 

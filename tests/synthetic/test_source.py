@@ -39,6 +39,7 @@ def sample_at(batch, index):
     return {key: value[index, ...] for key, value in batch.items()}
 
 
+@pytest.mark.slow
 def test_samples_follow_the_layout(batch):
     assert {key: value.dtype for key, value in batch.items()} == DTYPES
     for index in range(COUNT):
@@ -47,6 +48,7 @@ def test_samples_follow_the_layout(batch):
     assert batch["image"].std(axis=(1, 2, 3)).min() > 5
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_seed_and_index_alone(anny, batch):
     part = generate_samples(anny, seed=1, start=13, count=6, size=SIZE)
     assert all(np.array_equal(part[key], batch[key][13:19]) for key in part)
@@ -73,6 +75,7 @@ def test_coefficients_landmarks_and_labels_agree(anny, batch):
             assert centers["left_eye"][:, 0].mean() > centers["right_eye"][:, 0].mean()
 
 
+@pytest.mark.slow
 def test_every_kind_of_variation_occurs(anny, batch, names):
     coefficients = Coefficients.from_vector(batch["coefficients"], anny)
     expression = np.asarray(coefficients.expression)
@@ -86,6 +89,7 @@ def test_every_kind_of_variation_occurs(anny, batch, names):
     assert np.std(hidden) > 0.02
 
 
+@pytest.mark.slow
 def test_crops_are_those_that_aligning_the_photo_would_cut(anny, names):
     @jax.jit
     def draw(model, keys, scale, shift):
@@ -151,6 +155,7 @@ def test_a_model_without_names_or_contours_will_do():
     assert coefficients.expression.min() < 0 < coefficients.expression.max()
 
 
+@pytest.mark.slow
 def test_the_cache_is_whole_or_not_there(anny, tmp_path, monkeypatch, batch):
     settings = {"count": 20, "seed": 1, "size": SIZE, "cache_dir": tmp_path / "cache"}
     source = SyntheticSource(anny, **settings)
@@ -214,6 +219,7 @@ def test_shapes_are_where_they_should_be():
     assert float(drawing.cover(bar, frame).sum()) == pytest.approx(64 * (2 + np.pi / 4), rel=0.03)
 
 
+@pytest.mark.slow
 def test_compression_keeps_flat_pictures_and_loses_detail():
     flat = jnp.full((20, 20, 3), 0.5)
     np.testing.assert_allclose(camera_effects.compress(flat, jnp.float32(0.02)), flat, atol=0.02)

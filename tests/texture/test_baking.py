@@ -68,6 +68,7 @@ def test_texels_are_the_photo_at_their_projection():
     np.testing.assert_allclose(texture[texel[:, 1], texel[:, 0], :2], expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_hidden_half_comes_from_its_mirror_image():
     vertices, triangles, uv, mirror, _ = dome()
     points, depth = project(vertices)
@@ -120,6 +121,7 @@ def test_weights_follow_the_turn():
     assert (np.diff(weights[np.argsort(facing)]) >= -1e-6).all()
 
 
+@pytest.mark.slow
 def test_hidden_surface_is_found():
     vertices, triangles, _, _, normals = dome()
     posed = turned(vertices, 1.2)
@@ -221,6 +223,7 @@ def test_texture_keeps_the_photos_pixels(texture_size):
     np.testing.assert_allclose(texture[2:-2, 2:-2], photo[2:-2, 2:-2] / 255, atol=0.01)
 
 
+@pytest.mark.slow
 def test_finer_photo_is_averaged():
     points, depth, uv, triangles = flat_square(5, 256)
     photo = np.zeros((256, 256, 3), np.uint8)
@@ -243,6 +246,7 @@ def test_mask_of_zeros_leaves_the_models_colours():
     assert np.abs(texture - baking.vertex_texture(model, uv, triangles, texture_size=64)).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_cuts_of_the_atlas_are_joined():
     """Two halves of a square, apart in the atlas: the hidden one takes the shift of the seen one across the cut."""
     points, depth, uv, triangles = flat_square(5, SIZE)

@@ -33,6 +33,7 @@ def solved(model: FaceModel, *, photo_size: int = 224) -> tuple[np.ndarray, Reco
     return photo, Reconstruction(vector, sample, alignment, "Face 1")
 
 
+@pytest.mark.slow
 def test_hand_before_the_face_is_not_skin():
     model = toy_model()
     photo, reconstruction = solved(model)

@@ -63,6 +63,7 @@ def test_flip_keeps_landmarks_and_labels_on_the_same_side():
     np.testing.assert_array_equal(twice["labels"], face_sample()["labels"])
 
 
+@pytest.mark.slow
 def test_flip_with_the_models_mirror_gives_the_coefficients_of_the_mirrored_face(anny, mirror):
     vector = np.random.default_rng(0).normal(0, 0.3, len(mirror)).astype(np.float32)
     sample = face_sample() | {"coefficients": vector}

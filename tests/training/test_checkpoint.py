@@ -62,10 +62,12 @@ def _equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_latest_two_are_kept(run):
     assert sorted(int(path.name) for path in (run / FOLDER).iterdir()) == [4, 8, 12]
 
 
+@pytest.mark.slow
 def test_restore_gives_back_the_state_and_the_place_in_the_data(run, config, fresh_state):
     checkpoints, batches = Checkpoints(run, config), _batches()
     state = checkpoints.restore(fresh_state, batches)

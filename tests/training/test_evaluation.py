@@ -81,6 +81,7 @@ def test_the_truth_has_no_error(model, camera, truth, samples):
     assert result["vertex_error_mm"] < 1e-2
 
 
+@pytest.mark.slow
 def test_measures_equal_their_definitions_whatever_the_batch(model, camera, truth, samples):
     vectors = np.zeros_like(truth)
     measures = evaluation.measure_faces(model, vectors, samples, camera)
@@ -166,6 +167,7 @@ def trained(monkeypatch, model, truth):
     monkeypatch.setattr("jaxface.networks.checkpoints.load_encoder", lambda path, model=None: loaded)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_results(tmp_path, dataset, trained, capsys):
     out = tmp_path / "out"
     assert evaluate.main([str(dataset), "--checkpoint", "somewhere", "--out", str(out)]) == 1

@@ -15,7 +15,7 @@ from jaxface.training.objective import total_loss
 from toys.models import toy_model
 from toys.training import toy_batch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 SIZE, BATCH = 32, 4
 CAMERA = Camera().resized(SIZE)
