@@ -74,6 +74,7 @@ def test_together_they_know_more(model, views):
     assert np.linalg.norm(joint[0, :3] - truth[0, :3]) < single.mean()
 
 
+@pytest.mark.slow
 def test_pictures_without_landmarks_count_nothing(model, views):
     _, landmarks, weights, prior, alone = views
     two = fit_joint(model, alone, landmarks, weights * [[1], [1], [0]], CAMERA, prior)
@@ -84,6 +85,7 @@ def test_pictures_without_landmarks_count_nothing(model, views):
     assert np.isfinite(again).all()
 
 
+@pytest.mark.slow
 def test_bounds_hold(model, views):
     _, landmarks, weights, _, alone = views
     narrow = coefficient_prior(dataclasses.replace(model, expression_bounds=(0.0, 1.0)))

@@ -126,6 +126,7 @@ class TestLoss:
         loss = jax.jit(lambda points: prdl_loss(points, masks, anchors=BATCH_ANCHORS))(nobody)
         np.testing.assert_array_equal(loss, np.zeros(8))
 
+    @pytest.mark.slow
     def test_pixels_compared_with_themselves_cost_nothing(self):
         points, masks = batch()
         for part in points:

@@ -222,6 +222,7 @@ def test_missing_files_are_named(folder, file):
         read_ict(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [ict.NEUTRAL, "jawOpen.obj", ict.INDICES])
 def test_random_corruptions_are_input_errors_or_read(folder, file):
     whole = (folder / file).read_bytes()

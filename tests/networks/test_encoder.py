@@ -76,6 +76,7 @@ def test_tensors_and_parameters_equal_the_published_checkpoints(name, tensors, p
     assert {f"backbone.{example}" for example in examples} | {"final_layers.6.bias"} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("size", [33, 64])
 def test_every_encoder_takes_any_image_size(name, size):

@@ -213,6 +213,7 @@ def test_the_network_equals_pytorchs(small_state, outputs):
         np.testing.assert_allclose(ours, theirs, atol=3e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_the_network_equals_stored_outputs_of_pytorch(outputs):
     with np.load(FIXTURE, allow_pickle=False) as stored:
         for ours, name in zip(outputs, ("logits", "binary_edges", "semantic_edges"), strict=True):

@@ -198,6 +198,7 @@ def test_iresnet_equals_pytorch(name, width):
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "millions"), [("iresnet50", 43.59), ("iresnet100", 65.16)])
 def test_iresnets_have_the_published_number_of_parameters(name, millions):
     shapes = jax.eval_shape(IResNet(IRESNETS[name]).init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))["params"]

@@ -85,6 +85,7 @@ def test_a_backbone_equals_pytorchs_and_its_classifier_is_left_out(states):
     _close(features, run(resnet("resnet18", 1000), state, random_image()).transpose(0, 2, 3, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large", "resnet18"])
 def test_tensors_come_back_as_they_were(states, name):
     state = states[name]
@@ -95,6 +96,7 @@ def test_tensors_come_back_as_they_were(states, name):
             np.testing.assert_array_equal(back[key], value)
 
 
+@pytest.mark.slow
 def test_every_wrong_tensor_is_listed_in_one_short_error(states):
     state = dict(states["mobilenet_v3_large"])
     del state["backbone.conv.0.weight"], state["final_layers.1.weight"]

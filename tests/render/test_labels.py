@@ -71,6 +71,7 @@ def test_forehead_cut_is_that_of_the_target_also_in_batches():
         np.testing.assert_array_equal(one, parts.cut_forehead(plain))
 
 
+@pytest.mark.slow
 def test_no_cut_without_both_brows():
     points, depth, triangles, members = toy_face()
     members = {part: vertices for part, vertices in members.items() if part != "left_brow"}

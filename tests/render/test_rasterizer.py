@@ -46,6 +46,7 @@ def test_many_small_triangles(seed):
     assert_matches_oracle(rasterize(*mesh, image_size=SIZE), *mesh)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.2, 200.0))
 def test_any_single_size(seed, size):

@@ -97,6 +97,7 @@ def test_track_has_one_person_and_follows_the_head(model, clip, tracked):
     assert distance.mean() < 1.5
 
 
+@pytest.mark.slow
 def test_smoothing_lowers_jitter_and_zero_leaves_all(model, tracked):
     jitter = track.jitter_of(model, tracked)
     for measure in ("landmarks_px", "angles_degrees"):
@@ -238,6 +239,7 @@ def check_animation(path, record):
     assert mesh.vertices.shape == (81, 3)
 
 
+@pytest.mark.slow
 def test_the_matrix_projects_into_the_frame(model, tracked, samples):
     source = types.SimpleNamespace(path=types.SimpleNamespace(name="clip"))
     record = clip_files.track_record(model, source, tracked, samples, settings={})
@@ -250,6 +252,7 @@ def test_the_matrix_projects_into_the_frame(model, tracked, samples):
         np.testing.assert_allclose(points, entry["landmarks68"], atol=2e-2)
 
 
+@pytest.mark.slow
 def test_head_motion_is_that_of_the_clip(model, clip, tracked):
     """Put back into one camera for all frames, the head's path is the one that the clip was drawn with."""
     quaternions, translation = clip_files.head_motion(tracked)

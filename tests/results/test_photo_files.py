@@ -95,12 +95,14 @@ def test_everything_is_there(written):
     assert files == sorted([*expected, "index.html", "photo_overlay.png"])
 
 
+@pytest.mark.slow
 def test_measures_of_the_truth_are_perfect(written):
     _, (measures, _) = written
     assert measures["part_iou"] > 0.85 and set(measures["part_iou_of"]) == set(PARTS)
     assert measures["landmark_error_interocular"] < 0.02
 
 
+@pytest.mark.slow
 def test_overlay_covers_the_face_in_the_original_photo(written, solved):
     folder, _ = written
     photo, _ = solved
@@ -110,6 +112,7 @@ def test_overlay_covers_the_face_in_the_original_photo(written, solved):
     assert (face & changed).sum() / (face | changed).sum() > 0.93
 
 
+@pytest.mark.slow
 def test_matrices_project_the_written_meshes(written, solved, model):
     folder, _ = written
     record = json.loads((folder / "face_0" / "coefficients.json").read_text())
@@ -130,6 +133,7 @@ def test_matrices_project_the_written_meshes(written, solved, model):
             np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], points, atol=0.05)
 
 
+@pytest.mark.slow
 def test_blendshapes_are_the_models_expressions(written, solved, model):
     folder, _ = written
     face = read_face(folder / "face_0" / "mesh.glb")
@@ -156,6 +160,7 @@ def face_schema():
     return json.loads(resources.files("jaxface.results").joinpath("assets/face.schema.json").read_text())
 
 
+@pytest.mark.slow
 def test_records_follow_the_schema(written, face_schema):
     folder, _ = written
     record = json.loads((folder / "face_0" / "coefficients.json").read_text())
@@ -187,6 +192,7 @@ def test_every_field_of_the_schema_is_documented(face_schema):
             assert re.search(rf"`{name}\.{inner}|`\.{inner}|, `\.{inner}", text), f"{name}.{inner}"
 
 
+@pytest.mark.slow
 def test_the_recipes_of_the_document_work(written, solved, model, monkeypatch):
     folder, _ = written
     monkeypatch.chdir(folder)
@@ -247,6 +253,7 @@ def test_annys_glb_is_small_and_neutral_at_zero(expressive_anny):
     assert {"jawOpen", "eyeBlinkLeft", "mouthPucker"} <= set(face["names"])
 
 
+@pytest.mark.slow
 def test_landmarks_are_in_photo_pixels(written, solved):
     folder, _ = written
     record = json.loads((folder / "face_1" / "coefficients.json").read_text())
@@ -255,6 +262,7 @@ def test_landmarks_are_in_photo_pixels(written, solved):
     np.testing.assert_allclose(record["landmarks68"]["photo"], truth, atol=0.01)
 
 
+@pytest.mark.slow
 def test_texture_is_the_photos_colour(written, model):
     folder, _ = written
     texture = np.asarray(Image.open(folder / "face_0" / "texture.png")).astype(int)

@@ -67,6 +67,7 @@ def test_depth_is_that_of_the_photos_camera(maps, truth):
     assert np.median(error) < 0.6 and np.quantile(error, 0.98) < 3
 
 
+@pytest.mark.slow
 def test_normals_are_those_of_the_mesh(maps, truth):
     depth, normals = truth
     both = maps.normals.any(-1) & (depth > 0)

@@ -58,6 +58,7 @@ def process(folder, out, model, **options):
     return photos.process_photos([folder], out, model, drawing=SMALL, **options)
 
 
+@pytest.mark.slow
 def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, model, capsys):
     out = tmp_path / "out"
     report, pages = process(toy_photos, out, model)
@@ -75,6 +76,7 @@ def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, mode
     assert all(any(name in line for line in lines) for name in ("dark.png: no face", "empty.png: the file is empty"))
 
 
+@pytest.mark.slow
 def test_largest_face_alone(toy_photos, tmp_path, model, stand_ins):
     process(toy_photos, tmp_path / "out", model, faces="largest")
     assert not (tmp_path / "out" / "a" / "face_1").exists()
@@ -172,6 +174,7 @@ def test_two_photos_never_share_a_folder(tmp_path, stand_ins):
     assert (out / "y_2" / "done.json").is_file() and (out / "y" / "notes.txt").is_file()
 
 
+@pytest.mark.slow
 def test_nothing_half_written_stays(toy_photos, tmp_path, model, monkeypatch):
     monkeypatch.setattr(photos, "write_photo", lambda folder, *_, **__: (folder / "x").touch() or 1 / 0)
     report, pages = process(toy_photos, tmp_path / "out", model)
@@ -213,6 +216,7 @@ def test_a_photo_that_changes_meanwhile_is_reported(tmp_path, stand_ins):
     assert "changed while" in report.failures[0]
 
 
+@pytest.mark.slow
 def test_out_may_not_be_a_file(toy_photos, tmp_path, model):
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match="is a file"):

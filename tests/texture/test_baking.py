@@ -81,6 +81,7 @@ def test_hidden_half_comes_from_its_mirror_image():
     assert np.abs(half - full)[..., :2].mean() < 0.01
 
 
+@pytest.mark.slow
 def test_hidden_surface_without_mirror_continues_the_colours():
     vertices, triangles, uv, _, _ = dome()
     points, depth = project(vertices)

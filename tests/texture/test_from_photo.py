@@ -51,6 +51,7 @@ def test_hand_before_the_face_is_not_skin():
     assert np.abs(same[20:44, 20:44] - SKIN).max() < 12
 
 
+@pytest.mark.slow
 def test_hat_stays():
     model = toy_model()
     photo, reconstruction = solved(model)
