@@ -37,11 +37,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 SMALL = DrawingOptions(picture_size=256, largest_texture=128)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_pictures():
-    yield
-
-
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
     """face_model.npy of a head of 1600 vertices whose parts and landmarks lie where a face has them."""
