@@ -77,7 +77,9 @@ def front_share(model: FaceModel) -> float:
 
 
 def contact_sheet(model: FaceModel, *, cell: int = CELL) -> UInt8[np.ndarray, "H W 3"]:
-    """The mean face (colours, shape, parts, landmarks, profile), and the first modes of each basis at -2 and +2.
+    """The mean face (colours, shape, parts, landmarks, profile), and the first modes of each basis, made large.
+
+    Modes in standard deviations are shown at -2 and +2, an artist's units at 1.
 
     Args:
         model: the face model.
@@ -108,15 +110,18 @@ def contact_sheet(model: FaceModel, *, cell: int = CELL) -> UInt8[np.ndarray, "H
     rows, captions = [pictures], ["mean face: colours, shape, from the side, parts, landmarks"]
     for name, picture in (("identity", _clay), ("expression", _clay), ("albedo", _colors)):
         sizes = getattr(zero, name).shape[-1]
-        steps = [(index, sign * _DEVIATIONS) for index in range(min(_MODES, sizes)) for sign in (-1, 1)]
+        count, amounts = _MODES, [-_DEVIATIONS, _DEVIATIONS]
+        if name == "expression" and model.has_expression_units:  # they have no opposite
+            count, amounts = 2 * _MODES, [model.expression_bounds[1]]
+        steps = [(index, amount) for index in range(min(count, sizes)) for amount in amounts]
         if steps:
             drawn = [
                 draw(zero.replace(**{name: step * np.eye(sizes, dtype=np.float32)[[index]]})) for index, step in steps
             ]
             rows.append([picture(face) for face in drawn])
-            shown = ", ".join(model.expression_names[:_MODES]) if name == "expression" else ""
-            shown = shown or f"the first {len(steps) // 2} coefficients"
-            captions.append(f"{name}: {shown} at -{_DEVIATIONS:g} and +{_DEVIATIONS:g}")
+            shown = ", ".join(model.expression_names[:count]) if name == "expression" else ""
+            shown = shown or f"the first {len(steps) // len(amounts)} coefficients"
+            captions.append(f"{name}: {shown} at {' and '.join(f'{amount:+g}' for amount in amounts)}")
     return visualize.grid(rows, captions=captions, cell=cell)
 
 
