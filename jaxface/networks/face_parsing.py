@@ -6,7 +6,6 @@ Modules bear the names of the checkpoint's tensors, with `_` for the dot before 
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,7 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxface.core.errors import InputError
 from jaxface.core.parts import PARSER_LABELS
 from jaxface.networks.layers import DepthwiseConvolution, StemConvolution, batch_norm, max_pool
-from jaxface.networks.torch_names import check_tensors, from_torch
+from jaxface.networks.torch_names import check_tensors, from_torch, torch_name, torch_shape
 
 IMAGE_SIZE = 473
 """Side in pixels of the pictures that the published networks were trained on."""
@@ -337,20 +336,9 @@ def dml_csr_from_torch(
     shapes = {
         path: leaf.shape for path, leaf in flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image)).items()
     }
-    check_tensors(tensors, {_torch_name(path): _torch_shape(shape) for path, shape in shapes.items()}, "DML-CSR")
-    return module, unflatten_dict({path: from_torch(tensors[_torch_name(path)], shapes[path]) for path in shapes})
-
-
-_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-
-
-def _torch_name(path: tuple[str, ...]) -> str:
-    *modules, leaf = path[1:]
-    return re.sub(r"_(\d+)", r".\1", ".".join([*modules, _LEAVES.get(leaf, leaf)]))
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of a convolution in the plane, a convolution over a sequence (a dense layer here), or a vector."""
-    if len(shape) == 4:
-        return (shape[3], shape[2], *shape[:2])
-    return (*shape[::-1], 1) if len(shape) == 2 else shape
+    # A dense layer here is a convolution over a sequence there.
+    names = {path: torch_name(path) for path in shapes}
+    check_tensors(
+        tensors, {names[path]: torch_shape(shape, kernel_axes=1) for path, shape in shapes.items()}, "DML-CSR"
+    )
+    return module, unflatten_dict({path: from_torch(tensors[name], shapes[path]) for path, name in names.items()})

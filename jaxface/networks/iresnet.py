@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jaxtyping import Array, Float
 
 from jaxface.core.errors import InputError
 from jaxface.losses.perceptual import ARCFACE_CHIP
 from jaxface.networks.layers import batch_norm, convolution
-from jaxface.networks.torch_names import some
+from jaxface.networks.torch_names import check_tensors, from_torch, torch_name, torch_shape
 
 IRESNETS = {
     "iresnet18": (2, 2, 2, 2),
@@ -98,27 +99,12 @@ def iresnet_from_torch(state: Mapping[str, Any]) -> tuple[IResNet, dict[str, Any
     """
     arrays = _plain_state(state)
     network = _matching_iresnet(arrays)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, ARCFACE_CHIP.size, ARCFACE_CHIP.size, 3)))
-    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    names = [_torch_name(*(entry.key for entry in path)) for path, _ in leaves]
-    ignored = {name for name in arrays if name.endswith(".num_batches_tracked")}
-    problems = {
-        "missing": [name for name in names if name not in arrays],
-        "unknown": sorted(arrays.keys() - set(names) - ignored),
-    }
-    values, misshaped = [], []
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        if name in arrays:
-            array, wanted = np.asarray(arrays[name]), _torch_shape(leaf.shape)
-            if array.shape != wanted or not jnp.issubdtype(array.dtype, jnp.number):
-                misshaped.append(f"{name} {array.dtype}{list(array.shape)} instead of numbers {list(wanted)}")
-            else:
-                values.append(_from_torch(array.astype(np.float32), leaf.shape))
-    problems["misshaped"] = misshaped
-    told = [f"{kind}: {some(found)}" for kind, found in problems.items() if found]
-    if told:
-        raise InputError(f"not the weights of an iresnet of ArcFace ({'; '.join(told)})")
-    return network, jax.tree_util.tree_unflatten(structure, values)
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, ARCFACE_CHIP.size, ARCFACE_CHIP.size, 3)))
+    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
+    names = {path: torch_name(path) for path in shapes}
+    check_tensors(arrays, {names[path]: torch_shape(shape) for path, shape in shapes.items()}, "an iresnet of ArcFace")
+    values = {path: _from_torch(arrays[name], shapes[path]) for path, name in names.items()}
+    return network, traverse_util.unflatten_dict(values)
 
 
 def _plain_state(state: Any) -> dict[str, Any]:
@@ -143,22 +129,9 @@ def _matching_iresnet(arrays: Mapping[str, Any]) -> IResNet:
     return IResNet(blocks, width, features)
 
 
-def _torch_name(collection: str, *names: str) -> str:
-    leaf = {"kernel": "weight", "scale": "weight", "slope": "weight", "mean": "running_mean", "var": "running_var"}
-    *modules, last = names
-    return ".".join([*(module.replace("_", ".") for module in modules), leaf.get(last, last)])
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) == 4:
-        return (shape[3], shape[2], shape[0], shape[1])
-    return shape[::-1]
-
-
 def _from_torch(array: Float[np.ndarray, "..."], shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    if array.ndim == 2:  # PyTorch lists features channel by channel, we pixel by pixel
+    if len(shape) == 2:  # PyTorch lists features channel by channel, we pixel by pixel
         side = ARCFACE_CHIP.size // 16
-        return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(shape)
-    return array
+        array = np.asarray(array, np.float32).reshape(len(array), -1, side, side)
+        return array.transpose(2, 3, 1, 0).reshape(shape)
+    return from_torch(array, shape)

@@ -13,7 +13,7 @@ COUNTER = "num_batches_tracked"
 CLASSIFIER = ("fc.", "classifier.")
 """What the names of ImageNet's classifiers begin with; encoders have none."""
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_LEAVES = {"kernel": "weight", "scale": "weight", "slope": "weight", "mean": "running_mean", "var": "running_var"}
 
 _LISTED = 5  # names of each sort in an error message
 
@@ -43,23 +43,26 @@ def backbone_name(names: Iterable[str], prefix: str) -> str:
 def torch_name(path: tuple[str, ...]) -> str:
     """("params", "backbone", "layer1_0", "conv1", "kernel") -> "backbone.layer1.0.conv1.weight"."""
     *modules, leaf = path[1:]
-    return re.sub(r"_(\d+)", r".\1", ".".join(modules)) + "." + _LEAVES[leaf]
+    return re.sub(r"_(\d+)", r".\1", ".".join([*modules, _LEAVES.get(leaf, leaf)]))
 
 
-def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of a variable's tensor: kernels are OIHW; heads are 1 x 1 convolutions there."""
+def torch_shape(shape: tuple[int, ...], *, kernel_axes: int = 0) -> tuple[int, ...]:
+    """Shape of a variable's tensor: kernels are OIHW, those of dense layers [out, in].
+
+    Args:
+        shape: of the variable.
+        kernel_axes: axes of length 1 behind those of a dense layer that is a convolution there.
+    """
     if len(shape) == 4:
         return (shape[3], shape[2], *shape[:2])
-    if len(shape) == 2:
-        return (*shape[::-1], 1, 1) if path[1].startswith("final_layers_") else shape[::-1]
-    return shape
+    return (*shape[::-1], *[1] * kernel_axes) if len(shape) == 2 else shape
 
 
-def to_torch(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
-    """A variable in its tensor's layout."""
+def to_torch(value: np.ndarray, *, kernel_axes: int = 0) -> np.ndarray:
+    """A variable in its tensor's layout, see `torch_shape`."""
     value = np.asarray(value, np.float32)
     order = (3, 2, 0, 1) if value.ndim == 4 else tuple(range(value.ndim))[::-1]
-    return np.ascontiguousarray(value.transpose(order)).reshape(torch_shape(path, value.shape))
+    return np.ascontiguousarray(value.transpose(order)).reshape(torch_shape(value.shape, kernel_axes=kernel_axes))
 
 
 def from_torch(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -118,7 +118,9 @@ def encoder_from_torch(
         raise InputError(f"its metadata tell of {len(head_sizes)} heads instead of 3; convert the checkpoint again")
     shapes = variable_shapes(settings, head_sizes)
     names = {path: torch_name(path).removeprefix("" if prefix else "backbone.") for path in shapes}
-    expected = {names[path]: torch_names.torch_shape(path, shape) for path, shape in shapes.items()}
+    expected = {
+        names[path]: torch_names.torch_shape(shape, kernel_axes=_kernel_axes(path)) for path, shape in shapes.items()
+    }
     torch_names.check_tensors(tensors, expected, settings["name"])
     variables = {path: torch_names.from_torch(tensors[name], shapes[path]) for path, name in names.items()}
     return EncoderWeights({"encoder": settings}, head_sizes, traverse_util.unflatten_dict(variables))
@@ -129,7 +131,7 @@ def encoder_to_torch(weights: EncoderWeights) -> State:
     state: State = {}
     for path, value in traverse_util.flatten_dict(weights.variables).items():
         name = torch_name(path)
-        state[name] = torch_names.to_torch(path, value)
+        state[name] = torch_names.to_torch(value, kernel_axes=_kernel_axes(path))
         if path[-1] == "mean":
             state[name.replace("running_mean", torch_names.COUNTER)] = np.zeros((), np.int64)
     return state if weights.head_sizes else {name.removeprefix("backbone."): value for name, value in state.items()}
@@ -171,3 +173,8 @@ def variable_shapes(settings: Mapping[str, Any], head_sizes: tuple[int, ...]) ->
 
 def _parameters(variables: Mapping[str, Any]) -> str:
     return f"{sum(leaf.size for leaf in jax.tree.leaves(variables['params'])):,} parameters"
+
+
+def _kernel_axes(path: tuple[str, ...]) -> int:
+    """The heads are 1 x 1 convolutions in PyTorch."""
+    return 2 if path[1].startswith("final_layers_") else 0

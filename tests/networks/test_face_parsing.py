@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from jaxface.core.errors import InputError
 from jaxface.networks import face_parsing
 from jaxface.networks.face_parsing import DmlCsr, dml_csr_from_torch, resize_align_corners
+from jaxface.networks.torch_names import torch_name, torch_shape
 
 FIXTURE = Path(__file__).parent / "dml_csr_outputs.npz"
 SMALL = {"width": 8, "stage_sizes": (1, 2, 1, 2)}
@@ -227,10 +228,7 @@ def test_tensors_and_parameters_of_the_published_network(edges, tensors):
     assert len(shapes) == tensors
     module = DmlCsr(edges=edges)
     variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.float32))
-    ours = {
-        face_parsing._torch_name(path): face_parsing._torch_shape(leaf.shape)
-        for path, leaf in flatten_dict(variables).items()
-    }
+    ours = {torch_name(path): torch_shape(leaf.shape, kernel_axes=1) for path, leaf in flatten_dict(variables).items()}
     assert ours == {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(statistics))
