@@ -191,6 +191,7 @@ def test_without_the_detector_the_default_parser_says_so(no_detector, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_of_another_model_are_refused(drawn, tmp_path, anny):
     vectors = drawn[1]
     shape = np.asarray(anny.mean_shape)

@@ -50,6 +50,7 @@ def test_votes_equal_a_plain_count():
     np.testing.assert_allclose(votes, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_true_labels_recover_the_parts(drawn, ballot):
     model = drawn[0]
     elected, share = elect(ballot, mirror_partners(model))
@@ -68,6 +69,7 @@ def test_true_labels_recover_the_parts(drawn, ballot):
         np.testing.assert_array_equal(mirrored, parts[MIRRORED_PARTS[part]])
 
 
+@pytest.mark.slow
 def test_wrong_pictures_are_outvoted(drawn):
     model, _, views, labels = drawn
     spoiled = Ballot.empty(model)
@@ -90,6 +92,7 @@ def test_election_by_hand():
     np.testing.assert_allclose(share, [0.6, 0.6, 1, 0])
 
 
+@pytest.mark.slow
 def test_the_whole_skin_is_what_the_forehead_was_cut_from(drawn):
     model, _, views, labels = drawn
     table = label_triangles(model.parts, model.triangles)

@@ -190,6 +190,7 @@ def test_points_left_out_do_not_count_whatever_they_hold():
             assert gradients[part][shares[part] > 0].any()
 
 
+@pytest.mark.slow
 def test_empty_parts_weigh_nothing():
     points, masks = batch(10)
     masks["b"][0] = False

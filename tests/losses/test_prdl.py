@@ -196,6 +196,7 @@ class TestFineGrids:
         self.check(FINE[[7, 300, 301, 2000]])  # ties: no telling which of the equal points is pulled
         self.check(np.float32([[20.3, 11.9]]))
 
+    @pytest.mark.slow
     def test_a_circle_has_more_corners_than_candidates(self):
         angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
         self.check(np.stack([28 + 19 * np.cos(angle), 20 + 19 * np.sin(angle)], axis=-1), atol=5e-3)

@@ -136,6 +136,7 @@ class TestLoss:
         losses, _ = batch_loss(points, masks)
         np.testing.assert_allclose(losses, 0, atol=1e-8)
 
+    @pytest.mark.slow
     def test_nan_is_refused_or_comes_out(self):
         points, masks = batch()
         points["a"][2, 3, 0] = np.nan

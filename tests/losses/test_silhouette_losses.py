@@ -12,6 +12,8 @@ from jaxface.render import rasterize
 from jaxface.render.dibr import dibr_silhouette
 from oracles import render as oracle
 
+pytestmark = pytest.mark.slow  # whichever test is first compiles all losses
+
 SIZE = (26, 30)
 SOFT, SHARP = 3e-3, 1e-3
 
@@ -125,7 +127,6 @@ def values_and_gradients(points, masks, weights=ONES, point_masks=ALL):
     return jax.tree.map(np.asarray, _values_and_gradients(points, masks, weights, point_masks))
 
 
-@pytest.mark.slow
 def test_values_are_those_of_the_definition():
     points, masks = batch()
     weights = {"a": np.full(3, 0.5, np.float32), "b": np.arange(3, dtype=np.float32)}
@@ -138,7 +139,6 @@ def test_values_are_those_of_the_definition():
         assert values[1] > 0.1
 
 
-@pytest.mark.slow
 def test_gradients_are_those_of_the_definition():
     points, masks = batch()
     random, step = np.random.default_rng(1), 1e-5
@@ -154,7 +154,6 @@ def test_gradients_are_those_of_the_definition():
             np.testing.assert_allclose(slope, (there - back) / (2 * step), rtol=1e-2, atol=2e-4, err_msg=name)
 
 
-@pytest.mark.slow
 def test_gradients_in_float64():
     with jax.enable_x64(True):
         points, masks = batch()
@@ -167,7 +166,6 @@ def test_gradients_in_float64():
         check_grads(jax.jit(losses), (points,), order=1, modes=["rev"], eps=1e-6, rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_published_sharpness_is_the_default():
     points, masks = batch()
     points, masks = {"a": points["a"][:1]}, {"a": masks["a"][:1]}
@@ -178,7 +176,6 @@ def test_published_sharpness_is_the_default():
 
 
 class TestDibrSilhouette:
-    @pytest.mark.slow
     @pytest.mark.parametrize("sigma", [1 / 7000, 3e-3])
     def test_equals_the_definition(self, sigma):
         random = np.random.default_rng(2)
@@ -188,7 +185,6 @@ class TestDibrSilhouette:
         np.testing.assert_allclose(drawn, dibr_slowly(points, triangles, SIZE, sigma), atol=1e-4)
         assert 0.1 < np.mean(drawn) < 0.99
 
-    @pytest.mark.slow
     def test_a_covered_pixel_is_one_and_does_not_pull(self):
         points, triangles = np.float32([[2, 2], [28, 2], [2, 28]]), np.array([[0, 1, 2]])
 
@@ -198,7 +194,6 @@ class TestDibrSilhouette:
         value, gradient = jax.value_and_grad(pixel)(points)
         assert value == 1 and not np.any(gradient)
 
-    @pytest.mark.slow
     def test_a_centre_on_an_edge_has_no_infinite_gradient(self):
         points, triangles = np.float32([[4.5, 2], [4.5, 20], [12, 9]]), np.array([[0, 1, 2]])
         image, pull_back = jax.vjp(lambda p: dibr_silhouette(p, triangles, image_size=SIZE), points)
@@ -212,7 +207,6 @@ class TestDibrSilhouette:
             dibr_silhouette(np.zeros((3, 2)), np.array([[0, 1, 2]]), image_size=8, sigma=-1.0)
 
 
-@pytest.mark.slow
 def test_levels_of_odd_sizes_halve_as_scipy_does():
     # 26 x 30 has halves of 13 x 15, which are odd; and nothing shows where the mask is far away.
     points, masks = batch()
@@ -223,7 +217,6 @@ def test_levels_of_odd_sizes_halve_as_scipy_does():
         reda_loss(points, masks, triangles=TRIANGLES, levels=0)
 
 
-@pytest.mark.slow
 def test_triangles_with_a_corner_left_out_are_not_drawn():
     points, masks = batch()
     point_masks = {part: array.copy() for part, array in ALL.items()}
@@ -254,7 +247,6 @@ def test_empty_parts_weigh_nothing():
         assert not gradients["b"][0].any() and not gradients["a"][1].any()
 
 
-@pytest.mark.slow
 def test_a_part_without_triangles_draws_nothing():
     points, masks = batch()
     none = {"a": np.zeros((0, 3), np.int32)}

@@ -117,6 +117,7 @@ def test_every_wrong_tensor_is_listed_in_one_short_error(states):
     assert "\n" not in str(error.value) and len(str(error.value)) < 2000
 
 
+@pytest.mark.slow
 def test_a_deeper_network_is_not_taken_for_a_known_one(states):
     extra = {f"layer1.2.conv{i}.weight": np.zeros((64, 64, 3, 3), np.float32) for i in (1, 2)}  # as ResNet-34 has
     with pytest.raises(InputError, match=r"do not fit resnet18: 2 unknown: layer1.2.conv1.weight"):

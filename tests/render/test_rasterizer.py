@@ -54,6 +54,7 @@ def test_any_single_size(seed, size):
     assert_matches_oracle(rasterize(*mesh, image_size=SIZE), *mesh, rare=0.05)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.booleans())
 def test_thin_triangles(seed, on_a_grid):

@@ -75,6 +75,7 @@ def test_windows_are_smooth_and_hold_the_face(clip, windows):
     assert len(windows) == len(clip.frames) and windows[0].photo_size == clip.frames.shape[1:3]
 
 
+@pytest.mark.slow
 def test_frames_without_a_face_have_no_sample(samples, windows, clip):
     assert [index for index, sample in enumerate(samples) if sample is None] == list(MISSING)
     crop = windows[0].crop_image(clip.frames[0])

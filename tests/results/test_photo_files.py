@@ -226,6 +226,7 @@ def expressive_anny(tmp_path_factory):
     return model, folder, vertices
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["obj", "glb"])
 def test_trimesh_opens_the_meshes_upright(expressive_anny, kind):
     model, folder, _ = expressive_anny
@@ -244,6 +245,7 @@ def test_trimesh_opens_the_meshes_upright(expressive_anny, kind):
     assert mesh.is_winding_consistent
 
 
+@pytest.mark.slow
 def test_annys_glb_is_small_and_neutral_at_zero(expressive_anny):
     model, folder, vertices = expressive_anny
     face = read_face(folder / "mesh.glb")
@@ -271,6 +273,7 @@ def test_texture_is_the_photos_colour(written, model):
     assert np.abs(texture[texel[:, 1], texel[:, 0]] - (200, 120, 60)).max() < 12
 
 
+@pytest.mark.slow
 def test_unknown_measures_become_null(model, solved):
     photo, reconstruction = solved
     sample = reconstruction.sample | {

@@ -131,6 +131,7 @@ def test_a_smooth_slope_stays_smooth():
     assert found[0] == 900 and found[-1] == 930 and (np.diff(found) >= 0).all() and np.diff(found).max() == 1
 
 
+@pytest.mark.slow
 def test_a_face_outside_the_photo_leaves_empty_maps(drawn):
     model, face, _ = drawn
     away = dataclasses.replace(face, alignment=dataclasses.replace(face.alignment, offset_x=5000.0))
@@ -140,6 +141,7 @@ def test_a_face_outside_the_photo_leaves_empty_maps(drawn):
     assert maps.whole_parts.keys() == set(PARTS)
 
 
+@pytest.mark.slow
 def test_whole_parts_cover_the_visible_ones(maps):
     for part, whole in maps.whole_parts.items():
         visible = maps.visible_parts == LABELS[part]
@@ -155,6 +157,7 @@ def test_depth_picture_is_bright_where_near():
     np.testing.assert_array_equal(photo_maps.depth_picture(picture, nothing), picture)
 
 
+@pytest.mark.slow
 def test_files_hold_the_maps(tmp_path, maps):
     photo_maps.write_photo_maps(tmp_path, maps)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "depth.png")), maps.depth)

@@ -114,6 +114,7 @@ def test_summary_is_the_mean_of_what_is_known():
     assert np.isnan(summary["vertex_error_mm"])
 
 
+@pytest.mark.slow
 def test_measuring_compiles_once(model, camera, truth, samples):
     evaluation.measure_faces(model, truth, samples, camera)
     before = evaluation._measure_batch._cache_size()
