@@ -1,10 +1,5 @@
 import contextlib
-import io
-import pickle
-import struct
-import sys
 import types
-from typing import ClassVar
 
 import jax
 import numpy as np
@@ -17,74 +12,11 @@ from jaxface.core.face_models import shape
 from jaxface.core.parts import PARTS
 from jaxface.models.flame import EYES_AT, is_flame, read_flame
 from oracles.skinning import slow_skinning
-
-VERTICES, FACES = 5023, 9976
-
-
-class _Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as Python 2 did: both as byte strings without an encoding."""
-
-    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
-
-    def save_string(self, value):
-        data = value if isinstance(value, bytes) else value.encode("latin1")
-        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
-        self.memoize(value)
-
-    dispatch[bytes] = dispatch[str] = save_string
-
-
-@pytest.fixture(scope="module")
-def write_flame():
-    """A function that writes a dict as FLAME's makers did: Python 2, chumpy arrays, the old module names."""
-    chumpy, ch = types.ModuleType("chumpy"), types.ModuleType("chumpy.ch")
-
-    class Ch:
-        def __init__(self, x):
-            self.x = x
-
-    Ch.__module__, Ch.__qualname__ = "chumpy.ch", "Ch"
-    chumpy.ch, ch.Ch = ch, Ch
-
-    def write(path, content, chumpy_keys=("v_template", "shapedirs")):
-        file = io.BytesIO()
-        sys.modules |= {"chumpy": chumpy, "chumpy.ch": ch}
-        try:
-            values = {key: Ch(value) if key in chumpy_keys else value for key, value in content.items()}
-            _Python2Pickler(file, 2).dump(values)
-        finally:
-            del sys.modules["chumpy"], sys.modules["chumpy.ch"]
-        data = file.getvalue()
-        for new, old in ((b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"), (b"._csc\n", b".csc\n")):
-            data = data.replace(new, old)
-        path.write_bytes(data)
-        return path
-
-    return write
-
-
-def flame_content(vertices=VERTICES, faces=FACES, seed=0):
-    """Keys, shapes, kinds and magnitudes of the real file; a random surface."""
-    random = np.random.default_rng(seed)
-    regressor = sp.random(
-        5, vertices, 0.05, random_state=random, data_rvs=lambda n: random.uniform(0.1, 1, n)
-    ).toarray()
-    regressor[:, :5] += np.eye(5)  # no row is empty
-    return {
-        "v_template": random.normal(size=(vertices, 3)) * 0.1,
-        "f": random.integers(0, vertices, (faces, 3)).astype(np.uint32),
-        "shapedirs": random.normal(size=(vertices, 3, 400)) * 1e-3,
-        "posedirs": random.normal(size=(vertices, 3, 36)) * 1e-2,
-        "J_regressor": sp.csc_matrix(regressor / regressor.sum(1, keepdims=True)),
-        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.uint32),
-        "weights": random.dirichlet(np.ones(5), vertices),
-        "bs_style": "lbs",
-        "bs_type": "lrotmin",
-    }
+from toys.flame import FACES, VERTICES, flame_content, write_flame
 
 
 @pytest.fixture
-def small(tmp_path, write_flame):
+def small(tmp_path):
     """A small file of the format, and a function that writes it again with other values."""
     content = flame_content(40, 60)
 
@@ -96,7 +28,7 @@ def small(tmp_path, write_flame):
 
 
 @pytest.mark.slow
-def test_a_file_of_full_size_equals_the_definition(tmp_path, write_flame):
+def test_a_file_of_full_size_equals_the_definition(tmp_path):
     content = flame_content()
     model = read_flame(write_flame(tmp_path / "flame2023.pkl", content))
     assert model.name == "flame2023"
@@ -134,7 +66,7 @@ def test_it_is_recognised_by_its_keys():
     assert not is_flame({"v_template": 0, "f": 0}) and not is_flame([content]) and not is_flame(None)
 
 
-def test_regions_beside_the_file_give_nose_and_skin(small, write_flame, tmp_path):
+def test_regions_beside_the_file_give_nose_and_skin(small, tmp_path):
     path = small(weights=np.tile([0.0, 1, 0, 0, 0], (40, 1)))
     masks = {"face": np.arange(30), "nose": np.arange(5, 8), "lips": np.arange(10, 15), "neck": np.arange(30, 40)}
     write_flame(tmp_path / "FLAME_masks.pkl", masks)
@@ -154,7 +86,7 @@ def test_regions_beside_the_file_give_nose_and_skin(small, write_flame, tmp_path
         read_flame(path)
 
 
-def test_landmark_embeddings_beside_the_file(small, write_flame, tmp_path):
+def test_landmark_embeddings_beside_the_file(small, tmp_path):
     path, random = small(), np.random.default_rng(3)
     triangles = read_flame(path).triangles
     inner = random.integers(0, 60, 51).astype(np.uint32), random.dirichlet(np.ones(3), 51)

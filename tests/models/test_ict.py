@@ -1,5 +1,4 @@
 import functools
-import json
 from pathlib import Path
 
 import jax
@@ -13,90 +12,15 @@ from jaxface.core.parts import PARTS
 from jaxface.models import ict
 from jaxface.models.ict import expression_names, read_ict
 from jaxface.render import rasterize
+from toys import ict as toys
 
 SAMPLE = Path(jaxface.__file__).parents[2] / "shared" / "data" / "ict_facekit_sample" / "FaceXModel"
 render = jax.jit(functools.partial(rasterize, image_size=(64, 64)))
-COLUMNS, ROWS, BALL = 21, 19, 30
-FACE_VERTICES = COLUMNS * ROWS
-
-
-def _vertex(row, column):
-    return row * COLUMNS + column
-
-
-def _holes():
-    """First row and column, height and width in quads: the subject's right eye, left eye, mouth."""
-    return (4, 3, 2, 4), (4, 13, 2, 4), (12, 7, 2, 6)
-
-
-def _mesh():
-    """A dome of quads with openings for eyes and mouth, as the makers' mesh has; behind it two balls."""
-    x, y = np.meshgrid(0.8 * (np.arange(COLUMNS) - 10), 0.8 * (9 - np.arange(ROWS)))
-    face = np.stack([x, y, 10 - 0.03 * (x**2 + y**2)], -1).reshape(-1, 3)
-    for row, column, _, width in _holes():
-        face[[_vertex(row + 1, column), _vertex(row + 1, column + width)], 0] += -0.4, 0.4  # pointed corners
-    points = np.random.default_rng(0).normal(size=(BALL, 3))
-    ball = 1.4 * points / np.linalg.norm(points, axis=1, keepdims=True)
-    centers = [face[[_vertex(4, left), _vertex(6, left + 4)]].mean(0) - [0, 0, 2.5] for left in (13, 3)]
-    quads = []
-    for row in range(ROWS - 1):
-        for column in range(COLUMNS - 1):
-            if not any(r <= row < r + h and c <= column < c + w for r, c, h, w in _holes()):
-                corners = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
-                quads.append([_vertex(*corner) for corner in corners])
-    first = quads.pop(0)
-    quads += [[first[0], first[1], first[2]], [first[0], first[2], first[3]]]  # the makers' mesh has triangles as well
-    return np.concatenate([face, centers[0] + ball, centers[1] + ball * [-1, 1, 1]]), quads
-
-
-def _landmarks():
-    marks = np.zeros(68, int)
-    for outer, (row, column, _, width) in ((36, _holes()[0]), (42, _holes()[1])):
-        marks[outer], marks[outer + 3] = _vertex(row + 1, column), _vertex(row + 1, column + width)
-    columns = [7, 8, 10, 12, 13]
-    marks[48:60] = [_vertex(13, 6), *(_vertex(11, c) for c in columns), _vertex(13, 14)] + [
-        _vertex(15, c) for c in reversed(columns)
-    ]
-    marks[60:68] = [_vertex(13, 7), *(_vertex(12, c) for c in (8, 10, 12)), _vertex(13, 13)] + [
-        _vertex(14, c) for c in (12, 10, 8)
-    ]
-    return marks.tolist()
-
-
-def _write_obj(path, vertices, quads=None):
-    lines = ["# a comment", "mtllib some.mtl", *(f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices)]
-    if quads is not None:
-        uv = np.stack([vertices[:, 0] / 20 + 0.5, vertices[:, 1] / 20 + 0.5], -1)
-        lines += [*(f"vt {u:.6f} {v:.6f}" for u, v in uv), "usemtl M_Face"]
-        lines += ["f " + " ".join(f"{i + 1}/{i + 1}" for i in quad) for quad in quads]
-    path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder like the makers', of a small topology that the reader is told of."""
-    vertices, quads = _mesh()
-    monkeypatch.setattr(ict, "VERTICES", len(vertices))
-    monkeypatch.setattr(ict, "AREAS", {"face": (FACE_VERTICES, len(quads)), "narrow": (FACE_VERTICES, len(quads) - 5)})
-    balls = slice(FACE_VERTICES, FACE_VERTICES + BALL), slice(FACE_VERTICES + BALL, FACE_VERTICES + 2 * BALL)
-    monkeypatch.setattr(ict, "EYEBALLS", dict(zip(("left_eye", "right_eye"), balls, strict=True)))
-    _write_obj(tmp_path / ict.NEUTRAL, vertices, quads)
-    random = np.random.default_rng(1)
-    for name in ("identity001", "identity000", "jawOpen"):
-        _write_obj(tmp_path / f"{name}.obj", vertices + 0.1 * random.normal(size=vertices.shape))
-    blink = vertices.copy()
-    for row, column, _, width in _holes()[:2]:
-        for middle in range(column + 1, column + width):
-            blink[_vertex(row, middle)] = blink[_vertex(row + 2, middle)]
-        for corner in (column, column + width):  # the loop's upper corners lie on the way
-            blink[_vertex(row, corner)] = blink[_vertex(row + 2, corner)]
-    _write_obj(tmp_path / "eyeBlink_L.obj", blink)
-    indices = {
-        "expressions": ["browDown_L", "eyeBlink_L", "jawOpen"],
-        "idx_to_landmark_verts": _landmarks(),
-    }
-    (tmp_path / ict.INDICES).write_text(json.dumps(indices))
-    return tmp_path
+    return toys.write_ict(tmp_path, monkeypatch)
 
 
 def _slow_vertices(path):
@@ -111,11 +35,11 @@ def test_bases_are_files_minus_the_neutral_one(folder):
         (model.identity_basis, ("identity000", "identity001")),
         (model.expression_basis, expression_names(folder)),
     ):
-        offsets = [0.1 * (_slow_vertices(folder / f"{name}.obj") - neutral)[:FACE_VERTICES] for name in names]
-        np.testing.assert_allclose(basis[:FACE_VERTICES], np.stack(offsets, -1), atol=1e-6)
-    corners = np.asarray(_landmarks())[[36, 39, 42, 45]]
+        offsets = [0.1 * (_slow_vertices(folder / f"{name}.obj") - neutral)[: toys.FACE_VERTICES] for name in names]
+        np.testing.assert_allclose(basis[: toys.FACE_VERTICES], np.stack(offsets, -1), atol=1e-6)
+    corners = np.asarray(toys.landmarks())[[36, 39, 42, 45]]
     np.testing.assert_allclose(model.mean_shape[corners].mean(0), ict.EYES_AT, atol=1e-6)
-    spans = np.ptp(model.mean_shape[:FACE_VERTICES], axis=0), np.ptp(0.1 * neutral[:FACE_VERTICES], axis=0)
+    spans = np.ptp(model.mean_shape[: toys.FACE_VERTICES], axis=0), np.ptp(0.1 * neutral[: toys.FACE_VERTICES], axis=0)
     np.testing.assert_allclose(*spans, atol=1e-6)
 
 
@@ -128,8 +52,8 @@ def test_the_surface_faces_the_viewer_and_has_no_hole_at_the_eyes(folder):
     directed = set(map(tuple, edges.tolist()))
     assert len(directed) == len(edges)  # the sense of rotation agrees everywhere
     rims = {a for a, b in directed if (b, a) not in directed}
-    for row, column, height, width in _holes():
-        around = {_vertex(row + dy, column + dx) for dy in (0, height) for dx in range(width + 1)}
+    for row, column, height, width in toys.holes():
+        around = {toys.vertex(row + dy, column + dx) for dy in (0, height) for dx in range(width + 1)}
         assert around <= rims if row == 12 else not around & rims
     assert model.uv.shape == (len(model.mean_shape), 2) and (model.uv[model.triangles] > 0).all()
 
@@ -154,11 +78,11 @@ def test_closed_lids_leave_nothing_of_the_eye(folder):
 
 
 def test_lips_lie_within_the_outer_landmarks(folder):
-    model, marks = read_ict(folder), _landmarks()
+    model, marks = read_ict(folder), toys.landmarks()
     upper, lower = set(model.parts["upper_lip"].tolist()), set(model.parts["lower_lip"].tolist())
     assert set(marks[49:54] + marks[61:64]) <= upper and set(marks[55:60] + marks[65:68]) <= lower
     assert not upper & lower
-    allowed = {_vertex(row, column) for row in range(11, 16) for column in range(6, 15)}
+    allowed = {toys.vertex(row, column) for row in range(11, 16) for column in range(6, 15)}
     assert upper | lower <= allowed
     np.testing.assert_array_equal(model.landmarks["68"], marks)
 
@@ -167,9 +91,9 @@ def test_the_mirror_table_is_there_for_a_symmetric_mesh_alone(folder):
     model = read_ict(folder)
     np.testing.assert_array_equal(model.mirror[model.mirror], np.arange(len(model.mean_shape)))
     np.testing.assert_allclose(model.mean_shape[model.mirror] * [-1, 1, 1], model.mean_shape, atol=1e-5)
-    vertices, quads = _mesh()
+    vertices, quads = toys.mesh()
     vertices[5, 1] += 0.1
-    _write_obj(folder / ict.NEUTRAL, vertices, quads)
+    toys.write_obj(folder / ict.NEUTRAL, vertices, quads)
     assert read_ict(folder).mirror is None
 
 
