@@ -25,6 +25,10 @@ def imported_files(module: str) -> list[Path]:
         if path is None:
             continue
         found[name] = path
+        # A folder's own file is run before what is in it; the package's, which imports lazily, decides nothing.
+        folder = name.rpartition(".")[0]
+        if folder not in ("", package):
+            open_names.append(folder)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -32,7 +36,6 @@ def imported_files(module: str) -> list[Path]:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             else:
                 continue
-            # A package's own file is run before what is in it; the first, which imports lazily, decides nothing.
             open_names += [one for one in names if one.startswith(f"{package}.")]
     return sorted(set(found.values()))
 
