@@ -125,4 +125,4 @@ def standard_expression(model: "FaceModel", expression: Float[Array, "*B Ke"]) -
         return expression
     deviations = np.ones(expression.shape[-1], np.float32)
     deviations[-joints:] = ANGLE_DEVIATION
-    return expression / deviations
+    return expression / np.broadcast_to(deviations, expression.shape)
