@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     report = evaluate_folder(options.dataset, options.checkpoint, model=options.model, out=options.out)
-    print(report.summary("face"))
+    print(report.summary())
     return report.exit_code
 
 

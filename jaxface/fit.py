@@ -5,17 +5,11 @@ python -m jaxface.fit PHOTO... --out DIR
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from jaxface.clips.frames import VIDEO_SUFFIXES
-from jaxface.core.errors import InputError
-from jaxface.files.command_line import add_photo_arguments, close, keep_compiled, run
-from jaxface.files.progress import BatchReport
-from jaxface.results.clip import fit_video
+from jaxface.files.command_line import add_photo_arguments, keep_compiled, print_summary, run
 from jaxface.results.drawing import DrawingOptions
-from jaxface.results.person import fit_person
-from jaxface.results.reconstruction import fit_photos
+from jaxface.results.reconstruction import fit_files
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,32 +57,19 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    clips = [path for path in options.photos if options.video or Path(path).suffix.lower() in VIDEO_SUFFIXES]
-    photos = [path for path in options.photos if path not in clips]
-    if options.checkpoint and (clips or options.same_person):
-        raise InputError("--checkpoint starts the fit of single photos; leave it out with --same-person and clips")
-    several = {"model": options.model or "anny", "recognition": options.recognition}
-    report = BatchReport()
-    pages: list[Path] = []
-    if options.same_person:
-        report, pages = fit_person(photos, options.out, **several)
-    elif photos:
-        report, pages = fit_photos(
-            photos,
-            options.out,
-            model=options.model,
-            checkpoint=options.checkpoint,
-            faces=options.faces,
-            recognition=options.recognition,
-            overwrite=options.overwrite,
-            drawing=DrawingOptions(delight=options.delight),
-        )
-    for clip in clips:
-        with report.guard(clip):
-            fitted, page = fit_video(clip, options.out, **several)
-            report.done += fitted.done
-            pages += page
-    return close(report, pages, unit="photo" if photos else "clip")
+    report, pages = fit_files(
+        options.photos,
+        options.out,
+        same_person=options.same_person,
+        video=options.video,
+        model=options.model,
+        checkpoint=options.checkpoint,
+        faces=options.faces,
+        recognition=options.recognition,
+        overwrite=options.overwrite,
+        drawing=DrawingOptions(delight=options.delight),
+    )
+    return print_summary(report, pages)
 
 
 def console() -> NoReturn:

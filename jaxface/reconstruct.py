@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxface.files.command_line import add_photo_arguments, close, keep_compiled, run
+from jaxface.files.command_line import add_photo_arguments, keep_compiled, print_summary, run
 from jaxface.results.reconstruction import reconstruct_photos
 
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    return close(
+    return print_summary(
         *reconstruct_photos(
             options.photos,
             options.out,

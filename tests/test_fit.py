@@ -199,7 +199,7 @@ def called(monkeypatch):
         return call
 
     for name in ("fit_photos", "fit_person", "fit_video"):
-        monkeypatch.setattr(fit, name, stand_in(name))
+        monkeypatch.setattr(reconstruction, name, stand_in(name))
     return calls
 
 
@@ -227,7 +227,7 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch
             raise InputError(f"{path}: not a video")
         return BatchReport(done=1), []
 
-    monkeypatch.setattr(fit, "fit_video", refuse)
+    monkeypatch.setattr(reconstruction, "fit_video", refuse)
     assert fit.main(["bad.mp4", "good.mp4"]) == 1
     assert "bad.mp4: not a video" in capsys.readouterr().err
 

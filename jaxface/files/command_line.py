@@ -89,9 +89,9 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def close(report: BatchReport, pages: Sequence[Path], *, unit: str = "photo") -> int:
+def print_summary(report: BatchReport, pages: Sequence[Path]) -> int:
     """Prints the summary, what failed and why and, last, the page to open; returns the exit code."""
-    print(report.summary(unit))
+    print(report.summary())
     if report.done + report.skipped + len(report.failures) > 1:
         for message in report.failures:
             print(f"  {message}")

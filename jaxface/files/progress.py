@@ -38,12 +38,14 @@ class BatchReport:
         skipped: inputs left alone because their results were there already.
         failures: one message per failed input, which names it.
         reasons: failed input -> what is wrong with it.
+        unit: what the inputs are called.
     """
 
     done: int = 0
     skipped: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+    unit: str = "photo"
 
     @contextlib.contextmanager
     def guard(self, path: str | os.PathLike) -> Iterator[None]:
@@ -65,9 +67,9 @@ class BatchReport:
             return SUCCESS
         return SOME_FAILED if self.done or self.skipped else FAILED
 
-    def summary(self, unit: str = "photo") -> str:
+    def summary(self) -> str:
         """The closing line, such as "3 photos done, 1 skipped (already there), 1 failed"."""
-        parts = [f"{self.done} {unit}{'' if self.done == 1 else 's'} done"]
+        parts = [f"{self.done} {self.unit}{'' if self.done == 1 else 's'} done"]
         parts += [f"{self.skipped} skipped (already there)"] if self.skipped else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         return ", ".join(parts)

@@ -1,5 +1,6 @@
 """From photos to results on disk, by a fit or by a trained encoder; and one photo in memory."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxface.clips.frames import VIDEO_SUFFIXES
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.files.images import read_image
@@ -16,9 +18,74 @@ from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.prediction import PredictFaces, predict_faces
+from jaxface.results.clip import fit_video
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.fitted_photo import FittedPhoto
+from jaxface.results.person import fit_person
 from jaxface.results.photos import process_photos, reconstructions_of
+
+
+def fit_files(
+    paths: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    same_person: bool = False,
+    video: bool = False,
+    model: str | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    faces: str = "all",
+    recognition: str | os.PathLike = "auto",
+    overwrite: bool = False,
+    drawing: DrawingOptions = USUAL_DRAWING,
+) -> tuple[BatchReport, list[Path]]:
+    """Fits whatever it is given: photos one by one (`fit_photos`), one person's (`fit_person`), clips (`fit_video`).
+
+    Args:
+        paths: photos, folders of photos, glob patterns; files with a video's suffix are clips.
+        out: folder for the results; made if need be.
+        same_person: all photos show one person.
+        video: everything is a clip, be it a folder of frames or an animated picture.
+        model: name or path of the face model; None takes the checkpoint's, or "anny" without one.
+        checkpoint: of single photos, an encoder to start from.
+        faces: of single photos, "all" faces or the "largest" alone.
+        recognition: network of the perceptual loss, see `fit_solver`.
+        overwrite: of single photos, makes results again that are there already.
+        drawing: how the faces are drawn and textured.
+
+    Returns:
+        What was done and what failed, and the HTML pages.
+
+    Raises:
+        InputError: when the options do not go together, or nothing could be done.
+        MissingDependencyError: when a package is not installed that this needs.
+    """
+    clips = [path for path in paths if video or Path(path).suffix.lower() in VIDEO_SUFFIXES]
+    photos = [path for path in paths if path not in clips]
+    if checkpoint and (clips or same_person):
+        raise InputError("--checkpoint starts the fit of single photos; leave it out with --same-person and clips")
+    report = BatchReport(unit="photo" if photos else "clip")
+    pages: list[Path] = []
+    if same_person:
+        # Of the person's own texture the light is always taken off; those of the photos keep it.
+        lit = dataclasses.replace(drawing, delight=False)
+        report, pages = fit_person(photos, out, model=model or "anny", recognition=recognition, drawing=lit)
+    elif photos:
+        report, pages = fit_photos(
+            photos,
+            out,
+            model=model,
+            checkpoint=checkpoint,
+            faces=faces,
+            recognition=recognition,
+            overwrite=overwrite,
+            drawing=drawing,
+        )
+    for clip in clips:
+        with report.guard(clip):
+            fitted, page = fit_video(clip, out, model=model or "anny", recognition=recognition, drawing=drawing)
+            report.done += fitted.done
+            pages += page
+    return report, pages
 
 
 def fit_photos(

@@ -192,7 +192,7 @@ def evaluate_folder(
     require_parts(face_model, "the evaluation")
     source = FolderSource(dataset, size=config.image_size, coefficient_count=vector_size(face_model))
     camera = Camera().resized(config.image_size)
-    report = progress.BatchReport()
+    report = progress.BatchReport(unit="face")
     indices, vectors, encoder, mean_face = [], [], [], []
     starts = range(0, len(source), BATCH_SIZE)
     for start in progress.progress(starts, description="evaluating", unit="batch"):

@@ -70,7 +70,7 @@ def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, mode
     files = {"face_0", "face_1", "index.html", "photo_overlay.png", "done.json"}
     assert files <= {path.name for path in pages[0].parent.iterdir()}
     assert "settings" not in capsys.readouterr().out
-    assert command_line.close(report, pages) == 1
+    assert command_line.print_summary(report, pages) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 photos done, 2 failed" and lines[-1] == str(pages[-1])
     assert all(any(name in line for line in lines) for name in ("dark.png: no face", "empty.png: the file is empty"))

@@ -156,7 +156,7 @@ def main() -> int:
 
     photos.preprocess_photo, photos.write_photo = find_faces, write_photo
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background may have it ignored
-    return command_line.close(*process(sys.argv[1], sys.argv[2], slow))
+    return command_line.print_summary(*process(sys.argv[1], sys.argv[2], slow))
 
 
 if __name__ == "__main__":
