@@ -1,0 +1,52 @@
+"""Drawn faces look as they did, within what another processor may round; golden/make.py draws the pictures anew."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from golden.make import FOLDER, pictures
+
+MEAN, SHARE = 0.01, 0.02
+"""Bounds on the mean absolute difference, of the full range, and on the share of pixels that differ by a tenth."""
+
+
+def same(picture, golden):
+    difference = np.abs(picture.astype(float) - golden).max(-1) / 255
+    return difference.mean() < MEAN and (difference > 0.1).mean() < SHARE
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return {path.stem: np.asarray(Image.open(path).convert("RGB")) for path in FOLDER.glob("*.png")}
+
+
+def test_faces_look_as_they_did(anny, golden):
+    drawn = pictures(anny)
+    assert drawn.keys() == golden.keys()
+    assert [name for name in drawn if not same(drawn[name], golden[name])] == []
+
+
+def test_an_inside_out_face_does_not_pass(anny, golden):
+    drawn = pictures(dataclasses.replace(anny, triangles=np.asarray(anny.triangles)[:, ::-1].copy()))
+    assert not any(same(drawn[name], golden[name]) for name in ("mean_clay", "other_clay", "other_colors"))
+
+
+def test_rounding_passes(golden):
+    noise = np.random.default_rng(0).integers(-2, 3, (96, 96, 3))
+    assert all(same(np.clip(one.astype(int) + noise, 0, 255), one) for one in golden.values())
+
+
+MUTILATIONS = {
+    "mirrored": (lambda x: x[:, ::-1], "other_colors mean_clay other_clay other_parts"),
+    "upside down": (lambda x: x[::-1], "mean_colors other_colors mean_clay other_clay mean_parts other_parts"),
+    "wrong gamma": (lambda x: 255 * (x / 255) ** 2.2, "mean_colors other_colors mean_clay other_clay"),
+    "channels swapped": (lambda x: x[..., ::-1], "mean_colors other_colors mean_parts other_parts"),
+}
+
+
+@pytest.mark.parametrize("name", MUTILATIONS)
+def test_mutilated_pictures_do_not_pass(name, golden):
+    change, which = MUTILATIONS[name]
+    assert [one for one in which.split() if same(change(golden[one]), golden[one])] == []
