@@ -9,7 +9,9 @@ from PIL import Image
 from jaxface import Camera, Coefficients, decode_face, load_face_model
 from jaxface.core.coefficients import vector_columns, vector_size
 from jaxface.files import visualize
+from jaxface.photos.alignment import Alignment
 from jaxface.render import label_map, label_triangles, render_face
+from jaxface.results.drawing import DrawingOptions, Reconstruction, draw_face, turned_views
 
 FOLDER, SIZE = Path(__file__).parent, 96
 
@@ -36,7 +38,7 @@ def _draw(model, vector, camera, triangle_labels):
 
 
 def pictures(model):
-    """Name -> picture [96, 96, 3]: colours, clay and parts of two of the built-in model's faces."""
+    """Name -> picture: colours, clay and parts of two of the built-in model's faces; the texture of one."""
     drawn = _draw(model, vectors(model), Camera().resized(SIZE), label_triangles(model.parts, model.triangles))
     paper, result = np.full((SIZE, SIZE, 3), 255, np.uint8), {}
     for name, colors, normals, labels in zip(("mean", "other"), *map(np.asarray, drawn), strict=True):
@@ -44,7 +46,20 @@ def pictures(model):
         result[f"{name}_colors"] = visualize.overlay(paper, colors, seen)
         result[f"{name}_clay"] = visualize.clay(normals, seen)
         result[f"{name}_parts"] = visualize.draw_labels(paper, labels, opacity=1.0)
-    return result
+    return result | textures(model)
+
+
+def textures(model):
+    """The second face, textured from a picture of itself in stripes: the texture, and the face turned."""
+    size, vector = 224, vectors(model)[1]
+    labels = label_triangles(model.parts, model.triangles)
+    colors, _, parts = (np.asarray(x)[0] for x in _draw(model, vector[None], Camera().resized(size), labels))
+    stripes = 0.85 + 0.15 * np.sign(np.sin(np.arange(size) / 6))[:, None, None]
+    photo = np.where(parts[..., None] > 0, 255 * np.clip(colors * stripes, 0, 1), 128).astype(np.uint8)
+    alignment = Alignment(scale=1.0, offset_x=0.0, offset_y=0.0, size=size, photo_size=(size, size))
+    one = Reconstruction(vector, {"labels": parts}, alignment, "Face 1")
+    drawn = draw_face(model, one, photo, options=DrawingOptions(picture_size=size, largest_texture=128))
+    return {"texture": drawn.texture, "turned": turned_views(model, drawn, yaw=-0.5, size=SIZE)[0]}
 
 
 if __name__ == "__main__":

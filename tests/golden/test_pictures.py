@@ -19,7 +19,9 @@ def same(picture, golden):
 
 @pytest.fixture(scope="module")
 def golden():
-    return {path.stem: np.asarray(Image.open(path).convert("RGB")) for path in FOLDER.glob("*.png")}
+    return {
+        path.stem: np.asarray(Image.open(path).convert("RGB")) for path in FOLDER.glob("*.png") if path.stem != "page"
+    }
 
 
 def test_faces_look_as_they_did(anny, golden):
@@ -34,15 +36,19 @@ def test_an_inside_out_face_does_not_pass(anny, golden):
 
 
 def test_rounding_passes(golden):
-    noise = np.random.default_rng(0).integers(-2, 3, (96, 96, 3))
-    assert all(same(np.clip(one.astype(int) + noise, 0, 255), one) for one in golden.values())
+    random = np.random.default_rng(0)
+    for name, one in golden.items():
+        assert same(np.clip(one.astype(int) + random.integers(-2, 3, one.shape), 0, 255), one), name
 
 
 MUTILATIONS = {
-    "mirrored": (lambda x: x[:, ::-1], "other_colors mean_clay other_clay other_parts"),
-    "upside down": (lambda x: x[::-1], "mean_colors other_colors mean_clay other_clay mean_parts other_parts"),
-    "wrong gamma": (lambda x: 255 * (x / 255) ** 2.2, "mean_colors other_colors mean_clay other_clay"),
-    "channels swapped": (lambda x: x[..., ::-1], "mean_colors other_colors mean_parts other_parts"),
+    "mirrored": (lambda x: x[:, ::-1], "other_colors mean_clay other_clay other_parts texture turned"),
+    "upside down": (
+        lambda x: x[::-1],
+        "mean_colors other_colors mean_clay other_clay mean_parts other_parts texture turned",
+    ),
+    "wrong gamma": (lambda x: 255 * (x / 255) ** 2.2, "mean_colors other_colors mean_clay other_clay texture turned"),
+    "channels swapped": (lambda x: x[..., ::-1], "mean_colors other_colors mean_parts other_parts texture turned"),
 }
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from jaxface.results.blendshapes import Blendshapes
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RED = (220, 30, 40)
+GOLDEN = Path(__file__).parents[1] / "golden" / "page.png"
 
 
 def make_page(title="portrait.png", faces=1):
@@ -160,6 +162,20 @@ def browse(folder, html, size):
 
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+
+@needs_browser
+def test_the_page_looks_as_it_did(tmp_path):
+    """Fonts differ from machine to machine: the picture is made small first. Remade by hand: save `small`."""
+    pixels, _ = browse(tmp_path, make_page()[0], (1200, 1500))
+    small = np.asarray(Image.fromarray(pixels.astype(np.uint8)).resize((120, 150), Image.Resampling.BOX)).astype(int)
+    golden = np.asarray(Image.open(GOLDEN).convert("RGB")).astype(int)
+
+    def difference(picture):
+        return np.abs(picture - golden).mean() / 255
+
+    assert difference(small) < 0.02
+    assert difference(golden[:, ::-1]) > 0.04 and difference(golden[::-1]) > 0.04 and difference(255 - golden) > 0.2
 
 
 @needs_browser
