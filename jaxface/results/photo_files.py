@@ -89,7 +89,7 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
         "part_iou": float(metrics.mean_part_iou(iou)),
         "part_iou_of": dict(zip(PARTS, iou.tolist(), strict=True)),
         "landmark_error_px": float(error) * CROP_SIZE / size,
-        "landmark_error_interocular": float(error) / float(interocular),
+        "landmark_error_interocular": float(error / interocular) if interocular > 0 else float("nan"),
     }
 
 

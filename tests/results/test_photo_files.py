@@ -274,6 +274,14 @@ def test_texture_is_the_photos_colour(written, model):
 
 
 @pytest.mark.slow
+def test_eyes_in_one_place_leave_the_relative_error_unknown(model, solved):
+    sample = solved[1].sample | {"landmarks": np.full((68, 2), 50, np.float32)}
+    assert np.isnan(
+        photo_files.measure(model, dataclasses.replace(solved[1], sample=sample))["landmark_error_interocular"]
+    )
+
+
+@pytest.mark.slow
 def test_unknown_measures_become_null(model, solved):
     photo, reconstruction = solved
     sample = reconstruction.sample | {
