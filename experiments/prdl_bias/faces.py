@@ -55,7 +55,7 @@ def decode(model, coefficients, size: int = SIZE):
 
 
 def part_weights(model, points, depth, *, form: str, size: int = SIZE):
-    """Weights of every part's vertices in a form of the loss, with the forehead cut as in `objective.part_loss`."""
+    """Weights of every part's vertices in a form of the loss, with the forehead cut as in `losses.faces.part_loss`."""
     if form == "all":
         weights = jnp.ones(depth.shape)
     elif form == "visible":

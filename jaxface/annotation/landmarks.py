@@ -74,7 +74,7 @@ def choose_landmarks(
     Args:
         costs: of all pictures.
         model: the face model.
-        mirror: from `annotation.mirror_partners`.
+        mirror: from `votes.mirror_partners`.
         parts: vertex indices per part.
     """
     flipped = costs.total[MIRRORED_68][:, mirror]

@@ -1,6 +1,6 @@
 """Many pictures of one face model: random people, expressions, textures, lights and poses, and what each pixel shows.
 
-What a face parser says of such a picture can be carried back to the mesh (3DDFA-V3, eq. 3; see annotation.py).
+What a face parser says of such a picture can be carried back to the mesh (3DDFA-V3, eq. 3; see votes.py).
 """
 
 import dataclasses

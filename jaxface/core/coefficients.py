@@ -36,7 +36,7 @@ class Coefficients:
         expression: [B, Ke], likewise; for a model with joints (FLAME), 3 axis-angle numbers in radians follow for each
             joint that has coefficients.
         albedo: [B, Ka], in standard deviations.
-        angles: [B, 3] pitch, yaw, roll in radians (see camera.py for signs).
+        angles: [B, 3] pitch, yaw, roll in radians (see cameras.py for signs).
         light: [B, 3, 9] spherical-harmonics coefficients per colour channel, on top of `lighting.AMBIENT`.
         translation: [B, 3] in model units (10 cm).
     """

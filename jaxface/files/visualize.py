@@ -226,7 +226,7 @@ def preview_sheet(
 
     Args:
         images: the photos.
-        drawn: the reconstructions as `jaxface.evaluate.draw_faces` gives them: colors [N, H, W, 3], normals
+        drawn: the reconstructions as `training.evaluation.draw_faces` gives them: colors [N, H, W, 3], normals
             [N, H, W, 3], labels [N, H, W] and landmarks [N, 68, 2].
         target_labels: label maps of the photos.
         captions: below the rows.

@@ -92,7 +92,7 @@ def encoder_from_torch(
     settings: Mapping[str, Any] | None = None,
     head_sizes: Sequence[int] | None = None,
 ) -> EncoderWeights:
-    """The variables of `jaxface.networks.Encoder` from a PyTorch state dictionary.
+    """The variables of `networks.encoder.Encoder` from a PyTorch state dictionary.
 
     Args:
         state: tensors by name. With names in `backbone.` and `final_layers.`, an encoder; else the backbone of one,

@@ -155,7 +155,7 @@ def write_sample(folder: Path, sample: Sample, alignment: Alignment, details: Ma
     """Writes one sample into an existing folder.
 
     Args:
-        folder: where to; made complete by the caller (`command_line.atomic_folder`).
+        folder: where to; made complete by the caller (`atomic.atomic_folder`).
         sample: its image, labels, landmarks and landmark_weights are written.
         alignment: where the crop lies in its photo.
         details: further entries for landmarks.json, such as the photo's name.

@@ -33,7 +33,7 @@ def fit_video(
         path: a folder with a picture per frame, an animated GIF, WebP or PNG, or a video.
         out: folder for the results; OUT/<clip> is made anew.
         model: name or path of the face model.
-        recognition: network of the perceptual loss of the key frames, see `jaxface.fit.fit_solver`.
+        recognition: network of the perceptual loss of the key frames, see `fitting.solver.fit_solver`.
         frame_rate: frames per second; None takes what the file tells.
         cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
         drawing: sizes of pictures and texture.

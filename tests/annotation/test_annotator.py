@@ -92,7 +92,7 @@ def test_landmarks_are_found_from_noisy_pictures(drawn, anny):
     for index, view in enumerate(views):
         places = view.points[anny.landmarks["68"]] + random.normal(size=(68, 2)) * 0.5
         if index % 6 == 5:
-            places += 60  # the detector went astray
+            places += 60  # the detector is wrong
         costs.add(view.points, view.visible, places)
     found = choose_landmarks(costs, anny, mirror_partners(anny), anny.parts)
     off = 100 * np.linalg.norm(anny.mean_shape[found] - anny.mean_shape[anny.landmarks["68"]], axis=-1)

@@ -144,7 +144,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 def main() -> int:
-    """python toy_photos.py FOLDER OUT: the second batch takes for ever, and says so when it begins."""
+    """python photos.py FOLDER OUT: the second batch takes for ever, and says so when it begins."""
     calls = []
 
     def slow(samples, initial):
