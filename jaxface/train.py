@@ -53,6 +53,7 @@ from jaxface.training.objective import total_loss
 from jaxface.training.optimizer import create_optimizer
 from jaxface.training.run_log import RunLog
 from jaxface.training.step import TrainState, create_state, make_train_step
+from jaxface.training.terms import TERMS
 
 CONFIGS = Path(__file__).parent / "training" / "configs"
 """The repository's configs/, which are installed along."""
@@ -82,11 +83,11 @@ def train(config: ConfigDict) -> dict[str, Any]:
     require_parts(model, "training")
     objective, constants = _objective_of(config, model)
     camera = Camera().resized(config.image_size)
-    batches, held_out = make_training_data(config, model)
 
     mapping = parallel.mapping(config.parallel)
     encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
     optimizer = create_optimizer(steps=config.steps, **config.optimizer)
+    batches, held_out = make_training_data(config, model)  # minutes: after what a wrong config can fail at
     objective = functools.partial(objective, camera=camera)
     train_step = mapping.compile(make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS))
     predict = _make_predict(encoder)
@@ -244,6 +245,8 @@ def _preview_path(folder: Path, step: int) -> Path:
 
 
 def _check(config: ConfigDict) -> None:
+    if unknown := sorted(config.loss.keys() - TERMS.keys() - {"anchor_stride"}):
+        raise InputError(f"config.loss.{unknown[0]}: there is no such term, but {', '.join(TERMS)}")
     for name in ("steps", "log_every", "checkpoint_every", "batch_size", "image_size"):
         if config[name] < 1:
             raise InputError(f"config.{name} is {config[name]}, but must be 1 or more")

@@ -149,6 +149,14 @@ def test_mistakes_in_a_config_are_input_errors(workplace, tmp_path, changes, mes
         training.train(toy_config(**usual | changes))
 
 
+def test_a_weight_of_an_unknown_term_is_an_input_error_before_anything_is_drawn(tmp_path):
+    config = toy_config(output_dir=str(tmp_path), **{"data.path": "not looked at yet"})
+    with config.unlocked():
+        config.loss.prdll = 1.0
+    with pytest.raises(InputError, match=r"config\.loss\.prdll: there is no such term, but prdl, "):
+        training.train(config)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
