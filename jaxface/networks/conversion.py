@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jaxface.core.errors import InputError
 from jaxface.networks.torch_names import network_kind, some
-from jaxface.networks.weight_files import _DLIB_MAGIC, FORMAT, State, _starts_with, _write, read_state
-from jaxface.networks.weights import _parameters, encoder_to_torch, write_safetensors
+from jaxface.networks.weight_files import DLIB_MAGIC, FORMAT, State, read_state, starts_with, write_state
+from jaxface.networks.weights import describe_size, encoder_to_torch, write_safetensors
 
 
 def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
@@ -38,7 +38,7 @@ def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
             save_encoder(out, weights)
     elif out.suffix:
         told, count = _check_other(state, path), len(state)
-        _write(out, state, {"format": FORMAT})
+        write_state(out, state, {"format": FORMAT})
     else:
         raise InputError(f"{out}: only encoders become checkpoint folders; give a name that ends in .safetensors")
     return f"{path}: {told}; all of {count} tensors accounted for\nwritten: {out}"
@@ -56,10 +56,10 @@ def _check_other(state: State, path: Path) -> str:
             from jaxface.networks.face_parsing import dml_csr_from_torch
 
             variables = dml_csr_from_torch(state)[1]
-        elif _starts_with(path, _DLIB_MAGIC):
+        elif starts_with(path, DLIB_MAGIC):
             kind, variables = "face recognition", {"params": state}  # its layers were checked on reading
         else:
             raise InputError(f"holds no network that jaxface knows, but {len(state)} tensors such as {some(state)}")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return f"{kind} network, {_parameters(variables)}"
+    return f"{kind} network, {describe_size(variables)}"

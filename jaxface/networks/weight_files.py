@@ -24,7 +24,8 @@ State = dict[str, np.ndarray]
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-_DLIB_MAGIC = b"\x01\x01\x01\x0dloss_metric"
+DLIB_MAGIC = b"\x01\x01\x01\x0dloss_metric"
+"""The beginning of dlib's file of its face recogniser."""
 
 
 def is_weights(path: str | os.PathLike) -> bool:
@@ -33,7 +34,7 @@ def is_weights(path: str | os.PathLike) -> bool:
     if path.is_dir():
         return (path / "checkpoints").is_dir() or path.name == "checkpoints"
     try:
-        if _is_safetensors(path):
+        if is_safetensors(path):
             with safetensors.safe_open(path, framework="numpy") as content:
                 return (content.metadata() or {}).get("format") == FORMAT or network_kind(content.keys()) is not None
         with open(path, "rb") as file:
@@ -41,7 +42,7 @@ def is_weights(path: str | os.PathLike) -> bool:
         if head.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
                 return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
-        return head in (_LEGACY_MAGIC, _DLIB_MAGIC)
+        return head in (_LEGACY_MAGIC, DLIB_MAGIC)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, safetensors.SafetensorError):
         return False
 
@@ -58,9 +59,9 @@ def read_state(path: str | os.PathLike) -> State:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a network's weights (.pth, .safetensors)")
     content: Any
-    if _is_safetensors(path):
-        content, _ = _read_safetensors(path)
-    elif _starts_with(path, _DLIB_MAGIC):
+    if is_safetensors(path):
+        content, _ = read_safetensors(path)
+    elif starts_with(path, DLIB_MAGIC):
         from jaxface.files.dlib_file import read_dlib_network
 
         with needs_extra("perceptual", "dlib's network"):
@@ -86,23 +87,27 @@ def read_state(path: str | os.PathLike) -> State:
     return tensors
 
 
-def _starts_with(path: Path, magic: bytes) -> bool:
+def starts_with(path: Path, magic: bytes) -> bool:
+    """Whether the file begins with these bytes."""
     with open(path, "rb") as file:
         return file.read(len(magic)) == magic
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
+    """Whether the file looks like safetensors: a JSON header after its length."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
 
-def _write(path: Path, state: State, metadata: dict[str, str]) -> None:
+def write_state(path: Path, state: State, metadata: dict[str, str]) -> None:
+    """Writes a state dictionary as .safetensors."""
     tensors = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in state.items()}
     with atomic_write(path) as partial:
         save_file(tensors, partial, metadata=metadata)
 
 
-def _read_safetensors(path: Path, *, with_tensors: bool = True) -> tuple[State, dict[str, str]]:
+def read_safetensors(path: Path, *, with_tensors: bool = True) -> tuple[State, dict[str, str]]:
+    """The tensors (left out without `with_tensors`) and the metadata of a file of safetensors."""
     try:
         with safetensors.safe_open(path, framework="numpy") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()} if with_tensors else {}  # noqa: SIM118

@@ -33,7 +33,7 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.networks import torch_names
 from jaxface.networks.encoder import create_encoder
 from jaxface.networks.torch_names import network_kind, some, torch_name
-from jaxface.networks.weight_files import FORMAT, State, _is_safetensors, _read_safetensors, _write, read_state
+from jaxface.networks.weight_files import FORMAT, State, is_safetensors, read_safetensors, read_state, write_state
 
 IMAGE_SIZE = CROP_SIZE
 """Side in pixels of the crops that the published encoders take, aligned as `photos.alignment` does; RGB in [0, 1]."""
@@ -57,7 +57,7 @@ class EncoderWeights:
     def told(self) -> str:
         """What it is, in one line."""
         heads = f"heads {' | '.join(map(str, (*self.head_sizes, 3, 27, 3)))}" if self.head_sizes else "no heads"
-        return f"encoder {self.config['encoder']['name']}, {heads}, {_parameters(self.variables)}"
+        return f"encoder {self.config['encoder']['name']}, {heads}, {describe_size(self.variables)}"
 
 
 def read_encoder_file(path: str | os.PathLike) -> EncoderWeights:
@@ -68,7 +68,7 @@ def read_encoder_file(path: str | os.PathLike) -> EncoderWeights:
     """
     path = Path(path)
     state = read_state(path)
-    metadata = _read_safetensors(path, with_tensors=False)[1] if _is_safetensors(path) else {}
+    metadata = read_safetensors(path, with_tensors=False)[1] if is_safetensors(path) else {}
     try:
         size = int(metadata.get("image_size", IMAGE_SIZE))
         settings, heads = (json.loads(metadata.get(key, "null")) for key in ("encoder", "head_sizes"))
@@ -150,7 +150,7 @@ def write_safetensors(path: str | os.PathLike, weights: EncoderWeights) -> None:
         "image_size": str(weights.config["image_size"]),
         "face_model": str(weights.config["face_model"]),
     }
-    _write(Path(path), encoder_to_torch(weights), metadata)
+    write_state(Path(path), encoder_to_torch(weights), metadata)
 
 
 def variable_shapes(settings: Mapping[str, Any], head_sizes: tuple[int, ...]) -> dict[tuple, tuple[int, ...]]:
@@ -171,7 +171,8 @@ def variable_shapes(settings: Mapping[str, Any], head_sizes: tuple[int, ...]) ->
     return {path: leaf.shape for path, leaf in flat.items() if head_sizes or path[1] == "backbone"}
 
 
-def _parameters(variables: Mapping[str, Any]) -> str:
+def describe_size(variables: Mapping[str, Any]) -> str:
+    """The number of parameters in words, such as "11,689,512 parameters"."""
     return f"{sum(leaf.size for leaf in jax.tree.leaves(variables['params'])):,} parameters"
 
 
