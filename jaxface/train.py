@@ -274,8 +274,13 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
         config = values.config
         if config is not None:
             config.to_dict()  # a file that could not be read is only reported at the first use
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"the command line cannot be used: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a config is a program of the user's: anything may go wrong in it
+        told = str(error)
+        if "Traceback" in told:  # its last line says what
+            told = f"a mistake in the config file: {told.strip().splitlines()[-1]}"
+        elif not isinstance(error, flags.Error | AttributeError | KeyError | TypeError | ValueError | OSError):
+            told = f"a mistake in the config file: {type(error).__name__}: {told}"
+        raise InputError(f"the command line cannot be used: {' '.join(told.split())}") from error
     if rest:
         raise InputError(f"unknown argument {rest[0]!r}; settings are given as --config.field=value")
     if config is None:

@@ -14,7 +14,7 @@ from jaxface.core.errors import MissingDependencyError, needs_extra
 COMMANDS = ["annotate", "convert", "demo", "evaluate", "fit", "preprocess", "reconstruct", "train"]
 
 
-def _exit_code(arguments) -> int:
+def exit_code_of(arguments) -> int:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     return stop.value.code
@@ -25,7 +25,7 @@ def test_every_command_says_in_one_line_what_it_does(capsys):
     assert list(commands) == COMMANDS
     for name, told in commands.items():
         assert told.endswith(".") and told[0].isupper(), f"{name}: {told}"
-    assert _exit_code(["--help"]) == _exit_code([]) == 0
+    assert exit_code_of(["--help"]) == exit_code_of([]) == 0
     helps = capsys.readouterr().out
     assert helps.count("usage: jaxface COMMAND") == 2 and all(helps.count(told) == 2 for told in commands.values())
 
@@ -39,13 +39,13 @@ def test_the_list_waits_for_no_library():
 
 @pytest.mark.parametrize(("name", "hint"), [("recontruct", "; did you mean reconstruct?"), ("xyz", "\n")])
 def test_an_unknown_command_shows_the_list(name, hint, capsys):
-    assert _exit_code([name]) == 2
+    assert exit_code_of([name]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith(f"error: there is no command '{name}'{hint}") and "\n  preprocess " in errors
 
 
 def test_the_version(capsys):
-    assert _exit_code(["--version"]) == 0
+    assert exit_code_of(["--version"]) == 0
     assert capsys.readouterr().out == f"jaxface {jaxface.__version__}\n"
 
 
@@ -59,7 +59,7 @@ def test_a_command_is_started_with_what_follows_its_name(name, monkeypatch):
 
     monkeypatch.setattr(importlib.import_module(f"jaxface.{name}"), "console", console)
     monkeypatch.setattr(sys, "argv", ["jaxface", name, "--seed", "1"])
-    assert _exit_code(None) == 7 and started == [[f"jaxface {name}", "--seed", "1"]]
+    assert exit_code_of(None) == 7 and started == [[f"jaxface {name}", "--seed", "1"]]
 
 
 @pytest.mark.slow

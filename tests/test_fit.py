@@ -15,7 +15,7 @@ import jaxface
 from jaxface import demo, fit, reconstruct
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
-from jaxface.files.command_line import _exit_code
+from jaxface.files.command_line import exit_code_of
 from jaxface.files.progress import BatchReport
 from jaxface.fitting import solver
 from jaxface.photos.alignment import Alignment
@@ -37,7 +37,7 @@ from toys.training import toy_batch
     ],
 )
 def test_mistakes_end_with_one_line(program, arguments, message, tmp_path, capsys):
-    assert _exit_code(lambda: program([*arguments, "--out", str(tmp_path / "out")])) == 2
+    assert exit_code_of(lambda: program([*arguments, "--out", str(tmp_path / "out")])) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
@@ -234,5 +234,5 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch
 
 @pytest.mark.parametrize("arguments", [["clip.mp4"], ["a.jpg", "--same-person"]])
 def test_an_encoder_starts_single_photos_only(arguments, called, capsys):
-    assert _exit_code(lambda: fit.main([*arguments, "--checkpoint", "run"])) == 2
+    assert exit_code_of(lambda: fit.main([*arguments, "--checkpoint", "run"])) == 2
     assert not called and "--checkpoint" in capsys.readouterr().err

@@ -85,6 +85,22 @@ def _heavy_imports_of_light_rooms(imports: Imports) -> list[str]:
     )
 
 
+def _private_imports(package: Path) -> list[str]:
+    """Names with a leading underscore that a module takes from another; modules of one room share private modules."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("jaxface"):
+                continue
+            own_room = package.parent.joinpath(*(node.module or "").split(".")) == path.parent
+            found += [
+                f"{path.name} takes {alias.name} from {node.module}"
+                for alias in node.names
+                if alias.name.startswith("_") and not alias.name.startswith("__") and not own_room
+            ]
+    return found
+
+
 def _entries(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.name != "__pycache__" and not path.name.startswith("."))
 
@@ -124,6 +140,10 @@ def test_no_imports_run_in_a_circle(imports):
 
 def test_foundations_drawing_and_losses_need_jax_numpy_and_jaxtyping_alone(imports):
     assert _heavy_imports_of_light_rooms(imports) == []
+
+
+def test_no_private_name_is_taken_from_another_module():
+    assert _private_imports(REPOSITORY / "jaxface") == []
 
 
 def test_every_room_has_its_place_in_the_order():
@@ -198,6 +218,12 @@ def test_a_relative_import_is_refused(house):
     (house / "losses" / "prdl.py").write_text("from ..fitting import solver\n")
     with pytest.raises(AssertionError, match="relative"):
         _imports(house)
+
+
+def test_a_private_name_of_another_module_is_found(house):
+    assert not _private_imports(house)
+    (house / "fitting" / "descent.py").write_text("from jaxface.fitting.solver import _solve\n")
+    assert _private_imports(house) == ["descent.py takes _solve from jaxface.fitting.solver"]
 
 
 def test_a_room_without_a_place_is_found(house):

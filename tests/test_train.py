@@ -178,6 +178,22 @@ def test_mistakes_on_the_command_line_exit_with_2(arguments, message, monkeypatc
     assert stop.value.code == 2 and message in errors and errors.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_here\n", "ModuleNotFoundError: No module named 'nothing_here'"),
+        ("def get_config():\n    raise RuntimeError('oops')\n", "RuntimeError: oops"),
+        ("def get_config(:\n", "SyntaxError"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_told_in_one_line(text, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match="a mistake in the config file") as error:
+        training.read_config(["train.py", "--config", str(path)])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 def test_help(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
     training.main()

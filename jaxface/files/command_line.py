@@ -27,7 +27,7 @@ def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True, wait_
     """
     if keep_freed_memory:
         _keep_freed_memory()
-    code = _exit_code(main)
+    code = exit_code_of(main)
     if code == INTERRUPTED and not wait_for_threads:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -52,7 +52,8 @@ def _keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-def _exit_code(main: Callable[[], int | None]) -> int:
+def exit_code_of(main: Callable[[], int | None]) -> int:
+    """Runs an entry point: what `run` exits with, after the line on stderr if there is one."""
     try:
         return main() or SUCCESS
     except InputError as error:

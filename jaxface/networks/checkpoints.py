@@ -28,12 +28,12 @@ FOLDER = "checkpoints"
 BEST = "part_iou"
 """The metric by which the best checkpoint is chosen: the largest."""
 
-Predict = Callable[[UInt8[np.ndarray, "N S S 3"]], Float[np.ndarray, "N K"]]
+PredictCrops = Callable[[UInt8[np.ndarray, "N S S 3"]], Float[np.ndarray, "N K"]]
 
 
 def load_encoder(
     path: str | Path, *, which: str = "best", model: FaceModel | None = None
-) -> tuple[Predict, FaceModel, ConfigDict]:
+) -> tuple[PredictCrops, FaceModel, ConfigDict]:
     """Loads a trained encoder for inference.
 
         predict, model, config = load_encoder("outputs/quickstart")
@@ -72,7 +72,7 @@ def load_encoder(
             f"{path}: the encoder gives {_count_of(weights.head_sizes)}, but the face model {model.name!r} has "
             f"{_count_of(sizes)}; give the face model that the encoder was trained with (--model FILE)"
         )
-    _check_shapes(weights, variable_shapes(_settings(config), sizes), path)
+    check_shapes(weights, variable_shapes(_settings(config), sizes), path)
     return _make_predict(encoder, weights.variables, config.image_size), model, config
 
 
@@ -90,20 +90,20 @@ def read_encoder(path: str | Path, *, which: str = "best") -> EncoderWeights:
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     if not folder.is_dir():
         raise InputError(f"{path}: no such folder; give the output folder of a training run, or a file of weights")
-    manager = _open(folder, writing=False)
+    manager = open_manager(folder, writing=False)
     try:
         step = manager.best_step() if which == "best" else manager.latest_step()
         step = manager.latest_step() if step is None else step
         if step is None:
             raise InputError(f"{path}: holds no complete checkpoint; give the output folder of a training run")
-        config = _restore(manager, step, config=ocp.args.JsonRestore())["config"]
+        config = restore_items(manager, step, config=ocp.args.JsonRestore())["config"]
         with _reading(folder / str(step)):
             stored = ocp.StandardCheckpointHandler().metadata(epath.Path(folder) / str(step) / "encoder")
             target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(stored))
             params = target["params"]
             heads = [params.get(f"final_layers_{index}", {"bias": ()}) for index in range(3)]  # none for no numbers
             head_sizes = tuple(len(head["bias"]) for head in heads) if len(params) > 1 else ()
-        variables = _restore(manager, step, encoder=ocp.args.StandardRestore(target))["encoder"]
+        variables = restore_items(manager, step, encoder=ocp.args.StandardRestore(target))["encoder"]
     finally:
         manager.close()
     fields = {"face_model", "image_size", "encoder"}
@@ -122,7 +122,7 @@ def save_encoder(directory: str | Path, weights: EncoderWeights) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory}: is there already; name a new folder for the checkpoint")
     try:
-        manager = _open(directory / FOLDER, writing=True)
+        manager = open_manager(directory / FOLDER, writing=True)
         items = {"encoder": ocp.args.StandardSave(weights.variables), "config": ocp.args.JsonSave(weights.config)}
         manager.save(0, args=ocp.args.Composite(**items), metrics={})
         manager.close()
@@ -159,9 +159,20 @@ def _count_of(sizes: tuple[int, ...]) -> str:
     return "{} identity, {} expression and {} albedo coefficients".format(*sizes)
 
 
-def _check_shapes(
+def check_shapes(
     weights: EncoderWeights, shapes: Mapping[tuple, tuple[int, ...]], path: str | Path, *, heads: bool = True
 ) -> None:
+    """Checks that weights are those of the network that was asked for.
+
+    Args:
+        weights: as they were read.
+        shapes: of the network's variables, by their path in the tree.
+        path: where the weights are from, for the message.
+        heads: False looks at the backbone alone.
+
+    Raises:
+        InputError: when shapes differ.
+    """
     stored = traverse_util.flatten_dict(weights.variables)
     found = {path: leaf.shape for path, leaf in stored.items() if heads or path[1] == "backbone"}
     wrong = sorted(".".join(key) for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key))
@@ -173,7 +184,7 @@ def _check_shapes(
         )
 
 
-def _make_predict(encoder: Encoder, variables: Any, size: int) -> Predict:
+def _make_predict(encoder: Encoder, variables: Any, size: int) -> PredictCrops:
     apply = jax.jit(lambda variables, images: encoder.apply(variables, to_float(images), train=False))
     variables = jax.device_put(variables)
 
@@ -187,7 +198,14 @@ def _make_predict(encoder: Encoder, variables: Any, size: int) -> Predict:
     return predict
 
 
-def _open(folder: Path, *, writing: bool) -> ocp.CheckpointManager:
+def open_manager(folder: Path, *, writing: bool) -> ocp.CheckpointManager:
+    """Orbax's manager of a folder of checkpoints, which keeps the latest two and the best.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        writing: makes the folder, and removes what a killed run left half written.
+    """
+
     def figure(metrics: Mapping[str, float]) -> float:
         return metrics.get(BEST, 0.0)
 
@@ -201,7 +219,17 @@ def _open(folder: Path, *, writing: bool) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder, options=options)
 
 
-def _restore(manager: ocp.CheckpointManager, step: int | None, **items: Any) -> Mapping[str, Any]:
+def restore_items(manager: ocp.CheckpointManager, step: int | None, **items: Any) -> Mapping[str, Any]:
+    """Some items of one checkpoint.
+
+    Args:
+        manager: from `open_manager`.
+        step: of the checkpoint.
+        items: name -> Orbax's arguments for it.
+
+    Raises:
+        InputError: when the checkpoint cannot be read.
+    """
     with _reading(Path(str(manager.directory)) / str(step)):
         restored = manager.restore(step, args=ocp.args.Composite(**items))
         return {name: restored[name] for name in items}

@@ -31,7 +31,7 @@ _DLIB_BLOCKS = (
 _DLIB_STEM, _DLIB_FEATURES = 32, 128
 
 
-def _dlib_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def dlib_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The variables of DlibResNet from its arrays by name, such as "params.stem.kernel"; all of them, and no others."""
     chip = jax.ShapeDtypeStruct((1, DLIB_CHIP.size, DLIB_CHIP.size, 3), jnp.float32)
     shapes = jax.eval_shape(DlibResNet().init, jax.random.key(0), chip)

@@ -83,7 +83,7 @@ def load_recognizer(name_or_path: str | os.PathLike = "dlib") -> FaceRecognizer:
         InputError: when a file cannot be used.
     """
     with needs_extra("perceptual", "a face recognition network"):
-        from jaxface.networks.dlib_resnet import DlibResNet, _dlib_from_arrays
+        from jaxface.networks.dlib_resnet import DlibResNet, dlib_from_arrays
         from jaxface.networks.iresnet import iresnet_from_torch
         from jaxface.networks.weight_files import read_state
 
@@ -91,7 +91,7 @@ def load_recognizer(name_or_path: str | os.PathLike = "dlib") -> FaceRecognizer:
     state = read_state(path)
     try:
         if any(name.startswith("params.") for name in state):
-            return FaceRecognizer(_dlib_from_arrays(state), DlibResNet(), DLIB_CHIP)
+            return FaceRecognizer(dlib_from_arrays(state), DlibResNet(), DLIB_CHIP)
         network, variables = iresnet_from_torch(state)
     except InputError as error:
         raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error

@@ -24,7 +24,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from jaxface.core.errors import InputError
-from jaxface.networks.checkpoints import FOLDER, _check_shapes, _open, _restore, config_to_dict, read_encoder
+from jaxface.networks.checkpoints import FOLDER, check_shapes, config_to_dict, open_manager, read_encoder, restore_items
 from jaxface.training.step import TrainState
 
 
@@ -42,9 +42,9 @@ class Checkpoints:
     def __init__(self, directory: str | Path, config: ConfigDict):
         self._config = config_to_dict(config)
         self._folder = Path(directory).absolute() / FOLDER
-        self._manager = _open(self._folder, writing=True)
+        self._manager = open_manager(self._folder, writing=True)
         if self.latest_step is not None:
-            self._check_config(_restore(self._manager, self.latest_step, config=ocp.args.JsonRestore())["config"])
+            self._check_config(restore_items(self._manager, self.latest_step, config=ocp.args.JsonRestore())["config"])
 
     @property
     def latest_step(self) -> int | None:
@@ -79,7 +79,7 @@ class Checkpoints:
             InputError: when the checkpoint cannot be read.
         """
         target = jax.tree.map(np.asarray, state)
-        restored = _restore(
+        restored = restore_items(
             self._manager,
             self.latest_step,
             encoder=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
@@ -124,7 +124,7 @@ def initial_state(
     weights = read_encoder(path)
     own, given = {"params": state.params, "batch_stats": state.batch_stats}, weights.variables["params"]
     shapes = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(own).items() if key[1] == "backbone"}
-    _check_shapes(weights, shapes, path, heads=False)
+    check_shapes(weights, shapes, path, heads=False)
     heads = [name for name in state.params if name != "backbone"]
     fitting = [
         name for name in heads if name in given and given[name]["bias"].shape == state.params[name]["bias"].shape
