@@ -17,7 +17,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo     train the quickstart, reconstruct two portraits (about 15 minutes on 2 cores)"
 	@echo "make quick    run the tests that compile little: what one runs while working (a minute and a half)"
-	@echo "make test     run all tests (about 10 minutes on 2 cores)"
+	@echo "make test     run all tests (about 14 minutes on 2 cores)"
 	@echo "make check    linter, formatter and type checker"
 	@echo "make docs     documentation in docs/_build/html (about a minute)"
 	@echo "make setup    only install into .venv"
