@@ -131,6 +131,8 @@ class Fitter:
 
     def _losses(self, vector, model, targets, cut) -> Float[Array, "B"]:
         face = decode_face(model, Coefficients.from_vector(vector, model), self.camera)
+        if self.method.sees:
+            return self.loss(model, face, targets)
         points = {part: face.points[:, vertices] for part, vertices in self.vertices.items()}
         masks = point_masks(self.method, model, face, self.vertices, cut, self.camera.image_size[0])
         return self.loss(points, targets, self.triangles, self.anchors, masks)

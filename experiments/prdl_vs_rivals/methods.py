@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from faces import FULL_SIZE, SPECK
 from jaxtyping import Array, Float
 
 from jaxface import losses
@@ -16,7 +17,7 @@ from jaxface.losses.faces import comparable_areas
 from jaxface.render import label_triangles, visible_areas
 
 Loss = Callable[..., Float[Array, "B"]]
-"""loss(points, targets, triangles, anchors, point_masks) -> [B]."""
+"""loss(points, targets, triangles, anchors, point_masks) -> [B]; of a method that `sees`, loss(model, face, targets)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Method:
         visible: weigh every vertex by the area of the picture that it stands for; else all count alike, hidden or not.
         draws: give it the part's triangles and all their vertices, to be drawn; else the part's own vertices.
         descriptors: give it PRDL's descriptors of the masks, made once; else the masks.
+        sees: give it the whole face and the described label maps: it draws for itself, and knows what hides what.
     """
 
     title: str
@@ -36,10 +38,20 @@ class Method:
     visible: bool = True
     draws: bool = False
     descriptors: bool = False
+    sees: bool = False
 
 
 def _prdl(points, targets, triangles, anchors, point_masks):
     return losses.prdl_loss(points, targets, anchors=anchors, point_masks=point_masks)
+
+
+def _pixels(**form) -> Loss:
+    def loss(model, face, targets):
+        labels = label_triangles(model.parts, model.triangles, face.points.shape[1])
+        speck = round(SPECK * (targets.width / FULL_SIZE) ** 2)
+        return losses.pixel_prdl_loss(face.points, face.depth, model.triangles, labels, targets, speck=speck, **form)
+
+    return loss
 
 
 def _silhouette(renderer: str, sigma: float) -> Loss:
@@ -72,8 +84,9 @@ def _density_aware(points, targets, triangles, anchors, point_masks):
 
 # The renderers' published sharpness was made for coarser meshes (see silhouette_iou_loss), so a finer one may compete.
 METHODS = {
-    "prdl": Method("PRDL", {"": _prdl}, descriptors=True),
-    "prdl_plain": Method("PRDL, plain", {"": _prdl}, visible=False, descriptors=True),
+    "pixels": Method("PRDL, pixels", {"": _pixels()}, sees=True),
+    "prdl": Method("PRDL, vertices by area", {"": _prdl}, descriptors=True),
+    "prdl_plain": Method("PRDL, vertices", {"": _prdl}, visible=False, descriptors=True),
     "softras": Method(
         "SoftRas IoU", {f"sigma {sigma:.0e}": _silhouette("softras", sigma) for sigma in (1e-4, 1e-5)}, draws=True
     ),
@@ -104,6 +117,8 @@ def part_vertices(model: FaceModel, method: Method) -> tuple[dict[str, np.ndarra
 
 def make_targets(method: Method, labels: Array, anchors: np.ndarray) -> dict[str, Array]:
     """What the loss is given for each part of label maps [B, S, S]."""
+    if method.sees:
+        return losses.pixel_targets(labels)
     masks = parts.part_masks(labels)
     if not method.descriptors:
         return masks

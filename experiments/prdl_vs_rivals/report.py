@@ -23,7 +23,8 @@ ROWS = 6
 """Synthetic faces in the figure, one of each of the first kinds of expression."""
 
 LINES = {
-    "prdl": ("#c8321e", "-"),
+    "pixels": ("#c8321e", "-"),
+    "prdl": ("#c8321e", "--"),
     "prdl_plain": ("#c8321e", ":"),
     "softras": ("#1f5fa8", "-"),
     "dibr": ("#1f5fa8", "--"),
@@ -54,11 +55,11 @@ def tables(results: Mapping) -> str:
                 _speed_rows(results),
             ),
             f"Part IoU after {results['settings']['reach_steps']} steps against where a fit starts: at the true "
-            "coefficients (last column: how far the vertices drift from there), and at the mean face, placed truly but "
+            "coefficients (last columns: how far the vertices drift from there, at the tuned and at the usual rates), and at the mean face, placed truly but "
             f"for an offset ({len(shifts[0]['part_iou'])} other synthetic faces):",
             _table(
                 ["", "truth", *(f"{entry['offset']} px" for entry in shifts)]
-                + [*(f"{entry['offset']}° yaw" for entry in turns), "drift, mm"],
+                + [*(f"{entry['offset']}° yaw" for entry in turns), "drift, mm", "at x 1, mm"],
                 _reach_rows(results),
             ),
         ]
@@ -153,7 +154,9 @@ def _reach_rows(results: Mapping) -> list[list]:
     for method in results["methods"].values():
         means = [float(np.mean(entry["part_iou"])) for entry in method["reach"]]
         drift = float(np.mean(method["reach"][0]["vertex_error_mm"]))
-        rows.append([method["title"], *((mean, f"{mean:.2f}") for mean in means), (drift, f"{drift:.1f}")])
+        usual = float(np.mean(method["drift_at_usual_rates_mm"]))
+        drifts = ((value, f"{value:.2f}") for value in (drift, usual))
+        rows.append([method["title"], *((mean, f"{mean:.2f}") for mean in means), *drifts])
     return rows
 
 
@@ -181,7 +184,7 @@ def draw_curves(path: Path, results: Mapping) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), sharey=True, constrained_layout=True)
     for name, method in results["methods"].items():
         color, dash = LINES[name]
-        style = {"color": color, "linestyle": dash, "linewidth": 2.4 if name == "prdl" else 1.5}
+        style = {"color": color, "linestyle": dash, "linewidth": 2.4 if name == "pixels" else 1.5}
         axes[0].plot(method["way"]["steps"], method["way"]["part_iou"], label=method["title"], **style)
         for axis, unit in zip(axes[1:], ("px", "degrees"), strict=True):
             entries = [e for e in method["reach"] if e["unit"] == unit or (e["unit"], e["offset"]) == ("px", 0)]

@@ -80,15 +80,16 @@ class Experiment:
         ]
         return np.concatenate([faces.truth, *starts]), [("truth", 0), *names]
 
-    def calls(self) -> int:
-        """How often the progress bar moves."""
-        settings, total = self.settings, 0
-        for name in settings.methods:
-            variants = len(self._variants(name))
-            fits = [(len(self.tuning.names), settings.steps)] * (len(settings.factors) + variants - 1)
-            fits += [(len(self.test.names), settings.steps), (len(self.reach.names), settings.reach_steps)]
-            total += sum(-(-count // settings.batch) * (1 + steps // settings.chunk) for count, steps in fits)
-        return total
+    def calls(self, name: str) -> int:
+        """How often the progress bar moves for a method, if its best rate is found among the first."""
+        settings = self.settings
+        fits = [(len(self.tuning.names), settings.steps)] * (len(settings.factors) + len(self._variants(name)) - 1)
+        fits += [(len(self.test.names), settings.steps), (len(self.reach.names), settings.reach_steps)]
+        fits += [(settings.reach_faces, settings.reach_steps)]
+        return sum(self._calls_of_a_fit(count, steps) for count, steps in fits)
+
+    def _calls_of_a_fit(self, count: int, steps: int) -> int:
+        return -(-count // self.settings.batch) * (1 + steps // self.settings.chunk)
 
     def _variants(self, name: str) -> dict[str, Loss]:
         return dict(list(METHODS[name].variants.items())[: self.settings.variants])
@@ -106,11 +107,14 @@ class Experiment:
         def watch(*_):
             bar.update()
 
-        fitter, factor, tuning = self._tune(name, watch)
+        fitter, factor, tuning = self._tune(name, bar, watch)
         fitter.seconds, fitter.face_steps = 0.0, 0
         fitted = fitter.run(self.test_start, self.test, factor, self.settings.steps, watch_the_way)
         each = fitter.seconds / fitter.face_steps
         reached = fitter.run(self.reach_start, self.reach, factor, self.settings.reach_steps, watch)
+        at_truth = slice(0, self.settings.reach_faces)
+        faces = self.reach.take(np.arange(self.settings.reach_faces))
+        stayed = fitter.run(self.reach_start[at_truth], faces, 1.0, self.settings.reach_steps, watch)
         iou = _iou(self.model, reached, self.reach).reshape(len(self.starts), -1)
         error = _vertex_error(self.model, reached, self.reach).reshape(len(self.starts), -1)
         return {
@@ -122,16 +126,19 @@ class Experiment:
                 "part_iou": [float(np.concatenate(way[step])[self.test.known].mean()) for step in sorted(way)],
             },
             "milliseconds_per_face_and_step": 1000 * each,
+            "drift_at_usual_rates_mm": _vertex_error(self.model, stayed, faces).tolist(),
             "reach": [
                 {"unit": unit, "offset": value, "part_iou": iou[i].tolist(), "vertex_error_mm": error[i].tolist()}
                 for i, (unit, value) in enumerate(self.starts)
             ],
         }, fitted
 
-    def _tune(self, name: str, watch) -> tuple[Fitter, float, list[dict]]:
-        """Chooses a variant at the middle factor, then the factor, both by Part IoU of the tuning faces."""
-        factors = self.settings.factors
-        middle, tried = factors[len(factors) // 2], list[dict]()
+    def _tune(self, name: str, bar: tqdm, watch) -> tuple[Fitter, float, list[dict]]:
+        """Chooses a variant at the middle factor, then the factor, both by Part IoU of the tuning faces.
+
+        Where the best factor is the least or the greatest so far, its half or its double is tried too.
+        """
+        middle, tried = self.settings.factors[len(self.settings.factors) // 2], list[dict]()
 
         def try_out(fitter: Fitter, variant: str, factor: float) -> dict:
             vector = fitter.run(self.tuning_start, self.tuning, factor, self.settings.steps, watch)
@@ -145,10 +152,16 @@ class Experiment:
         }
         entries = [try_out(fitter, variant, middle) for variant, fitter in fitters.items()]
         variant = max(entries, key=_part_iou)["variant"]
-        for factor in factors:
+        for factor in self.settings.factors:
             if factor != middle:
                 try_out(fitters[variant], variant, factor)
-        best = max(tried, key=_part_iou)
+        while True:
+            best = max((entry for entry in tried if entry["variant"] == variant), key=_part_iou)
+            factors = [entry["factor"] for entry in tried if entry["variant"] == variant]
+            if min(factors) < best["factor"] < max(factors) or len(tried) >= self.settings.most_factors:
+                break
+            bar.total += self._calls_of_a_fit(len(self.tuning.names), self.settings.steps)
+            try_out(fitters[variant], variant, best["factor"] * (2 if best["factor"] == max(factors) else 0.5))
         best["chosen"] = True
         return fitters[variant], best["factor"], tried
 
@@ -202,7 +215,7 @@ def run_experiment(settings: Settings, out: Path) -> dict:
         "methods": {},
     }
     fitted = {}
-    with tqdm(total=experiment.calls(), dynamic_ncols=True) as bar:
+    with tqdm(total=sum(map(experiment.calls, settings.methods)), dynamic_ncols=True) as bar:
         for name in settings.methods:
             results["methods"][name], fitted[name] = experiment.compete(name, bar)
     results["minutes"] = (time.perf_counter() - begin) / 60

@@ -15,7 +15,9 @@ class Settings:
         steps: of Adam.
         chunk: steps between two measurements on the way.
         batch: faces fitted at once.
-        factors: of the rates, tried on the tuning faces; variants of a loss are compared at the middle one.
+        factors: of the rates, tried on the tuning faces, with others beyond where the best is the first or the last;
+            variants of a loss are compared at the middle one.
+        most_factors: tried at most, variants included.
         tuning_faces: synthetic faces to choose variant and factor with.
         test_faces: others to measure on; the portraits come on top.
         reach_faces: others again, for the distance that a start may have.
@@ -32,6 +34,7 @@ class Settings:
     chunk: int = 5
     batch: int = 9
     factors: tuple[float, ...] = (1.0, 2.0, 4.0)
+    most_factors: int = 9
     tuning_faces: int = 9
     test_faces: int = 52
     reach_faces: int = 4
@@ -51,12 +54,13 @@ QUICK = Settings(
     chunk=6,
     batch=4,
     factors=(2.0, 4.0),
+    most_factors=2,
     tuning_faces=2,
     test_faces=2,
     reach_faces=1,
     reach_steps=6,
     shifts=(0, 20),
     turns=(20,),
-    methods=("prdl", "softras"),
+    methods=("pixels", "prdl"),
     variants=1,
 )

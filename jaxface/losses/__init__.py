@@ -16,6 +16,7 @@ from jaxface.losses.perceptual import (
     perceptual_loss,
 )
 from jaxface.losses.photometric import photometric_loss
+from jaxface.losses.pixel_prdl import PixelTargets, pixel_prdl_loss, pixel_targets
 from jaxface.losses.point_sets import chamfer_loss, density_aware_chamfer_loss, icp_loss
 from jaxface.losses.prdl import grid_anchors, mask_descriptor, point_descriptor, prdl_loss
 from jaxface.losses.regularization import coefficient_regularization, light_regularization, reflectance_loss
@@ -26,6 +27,7 @@ __all__ = [
     "DLIB_CHIP",
     "LANDMARK_WEIGHTS_68",
     "ChipTemplate",
+    "PixelTargets",
     "align_chips",
     "chamfer_loss",
     "coefficient_regularization",
@@ -40,6 +42,8 @@ __all__ = [
     "part_triangles",
     "perceptual_loss",
     "photometric_loss",
+    "pixel_prdl_loss",
+    "pixel_targets",
     "point_descriptor",
     "prdl",
     "prdl_loss",

@@ -13,9 +13,11 @@ from jaxface.render.rasterizer import Fragments, rasterize
 
 
 def label_triangles(
-    parts: Mapping[str, Integer[Array | np.ndarray, "N"]], triangles: Integer[Array | np.ndarray, "T 3"]
-) -> UInt8[np.ndarray, "T"]:
-    """The part that each triangle of a mesh belongs to, as labels of `jaxface.core.parts`. Once per model, in numpy.
+    parts: Mapping[str, Integer[Array | np.ndarray, "N"]],
+    triangles: Integer[Array | np.ndarray, "T 3"],
+    vertex_count: int | None = None,
+) -> UInt8[Array | np.ndarray, "T"]:
+    """The part that each triangle of a mesh belongs to, as labels of `jaxface.core.parts`.
 
     A triangle belongs to the part that holds most of its corners; if parts are even, the first in the order of PARTS
     wins, so that a small part wins over the skin. With two or three corners in no part it is FOREHEAD: face surface
@@ -24,19 +26,34 @@ def label_triangles(
     Args:
         parts: vertex indices per part, as `FaceModel.parts`; a vertex may be in several.
         triangles: vertex indices.
+        vertex_count: of the mesh; inside jit it must be told.
+
+    Returns:
+        [T] a numpy array; inside jit, where the indices are not known, a traced one.
     """
-    triangles = np.asarray(triangles)
     names = [part for part in PARTS if part in parts]
+    traced = any(isinstance(array, jax.core.Tracer) for array in (triangles, *parts.values()))
+    xp = jnp if traced else np
+    triangles = xp.asarray(triangles)
     if not names or not len(triangles):
-        return np.full(len(triangles), FOREHEAD, np.uint8)
-    vertex_count = 1 + max([triangles.max(), *(np.max(parts[part], initial=0) for part in names)])
-    member = np.zeros((len(names), vertex_count), bool)
-    for row, part in enumerate(names):
-        member[row, np.asarray(parts[part])] = True
-    votes = member[:, triangles].sum(-1)
-    labels = np.array([LABELS[part] for part in names], np.uint8)[votes.argmax(0)]
-    in_some_part = np.any(member, axis=0, keepdims=True)[0, triangles].sum(-1)
-    return np.where(in_some_part >= 2, labels, FOREHEAD).astype(np.uint8)
+        return xp.full(len(triangles), FOREHEAD, np.uint8)
+    if vertex_count is None:
+        vertex_count = 1 + int(max([triangles.max(), *(np.max(parts[part], initial=0) for part in names)]))
+    # Two bits count a part's corners, so that one look-up per corner counts all parts; the last two count those in any.
+    members = []
+    for part in names:
+        member, index = xp.zeros(vertex_count, bool), xp.asarray(parts[part])
+        if isinstance(member, np.ndarray):
+            member[index] = True
+            members.append(member)
+        else:
+            members.append(member.at[index].set(True))
+    members.append(xp.stack(members).any(0))
+    codes = sum(member.astype(np.int32) << 2 * place for place, member in enumerate(members))
+    corners = codes[triangles[:, 0]] + codes[triangles[:, 1]] + codes[triangles[:, 2]]
+    votes = xp.stack([corners >> 2 * place & 3 for place in range(len(members))])
+    labels = xp.asarray(np.array([LABELS[part] for part in names], np.uint8))[votes[:-1].argmax(0)]
+    return xp.where(votes[-1] >= 2, labels, FOREHEAD).astype(np.uint8)
 
 
 @typed_jit
@@ -50,10 +67,20 @@ def label_map(fragments: Fragments, triangle_labels: Integer[Array | np.ndarray,
         fragments: from `rasterize`.
         triangle_labels: from `label_triangles`.
     """
+    labels = surface_labels(fragments, triangle_labels)
+    return jnp.where(above_brows(labels), FOREHEAD, labels).astype(jnp.uint8)
+
+
+def surface_labels(fragments: Fragments, triangle_labels: Integer[Array | np.ndarray, "T"]) -> UInt8[Array, "*B H W"]:
+    """The labels of the triangles seen, the forehead's skin among the skin; see `label_map`."""
     triangle_labels = jnp.asarray(triangle_labels, jnp.uint8)
     if triangle_labels.shape[0] == 0:
         return jnp.zeros(fragments.triangle.shape, jnp.uint8)
-    labels = jnp.where(fragments.triangle >= 0, triangle_labels[fragments.triangle], BACKGROUND)
+    return jnp.where(fragments.triangle >= 0, triangle_labels[fragments.triangle], BACKGROUND)
+
+
+def above_brows(labels: UInt8[Array, "*B H W"]) -> Bool[Array, "*B H W"]:
+    """The skin of uncut label maps above the line through the centroids of the two brows; none if one is not there."""
     height, width = labels.shape[-2:]
     x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
     centers = jnp.stack([x, y], axis=-1).reshape(height * width, 2)
@@ -63,7 +90,7 @@ def label_map(fragments: Fragments, triangle_labels: Integer[Array | np.ndarray,
     everywhere = jnp.broadcast_to(centers, (*labels.shape[:-2], *centers.shape))
     above = ~below_brows(everywhere, left, right).reshape(labels.shape)
     both_seen = ((left_area > 0) & (right_area > 0))[..., None, None]
-    return jnp.where(above & both_seen & (labels == LABELS["skin"]), FOREHEAD, labels)
+    return above & both_seen & (labels == LABELS["skin"])
 
 
 def _centroid(
