@@ -57,5 +57,6 @@ def get_config() -> ConfigDict:
     config.loss.reprojection = 0.0
     config.loss.shape = 0.0
     config.loss.color = 0.0
-    config.loss.anchor_stride = 1
+    config.loss.anchor_stride = 3
+    config.loss.prdl_every = 1
     return config

@@ -58,5 +58,6 @@ def get_config() -> ConfigDict:
     config.loss.reprojection = 1.5  # synthetic faces have true vertices to learn from
     config.loss.shape = 0.3
     config.loss.color = 2.0  # and true colours
-    config.loss.anchor_stride = 24  # PRDL's anchors: every 24th pixel
+    config.loss.anchor_stride = 3  # PRDL's anchors: every third pixel
+    config.loss.prdl_every = 4  # PRDL draws every fourth face of a batch: on a CPU drawing is most of its time
     return config

@@ -17,7 +17,7 @@ from jaxface.losses.faces import comparable_areas
 from jaxface.render import label_triangles, visible_areas
 
 Loss = Callable[..., Float[Array, "B"]]
-"""loss(points, targets, triangles, anchors, point_masks) -> [B]; of a method that `sees`, loss(model, face, targets)."""
+"""loss(points, targets, triangles, anchors, point_masks) -> [B]; for one that `sees`, loss(model, face, targets)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,10 @@ METHODS = {
     "pixels": Method("PRDL, pixels", {"": _pixels()}, sees=True),
     "prdl": Method("PRDL, vertices by area", {"": _prdl}, descriptors=True),
     "prdl_plain": Method("PRDL, vertices", {"": _prdl}, visible=False, descriptors=True),
+    "icp_to_target": Method("ICP, vertex to pixel", {"": _icp("to_target")}),
+    "icp_to_points": Method("ICP, pixel to vertex", {"": _icp("to_points")}),
+    "chamfer": Method("Chamfer", {"": _chamfer}),
+    "dcd": Method("Density-aware Chamfer", {"": _density_aware}),
     "softras": Method(
         "SoftRas IoU", {f"sigma {sigma:.0e}": _silhouette("softras", sigma) for sigma in (1e-4, 1e-5)}, draws=True
     ),
@@ -94,10 +98,6 @@ METHODS = {
         "DIB-R IoU", {f"sigma 1/{factor}": _silhouette("dibr", 1 / factor) for factor in (7000, 70000)}, draws=True
     ),
     "reda": Method("ReDA-style", {"sigma 1e-05": _reda}, draws=True),
-    "icp_to_target": Method("ICP, vertex to pixel", {"": _icp("to_target")}),
-    "icp_to_points": Method("ICP, pixel to vertex", {"": _icp("to_points")}),
-    "chamfer": Method("Chamfer", {"": _chamfer}),
-    "dcd": Method("Density-aware Chamfer", {"": _density_aware}),
 }
 
 

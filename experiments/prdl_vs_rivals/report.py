@@ -55,7 +55,8 @@ def tables(results: Mapping) -> str:
                 _speed_rows(results),
             ),
             f"Part IoU after {results['settings']['reach_steps']} steps against where a fit starts: at the true "
-            "coefficients (last columns: how far the vertices drift from there, at the tuned and at the usual rates), and at the mean face, placed truly but "
+            "coefficients (last columns: how far the vertices drift from there, at the tuned and at the usual rates), "
+            "and at the mean face, placed truly but "
             f"for an offset ({len(shifts[0]['part_iou'])} other synthetic faces):",
             _table(
                 ["", "truth", *(f"{entry['offset']} px" for entry in shifts)]

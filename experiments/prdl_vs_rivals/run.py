@@ -3,7 +3,7 @@
     python experiments/prdl_vs_rivals/run.py [--quick] [--out FOLDER]
 
 Figures 8 and 9 of 3DDFA-V3 (Wang et al. 2024, arXiv 2312.00311), with numbers. Writes results.json, the tables of
-README.md, faces.png and curves.png. Needs the extra `photo` (the portraits' part masks, matplotlib).
+README.md, faces.png and curves.png. A run that was stopped goes on with the methods that it had not done. Needs the extra `photo` (the portraits' part masks, matplotlib).
 """
 
 import argparse
@@ -203,22 +203,37 @@ def _shape(model: FaceModel, vector: Float[np.ndarray, "N K"]) -> Float[np.ndarr
     return np.asarray(face_models.shape(model, coefficients.identity, coefficients.expression))
 
 
-def run_experiment(settings: Settings, out: Path) -> dict:
-    """Runs everything and writes it to `out`; returns what results.json holds."""
-    begin = time.perf_counter()
+def run_experiment(settings: Settings, out: Path, work: Path) -> dict:
+    """Runs everything and writes it to `out`; returns what results.json holds.
+
+    What a method came to is kept in `work` and not done again: a run that was stopped goes on.
+    """
     experiment = Experiment(settings)
+    held = dataclasses.asdict(settings) | {"prior_pull": PRIOR_PULL, "adam_b2": SECOND_MOMENT}
     results: dict = {
-        "settings": dataclasses.asdict(settings) | {"prior_pull": PRIOR_PULL, "adam_b2": SECOND_MOMENT},
+        "settings": held,
         "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "test_faces": experiment.test.names,
         "start": experiment.measure(experiment.test_start),
         "methods": {},
     }
     fitted = {}
+    same = json.loads(json.dumps({name: value for name, value in held.items() if name != "methods"}))
     with tqdm(total=sum(map(experiment.calls, settings.methods)), dynamic_ncols=True) as bar:
         for name in settings.methods:
-            results["methods"][name], fitted[name] = experiment.compete(name, bar)
-    results["minutes"] = (time.perf_counter() - begin) / 60
+            path = work / f"{name}.json"
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            if kept.get("settings") == same:
+                bar.update(experiment.calls(name))
+            else:
+                begin = time.perf_counter()
+                result, vector = experiment.compete(name, bar)
+                minutes = (time.perf_counter() - begin) / 60
+                kept = {"settings": same, "minutes": minutes, "result": result, "fitted": vector.tolist()}
+                with atomic_write(path) as partial:
+                    partial.write_text(json.dumps(kept))
+            results["methods"][name], fitted[name] = kept["result"], np.array(kept["fitted"], np.float32)
+            results["minutes"] = results.get("minutes", 0.0) + kept["minutes"]
     with atomic_write(out / "results.json") as partial:
         partial.write_text(json.dumps(results, indent=1) + "\n")
     report.write_readme(HERE / "README.md", out / "README.md", results)
@@ -233,8 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a few faces and steps, to see that everything works")
     parser.add_argument("--out", type=Path, help="folder for the results (default: here; outputs/... with --quick)")
     options = parser.parse_args(arguments)
-    out = options.out or (Path("outputs/experiments/prdl_vs_rivals") if options.quick else HERE)
-    results = run_experiment(QUICK if options.quick else FULL, out)
+    work = options.out or Path("outputs/experiments/prdl_vs_rivals")
+    out = options.out or (work if options.quick else HERE)
+    results = run_experiment(QUICK if options.quick else FULL, out, work / "methods")
     print(report.tables(results))
     print(f"{results['minutes']:.1f} minutes; {out}")
     return 0

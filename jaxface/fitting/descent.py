@@ -24,6 +24,7 @@ from jaxface.fitting.priors import Prior
 from jaxface.losses.faces import part_loss, part_targets
 from jaxface.losses.perceptual import cosine_feature_loss
 from jaxface.losses.photometric import photometric_loss
+from jaxface.losses.pixel_prdl import ANCHOR_STRIDE
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.render import render_face
 
@@ -68,7 +69,7 @@ def fit_faces(
     initial: Float[Array | np.ndarray, "B K"] | None = None,
     weights: FitWeights | None = None,
     steps: int = 80,
-    anchor_stride: int = 8,
+    anchor_stride: int = ANCHOR_STRIDE,
     recognizer: FaceRecognizer | None = None,
     same_person: Float[Array | np.ndarray, "B"] | None = None,
     held: Bool[Array | np.ndarray, "K"] | None = None,
@@ -189,9 +190,10 @@ def _descend(
         coefficients = Coefficients.from_vector(vector, model)
         face = decode_face(model, coefficients, camera)
         loss = weights.prior * (repeats * jnp.square(vector / prior.deviation[None])).sum(-1)
-        loss += weights.prdl * part_loss(model, face, targets, camera, anchor_stride=anchor_stride, hidden=hidden)
         loss += weights.landmark * _landmark_loss(model, face, coefficients, batch, camera)
-        rendered, covered = _draw(model, face, camera)
+        view = render_face(face, model.triangles, image_size=camera.image_size)
+        rendered, covered = view.draw(face.colors), view.seen
+        loss += weights.prdl * part_loss(model, face, targets, hidden=hidden, fragments=view.fragments)
         loss += weights.photometric * photometric_loss(rendered, image, face_mask & covered)
         loss = loss.sum()  # samples share nothing: each gets the gradient of its own loss
         if recognizer is not None and person is not None:
@@ -233,9 +235,3 @@ def _landmark_loss(
     pixel = camera.image_size[1] / CROP_SIZE
     residuals = jax.vmap(functools.partial(landmark_residuals, pixel=pixel))
     return jnp.square(residuals(points, batch["landmarks"], batch["landmark_weights"])).sum((1, 2)) / points.shape[1]
-
-
-def _draw(model: FaceModel, face: Face, camera: Camera) -> tuple[Float[Array, "B H W 3"], Bool[Array, "B H W"]]:
-    """The face's picture and which pixels it covers."""
-    view = render_face(face, model.triangles, image_size=camera.image_size)
-    return view.draw(face.colors), view.seen

@@ -1,7 +1,7 @@
 """PRDL's gradient on pixels: which pixel of a drawn face each difference pulls at, and which vertices carry that.
 
-A label map does not change while a mesh moves by less than a pixel, so its loss has no gradient of its own. This is one:
-each pixel is a point of the surface that moves with its triangle, and each outline moves with the nearer of the
+A label map does not change while a mesh moves by less than a pixel, so its loss has no gradient of its own. Here is one
+for it: each pixel is a point of the surface that moves with its triangle, and each outline moves with the nearer of the
 surfaces that meet there.
 """
 
@@ -24,7 +24,7 @@ from jaxface.losses._pixel_sets import (
 from jaxface.render.areas import TOLERANCE
 
 Place = tuple[Array, Array]
-"""Rows and columns of pixels."""
+"""Down and across: rows and columns of pixels, or offsets."""
 
 
 @jax.tree_util.register_dataclass
@@ -92,12 +92,12 @@ def pulls(drawn: Drawn, sets: PixelSets, slopes: Slopes, grid: AnchorGrid) -> Fl
     return total if slopes.mean is None else total + _area_pulls(drawn, sets, slopes.mean, grid)
 
 
-def _along(pixel: Place, anchor: Place) -> tuple[Float[Array, "B P *A"], Float[Array, "B P *A"]]:
+def _along(pixel: Place, anchor: Place) -> Place:
     """Down and across from anchors to pixels, in pixels."""
-    return tuple(jnp.asarray(p - a, jnp.float32) for p, a in zip(pixel, anchor, strict=True))
+    return jnp.asarray(pixel[0] - anchor[0], jnp.float32), jnp.asarray(pixel[1] - anchor[1], jnp.float32)
 
 
-def _step(pixel: Place, along: tuple, direction: int) -> Place:
+def _step(pixel: Place, along: Place, direction: int) -> Place:
     """The next pixel on the axis along which the anchor is further off; `direction` 1 leads away from it."""
     row, column = pixel
     down, across = along
@@ -112,7 +112,7 @@ def _pull(
     member: Place,
     beyond: Place,
     slope: Float[Array, "B P *A"],
-    along: tuple,
+    along: Place,
     is_skin: Bool[Array, "..."],
 ) -> Float[Array, "B H W 2"]:
     """Adds slope times the direction from the anchor, at the surface that the outline between two pixels moves with.
@@ -167,14 +167,17 @@ def _area_pulls(
 
         def ends(array: Array, axis: int) -> tuple[Array, Array]:
             count = array.shape[axis]
-            return tuple(jax.lax.slice_in_dim(array, low, count - 1 + low, axis=axis) for low in (0, 1))
+            return (
+                jax.lax.slice_in_dim(array, 0, count - 1, axis=axis),
+                jax.lax.slice_in_dim(array, 1, count, axis=axis),
+            )
 
         force = jnp.zeros(())
         for part in range(len(PARTS)):  # one after the other: a sum over an axis in between is slow on CPU
             (one, two), (here, there) = (ends(array[:, part], axis) for array in (masks, everywhere))
             # Half-way between the two pixels, where the outline is: a part may be as narrow as two of them.
             force += (one.astype(here.dtype) - two) * (here + there) / 2
-        # The cut above the brows moves with the face: left out, what pulls at the rest of the outline would not balance.
+        # The cut above the brows moves with the face; without it, what pulls at the rest would not balance.
         moves = ~functools.reduce(jnp.logical_or, ends(drawn.hidden, axis))
         force = jnp.where(moves, force, 0.0)
         first_nearer = jnp.less_equal(*ends(drawn.depth, axis))

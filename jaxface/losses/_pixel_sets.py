@@ -25,7 +25,7 @@ MEAN_ANCHORS = 12
 """Anchors of mean and greatest distance in a row and in a column: they change so slowly that more say nothing new."""
 
 MOST_CELLS = 64
-"""The mean is taken over square cells, so many at most along the longer side: each pixel counts at its cell's centre."""
+"""The mean is over square cells, at most so many along the longer side: each pixel counts at its cell's centre."""
 
 
 @jax.tree_util.register_dataclass
@@ -96,7 +96,8 @@ def cell_distances(grid: AnchorGrid) -> Float[np.ndarray, "cells A"]:
     side = cell_side(grid)
     y, x = ((np.arange(-(-size // side)) + 0.5) * side for size in (grid.height, grid.width))
     centers = np.stack(np.meshgrid(x, y), axis=-1).reshape(len(x) * len(y), 1, 2)
-    return np.linalg.norm(centers - mean_anchors(grid)[None], axis=-1).astype(np.float32)
+    distances: np.ndarray = np.linalg.norm(centers - mean_anchors(grid)[None], axis=-1)
+    return distances.astype(np.float32)
 
 
 def _greatest_distance(masks: Bool[Array, "B P H W"], grid: AnchorGrid) -> Float[Array, "B P A"]:

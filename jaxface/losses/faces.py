@@ -14,71 +14,91 @@ from jaxface.core.faces import Face, landmark_points
 from jaxface.core.units import CROP_SIZE
 from jaxface.losses import (
     LANDMARK_WEIGHTS_68,
+    PixelTargets,
     grid_anchors,
     landmark_loss,
-    mask_descriptor,
+    pixel_prdl_loss,
+    pixel_targets,
     prdl_loss,
 )
-from jaxface.render import visible_areas
+from jaxface.losses.pixel_prdl import ANCHOR_STRIDE
+from jaxface.render import Fragments, label_triangles, visible_areas
 
 
-def part_targets(labels: Integer[Array | np.ndarray, "B S S"], *, anchor_stride: int = 1) -> dict[str, Array]:
-    """PRDL's descriptors of the parts in label maps: what `part_loss` compares a face with.
+def part_targets(labels: Integer[Array | np.ndarray, "B S S"], *, anchor_stride: int = ANCHOR_STRIDE) -> PixelTargets:
+    """The described parts of label maps: what `part_loss` compares a face with.
 
     Args:
         labels: part labels.
         anchor_stride: anchors lie on every n-th pixel in x and y.
-
-    Returns:
-        [B, A, 3] per part, in pixels of the label maps; zero for a part that is not there.
     """
-    height, width = labels.shape[-2:]
-    anchors = grid_anchors(height, width, stride=anchor_stride)
-    masks = parts.part_masks(labels)
-    described = jax.vmap(jax.vmap(lambda mask: mask_descriptor(mask, anchors)))(jnp.stack(list(masks.values())))
-    return dict(zip(masks, described, strict=True))
+    return pixel_targets(labels, anchor_stride=anchor_stride)
 
 
 def part_loss(
     model: FaceModel,
     face: Face,
-    targets: Mapping[str, Float[Array, "B A 3"]],
+    targets: PixelTargets,
+    *,
+    hidden: Bool[Array | np.ndarray, "B S S"] | None = None,
+    fragments: Fragments | None = None,
+) -> Float[Array, "B"]:
+    """PRDL on pixels between a drawn face and a label map, see `pixel_prdl_loss`; zero for the true face.
+
+    Args:
+        model: the face model.
+        face: decoded with the camera of the label maps.
+        targets: from `part_targets`.
+        hidden: pixels where something lies over the face, as no pixel of the target answers to them. None: nowhere.
+        fragments: of the face, if it was rasterized before.
+
+    Returns:
+        Per sample, in px^2 of the 224 x 224 picture up to a pixel of difference, growing linearly beyond.
+    """
+    labels = label_triangles(model.parts, model.triangles, face.points.shape[1])
+    loss = pixel_prdl_loss(
+        face.points, face.depth, model.triangles, labels, targets, hidden=hidden, fragments=fragments
+    )
+    return loss * (CROP_SIZE / targets.width) ** 2
+
+
+def vertex_part_loss(
+    model: FaceModel,
+    face: Face,
+    labels: Integer[Array | np.ndarray, "B S S"],
     camera: Camera,
     *,
     anchor_stride: int = 1,
-    hidden: Bool[Array, "B S S"] | None = None,
+    by_area: bool = True,
 ) -> Float[Array, "B"]:
-    """PRDL between the model's projected parts and the pixels of a label map (3DDFA-V3, eq. 5 to 7).
+    """PRDL between the model's projected vertices and the pixels of a label map: the paper's form.
 
-    Each vertex counts as much as the area around it that is seen, as pixels do (measured in experiments/prdl_bias).
     Model skin above the brows is left out where the target shows both brows, because its skin was cut there too.
 
     Args:
         model: the face model.
         face: decoded with `camera`.
-        targets: from `part_targets` of the crops, with the same stride.
+        labels: part labels.
         camera: of the S x S crops.
         anchor_stride: anchors lie on every n-th pixel in x and y.
-        hidden: pixels where something lies over the face: vertices that come to lie there do not count, as no pixel of
-            the target answers to them. None: nowhere.
+        by_area: each vertex counts as much as the area around it that is seen, as pixels do (measured in
+            experiments/prdl_bias). Else all count alike, hidden or not, as in 3DDFA-V3, eq. 5 to 7.
 
     Returns:
         Per sample, in px^2 of the 224 x 224 picture.
     """
-    height, width = camera.image_size
     points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
-    seen = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
-    if hidden is not None:
-        pixels = [
-            face.points[..., axis].astype(jnp.int32).clip(0, side - 1) for axis, side in ((1, height), (0, width))
-        ]
-        seen = jnp.where(hidden[jnp.arange(len(hidden))[:, None], pixels[0], pixels[1]], 0.0, seen)
+    if by_area:
+        seen = visible_areas(face.points, face.depth, model.triangles, image_size=camera.image_size)
+    else:
+        seen = jnp.ones_like(face.depth)
     areas = {part: seen[:, model.parts[part]] for part in parts.PARTS}
-    both_brows = jnp.stack([targets[part].any((1, 2)) for part in ("left_brow", "right_brow")]).all(0)
+    masks = parts.part_masks(labels)
+    both_brows = masks["left_brow"].any((1, 2)) & masks["right_brow"].any((1, 2))
     areas = comparable_areas(points, areas, both_brows)
-    anchors = grid_anchors(height, width, stride=anchor_stride)
-    loss = prdl_loss(points, targets, anchors=anchors, point_masks=areas)
-    return loss * (CROP_SIZE / width) ** 2
+    anchors = grid_anchors(*camera.image_size, stride=anchor_stride)
+    loss = prdl_loss(points, masks, anchors=anchors, point_masks=areas)
+    return loss * (CROP_SIZE / camera.image_size[1]) ** 2
 
 
 def comparable_areas(

@@ -11,9 +11,9 @@ For a part's pixels M, an anchor a, and d the Euclidean distance between centres
     s(a) = d(a, M)                                                              "min"
     s(a) = max |x - a|,  mean |x - a|  over x in M                              "max", "mean"
 
-and the loss is the sum over the parts of mean_a w(a) rho(s(a) - s_target(a)), rho Huber's function and w larger near the
-target's part. What changes while the mesh moves by less than a pixel is nothing; the gradient is that of the outlines,
-which move with the nearer of the surfaces that meet there (see _pixel_pulls.py).
+and the loss is the sum over the parts of mean_a w(a) rho(s(a) - s_target(a)), rho Huber's function and w larger near
+the target's part. Nothing of that changes while the mesh moves by less than a pixel; the gradient is that of the
+outlines, which move with the nearer of the surfaces that meet there (see _pixel_pulls.py).
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped, UInt8
 
 from jaxface.core.parts import FOREHEAD, LABELS, PARTS
+from jaxface.core.typed_jit import typed_jit
 from jaxface.losses._nearest_pixels import AnchorGrid
 from jaxface.losses._part_sets import refuse_non_finite
 from jaxface.losses._pixel_pulls import Drawn, Slopes, carry, pulls
@@ -92,10 +93,9 @@ def pixel_targets(labels: LabelMaps | Masks, *, anchor_stride: int = ANCHOR_STRI
     labels = _painted(labels) if isinstance(labels, Mapping) else jnp.asarray(labels)
     if labels.ndim != 3 or 0 in labels.shape[1:] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"expected label maps [B, H, W] of whole numbers, got {labels.dtype}{list(labels.shape)}")
-    sets = _described(jax.lax.stop_gradient(labels).astype(jnp.uint8), AnchorGrid(*labels.shape[1:], anchor_stride))
-    return PixelTargets(
-        sets.signed, sets.greatest, sets.mean, sets.area > 0, *labels.shape[1:], anchor_stride=anchor_stride
-    )
+    height, width = labels.shape[1:]
+    sets = _described(jax.lax.stop_gradient(labels).astype(jnp.uint8), AnchorGrid(height, width, anchor_stride))
+    return PixelTargets(sets.signed, sets.greatest, sets.mean, sets.area > 0, height, width, anchor_stride)
 
 
 def _painted(masks: Masks) -> UInt8[Array, "B H W"]:
@@ -110,7 +110,9 @@ def _painted(masks: Masks) -> UInt8[Array, "B H W"]:
     return labels.astype(jnp.uint8)
 
 
-_described = jax.jit(describe, static_argnums=1)
+@typed_jit(static_argnames="grid")
+def _described(labels: UInt8[Array, "B H W"], grid: AnchorGrid) -> PixelSets:
+    return describe(labels, grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +183,18 @@ def pixel_prdl_loss(
     return _loss(points, depth, triangles, triangle_labels, targets, hidden, fragments, part_weights, form)
 
 
-@functools.partial(jax.jit, static_argnames="form")
-def _loss(points, depth, triangles, triangle_labels, targets, hidden, fragments, part_weights, form):
+@typed_jit(static_argnames="form")
+def _loss(
+    points: Float[Array, "B V 2"],
+    depth: Float[Array, "B V"],
+    triangles: Int[Array, "T 3"],
+    triangle_labels: UInt8[Array, "T"],
+    targets: PixelTargets,
+    hidden: Bool[Array, "B H W"],
+    fragments: Fragments | None,
+    part_weights: Float[Array, "B P"],
+    form: _Form,
+) -> Float[Array, "B"]:
     points, depth = (array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in (points, depth))
     if fragments is None:
         fragments = rasterize(points, depth, triangles, image_size=(targets.height, targets.width))
@@ -229,14 +241,26 @@ def _compare(
     return _forward(points, triangles, drawn, targets, part_weights, form)[0]
 
 
-def _forward(points, triangles, drawn, targets, part_weights, form):
+_Saved = tuple[Float[Array, "B V 2"], Int[Array, "T 3"], Drawn, PixelSets, Slopes, PixelTargets]
+
+
+def _forward(
+    points: Float[Array, "B V 2"],
+    triangles: Int[Array, "T 3"],
+    drawn: Drawn,
+    targets: PixelTargets,
+    part_weights: Float[Array, "B P"],
+    form: _Form,
+) -> tuple[tuple[Float[Array, "B"], Float[Array, "B P"]], _Saved]:
     sets = describe(drawn.labels, _grid(targets))
     loss, slopes = _differences(sets, targets, part_weights, form)
-    return (loss, sets.area), (points, triangles, drawn, sets, slopes, targets, part_weights)
+    return (loss, sets.area), (points, triangles, drawn, sets, slopes, targets)
 
 
-def _backward(form: _Form, saved: tuple, cotangents: tuple) -> tuple[Float[Array, "B V 2"], None, None, None, None]:
-    points, triangles, drawn, sets, slopes, targets, part_weights = saved
+def _backward(
+    form: _Form, saved: _Saved, cotangents: tuple[Float[Array, "B"], Float[Array, "B P"]]
+) -> tuple[Float[Array, "B V 2"], None, None, None, None]:
+    points, triangles, drawn, sets, slopes, targets = saved
     field = pulls(drawn, sets, slopes, _grid(targets)) * cotangents[0][:, None, None, None]
     return carry(field, drawn.triangle, points, triangles), None, None, None, None
 

@@ -1,6 +1,7 @@
 """What part of the face each pixel shows, and which vertices the camera sees."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,27 +34,30 @@ def label_triangles(
     """
     names = [part for part in PARTS if part in parts]
     traced = any(isinstance(array, jax.core.Tracer) for array in (triangles, *parts.values()))
-    xp = jnp if traced else np
-    triangles = xp.asarray(triangles)
+    xp: Any = jnp if traced else np  # the same functions of either
     if not names or not len(triangles):
-        return xp.full(len(triangles), FOREHEAD, np.uint8)
+        return np.full(len(triangles), FOREHEAD, np.uint8)
     if vertex_count is None:
-        vertex_count = 1 + int(max([triangles.max(), *(np.max(parts[part], initial=0) for part in names)]))
+        vertex_count = 1 + int(max([np.max(triangles), *(np.max(parts[part], initial=0) for part in names)]))
+    corners = xp.asarray(triangles).T
     # Two bits count a part's corners, so that one look-up per corner counts all parts; the last two count those in any.
-    members = []
-    for part in names:
-        member, index = xp.zeros(vertex_count, bool), xp.asarray(parts[part])
-        if isinstance(member, np.ndarray):
-            member[index] = True
-            members.append(member)
-        else:
-            members.append(member.at[index].set(True))
+    members = [_members(xp, parts[part], vertex_count) for part in names]
     members.append(xp.stack(members).any(0))
-    codes = sum(member.astype(np.int32) << 2 * place for place, member in enumerate(members))
-    corners = codes[triangles[:, 0]] + codes[triangles[:, 1]] + codes[triangles[:, 2]]
-    votes = xp.stack([corners >> 2 * place & 3 for place in range(len(members))])
+    codes = xp.stack([member.astype(np.int32) << 2 * place for place, member in enumerate(members)]).sum(0)
+    counts = codes[corners[0]] + codes[corners[1]] + codes[corners[2]]
+    votes = xp.stack([counts >> 2 * place & 3 for place in range(len(members))])
     labels = xp.asarray(np.array([LABELS[part] for part in names], np.uint8))[votes[:-1].argmax(0)]
-    return xp.where(votes[-1] >= 2, labels, FOREHEAD).astype(np.uint8)
+    result: np.ndarray = xp.where(votes[-1] >= 2, labels, FOREHEAD).astype(np.uint8)
+    return result
+
+
+def _members(xp: Any, vertices: Integer[Array | np.ndarray, "N"], vertex_count: int) -> Any:
+    """Which of the vertices are among some, as an array of `xp`."""
+    if xp is jnp:
+        return jnp.zeros(vertex_count, bool).at[vertices].set(True)
+    member = np.zeros(vertex_count, bool)
+    member[np.asarray(vertices)] = True
+    return member
 
 
 @typed_jit

@@ -130,5 +130,6 @@ def loop_over_tiles(
         return start + chunk, visit(state, triangle, column, row, item < total)
 
     # Made from the boxes, so that the loop can start from it under shard_map: it varies over devices as they do.
+    start: tuple[Int[Array, ""], State]
     start = jax.tree.map(lambda array: array + (0 * total).astype(array.dtype), (jnp.int32(0), state))
     return jax.lax.while_loop(lambda carry: carry[0] < total, step, start)[1]

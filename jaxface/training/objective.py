@@ -10,6 +10,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.losses import DLIB_CHIP, ChipTemplate
+from jaxface.losses.pixel_prdl import ANCHOR_STRIDE
 from jaxface.training.terms import TERMS, Prediction
 
 Batch = Mapping[str, Array | np.ndarray]
@@ -21,7 +22,8 @@ def total_loss(
     batch: Batch,
     camera: Camera,
     *,
-    anchor_stride: int = 1,
+    anchor_stride: int = ANCHOR_STRIDE,
+    prdl_every: int = 1,
     features: Callable[[Float[Array, "B C C 3"]], Float[Array, "B F"]] | None = None,
     chip: ChipTemplate = DLIB_CHIP,
     **weights: float,
@@ -36,6 +38,7 @@ def total_loss(
         batch: samples stacked as in photos/samples.py; the side S of the crops is that of `camera`.
         camera: the camera of the S x S crops, `Camera().resized(S)`.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
+        prdl_every: PRDL on pixels looks at every n-th sample of the batch alone, which costs an n-th.
         features: face-recognition network from chips in [0, 1] to feature vectors, such as a
             `networks.face_recognition.FaceRecognizer`; needed for `perceptual`.
         chip: how the network's input is cut out.
@@ -50,7 +53,7 @@ def total_loss(
     if unknown := sorted(weights.keys() - TERMS.keys()):
         raise ValueError(f"unknown loss terms {unknown}: there are {', '.join(TERMS)}")
     coefficients = Coefficients.from_vector(vector, model)
-    prediction = Prediction(model, coefficients, batch, camera, anchor_stride, features, chip)
+    prediction = Prediction(model, coefficients, batch, camera, anchor_stride, prdl_every, features, chip)
     loss, means = jnp.zeros(()), {}
     for name, term in TERMS.items():
         weight = weights.get(name, term.weight)

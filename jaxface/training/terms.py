@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -17,6 +18,7 @@ from jaxface.core.coefficients import Coefficients, standard_expression
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
 from jaxface.core.units import CROP_SIZE, MM_PER_UNIT, to_float
+from jaxface.fitting.occlusion import hidden_pixels
 from jaxface.losses import (
     ChipTemplate,
     coefficient_regularization,
@@ -25,8 +27,8 @@ from jaxface.losses import (
     photometric_loss,
     reflectance_loss,
 )
-from jaxface.losses.faces import marched_landmark_loss, part_loss, part_targets
-from jaxface.render import render_face
+from jaxface.losses.faces import marched_landmark_loss, part_loss, part_targets, vertex_part_loss
+from jaxface.render import View, render_face
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Prediction:
         batch: samples stacked as in photos/samples.py.
         camera: of the S x S crops.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
+        prdl_every: PRDL looks at every n-th sample.
         features: face-recognition network; None without one.
         chip: how its input is cut out.
     """
@@ -48,6 +51,7 @@ class Prediction:
     batch: Mapping[str, Array | np.ndarray]
     camera: Camera
     anchor_stride: int
+    prdl_every: int
     features: Callable[[Float[Array, "B C C 3"]], Float[Array, "B F"]] | None
     chip: ChipTemplate
 
@@ -62,10 +66,14 @@ class Prediction:
         return to_float(self.batch["image"])
 
     @functools.cached_property
+    def view(self) -> View:
+        """The predicted faces, rasterized."""
+        return render_face(self.face, self.model.triangles, image_size=self.camera.image_size)
+
+    @functools.cached_property
     def drawn(self) -> tuple[Float[Array, "B S S 3"], Bool[Array, "B S S"]]:
         """The predicted faces as pictures, and the pixels where both they and the photos show a face."""
-        view = render_face(self.face, self.model.triangles, image_size=self.camera.image_size)
-        return view.draw(self.face.colors), parts.face_mask(self.batch["labels"]) & view.seen
+        return self.view.draw(self.face.colors), parts.face_mask(self.batch["labels"]) & self.view.seen
 
     @functools.cached_property
     def true_coefficients(self) -> Coefficients:
@@ -97,10 +105,29 @@ class Term:
 
 
 def prdl(prediction: Prediction) -> Float[Array, "B"]:
-    """Part re-projection distance loss, px^2 at 224 x 224."""
-    stride = prediction.anchor_stride
-    targets = part_targets(prediction.batch["labels"], anchor_stride=stride)
-    return part_loss(prediction.model, prediction.face, targets, prediction.camera, anchor_stride=stride)
+    """Part re-projection distance loss on pixels, px^2 at 224 x 224, of every n-th sample (`prdl_every`)."""
+    every = slice(None, None, prediction.prdl_every)
+    batch = {name: prediction.batch[name][every] for name in ("labels", "landmarks", "landmark_weights")}
+    face = jax.tree.map(lambda array: array[every], prediction.face)
+    hidden = hidden_pixels(batch["labels"], batch["landmarks"], batch["landmark_weights"])
+    targets = part_targets(batch["labels"], anchor_stride=prediction.anchor_stride)
+    # Of the whole batch the colours' terms draw the same; of a part of it, that part alone is drawn.
+    fragments = prediction.view.fragments if prediction.prdl_every == 1 else None
+    return part_loss(prediction.model, face, targets, hidden=hidden, fragments=fragments)
+
+
+def prdl_vertices(prediction: Prediction) -> Float[Array, "B"]:
+    """The same on vertices, each weighed by the area that is seen of it."""
+    labels, stride = prediction.batch["labels"], prediction.anchor_stride
+    return vertex_part_loss(prediction.model, prediction.face, labels, prediction.camera, anchor_stride=stride)
+
+
+def prdl_paper(prediction: Prediction) -> Float[Array, "B"]:
+    """The same on vertices, all alike: 3DDFA-V3, eq. 5 to 7."""
+    labels, stride = prediction.batch["labels"], prediction.anchor_stride
+    return vertex_part_loss(
+        prediction.model, prediction.face, labels, prediction.camera, anchor_stride=stride, by_area=False
+    )
 
 
 def landmark(prediction: Prediction) -> Float[Array, "B"]:
@@ -191,6 +218,8 @@ def _mean_distance(offsets: Float[Array, "B V D"]) -> Float[Array, "B"]:
 
 TERMS: dict[str, Term] = {
     "prdl": Term(prdl, weight=0.8e-3),
+    "prdl_vertices": Term(prdl_vertices),
+    "prdl_paper": Term(prdl_paper),
     "landmark": Term(landmark, weight=1.6e-3),
     "photometric": Term(photometric, weight=1.9),
     "perceptual": Term(perceptual, weight=0.2),

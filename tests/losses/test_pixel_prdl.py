@@ -144,7 +144,7 @@ class TestValue:
     def test_the_mean_by_cells_is_that_of_the_pixels(self):
         random = np.random.default_rng(0)
         mask = random_labels(random, 224, 224) == 0
-        signed, greatest, mean = oracle.describe(mask, 4)
+        _, _, mean = oracle.describe(mask, 4)
         np.testing.assert_allclose(mean, oracle.describe(mask, 1)[2], atol=0.02)
 
     def test_weights_masks_and_descriptors(self):
@@ -293,7 +293,7 @@ class TestGradient:
     def test_float64(self):
         points, depth = faces(0)
         labels = np.asarray(draw(*faces(1)))
-        losses, gradient = loss_and_gradient(points, depth, labels)
+        _, gradient = loss_and_gradient(points, depth, labels)
         with jax.enable_x64(True):
             wide = jax.grad(lambda p: loss(p, depth.astype(np.float64), labels).sum())(points.astype(np.float64))
         np.testing.assert_allclose(wide, gradient, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
