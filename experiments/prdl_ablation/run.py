@@ -1,4 +1,4 @@
-"""What PRDL adds to training an encoder: the quickstart with and without it, and with finer and coarser anchors.
+"""What PRDL adds to training an encoder: the quickstart with and without it, on pixels and on vertices.
 
     python experiments/prdl_ablation/run.py [--setting guided|supervised|both] [--steps N] [--seeds N] [--quick]
 
@@ -35,9 +35,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "no PRDL": {"loss.prdl": 0.0},
-    "stride 16": {"loss.anchor_stride": 16},
-    "stride 4": {"loss.anchor_stride": 4},
-    "stride 1": {"loss.anchor_stride": 1},
+    "vertices": {"loss.prdl": 0.0, "loss.prdl_vertices": 0.8e-3, "loss.anchor_stride": 16},
+    "pixels": {"loss.prdl_every": 1},
+    "pixels of every 4th": {"loss.prdl_every": 4},
 }
 BASELINE = "no PRDL"
 MEASURES = {
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.FLAGS.mark_as_parsed()  # Grain looks at them
 
     settings = list(SETTINGS) if options.setting == "both" else [options.setting]
-    variants = [BASELINE, "stride 16"] if options.quick else list(VARIANTS)
+    variants = [BASELINE, "pixels of every 4th"] if options.quick else list(VARIANTS)
     # All variants of a seed before the next seed: whatever is finished can be compared.
     wanted = [(setting, variant, seed) for seed in range(options.seeds) for setting in settings for variant in variants]
     runs = []

@@ -3,7 +3,8 @@
     python experiments/prdl_vs_rivals/run.py [--quick] [--out FOLDER]
 
 Figures 8 and 9 of 3DDFA-V3 (Wang et al. 2024, arXiv 2312.00311), with numbers. Writes results.json, the tables of
-README.md, faces.png and curves.png. A run that was stopped goes on with the methods that it had not done. Needs the extra `photo` (the portraits' part masks, matplotlib).
+README.md, faces.png and curves.png. A run that was stopped goes on with the methods that it had not done. Needs the
+extra `photo` (the portraits' part masks, matplotlib).
 """
 
 import argparse

@@ -46,14 +46,14 @@ class FitWeights:
     keeps the head human.
 
     Attributes:
-        prdl: part re-projection distance, px^2 at 224 x 224.
+        prdl: part re-projection distance on pixels, px at 224 x 224.
         landmark: landmarks, squared standard deviations of a detector; 1 px at 224 x 224 inside the face.
         photometric: colour difference.
         perceptual: 1 - cosine of recognition features; needs a recognizer.
         prior: squared coefficients, in standard deviations.
     """
 
-    prdl: float = 4e-3
+    prdl: float = 2e-2
     landmark: float = 5e-2
     photometric: float = 1.9
     perceptual: float = 0.5

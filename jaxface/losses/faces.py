@@ -53,13 +53,13 @@ def part_loss(
         fragments: of the face, if it was rasterized before.
 
     Returns:
-        Per sample, in px^2 of the 224 x 224 picture up to a pixel of difference, growing linearly beyond.
+        Per sample: twice the differences in px of the 224 x 224 picture, their squares within a pixel of the label map.
     """
     labels = label_triangles(model.parts, model.triangles, face.points.shape[1])
     loss = pixel_prdl_loss(
         face.points, face.depth, model.triangles, labels, targets, hidden=hidden, fragments=fragments
     )
-    return loss * (CROP_SIZE / targets.width) ** 2
+    return loss * CROP_SIZE / targets.width  # once: it grows linearly with the distances, not with their squares
 
 
 def vertex_part_loss(

@@ -105,7 +105,7 @@ class Term:
 
 
 def prdl(prediction: Prediction) -> Float[Array, "B"]:
-    """Part re-projection distance loss on pixels, px^2 at 224 x 224, of every n-th sample (`prdl_every`)."""
+    """Part re-projection distance loss on pixels, px at 224 x 224, of every n-th sample (`prdl_every`)."""
     every = slice(None, None, prediction.prdl_every)
     batch = {name: prediction.batch[name][every] for name in ("labels", "landmarks", "landmark_weights")}
     face = jax.tree.map(lambda array: array[every], prediction.face)
@@ -117,13 +117,13 @@ def prdl(prediction: Prediction) -> Float[Array, "B"]:
 
 
 def prdl_vertices(prediction: Prediction) -> Float[Array, "B"]:
-    """The same on vertices, each weighed by the area that is seen of it."""
+    """The same on vertices, each weighed by the area that is seen of it; px^2 at 224 x 224."""
     labels, stride = prediction.batch["labels"], prediction.anchor_stride
     return vertex_part_loss(prediction.model, prediction.face, labels, prediction.camera, anchor_stride=stride)
 
 
 def prdl_paper(prediction: Prediction) -> Float[Array, "B"]:
-    """The same on vertices, all alike: 3DDFA-V3, eq. 5 to 7."""
+    """The same on vertices, all alike: 3DDFA-V3, eq. 5 to 7; px^2 at 224 x 224."""
     labels, stride = prediction.batch["labels"], prediction.anchor_stride
     return vertex_part_loss(
         prediction.model, prediction.face, labels, prediction.camera, anchor_stride=stride, by_area=False

@@ -40,13 +40,13 @@ def finished(tmp_path_factory):
 def test_variants_are_trained_and_compared(finished):
     folder, output = finished
     results = json.loads((folder / "results.json").read_text())
-    assert [run["variant"] for run in results["runs"]] == ["no PRDL", "stride 16"]
+    assert [run["variant"] for run in results["runs"]] == ["no PRDL", "pixels of every 4th"]
     without, with_prdl = (run["encoder"] for run in results["runs"])
     assert 0 < without["part_iou"] < 1 and without != with_prdl
     assert results["runs"][0]["mean_face"] == results["runs"][1]["mean_face"]  # the same held-out faces
     summary = results["summary"]["guided"]
     gain = with_prdl["part_iou"] - without["part_iou"]
-    assert math.isclose(summary["stride 16"]["part_iou"]["gain"]["mean"], gain)
+    assert math.isclose(summary["pixels of every 4th"]["part_iou"]["gain"]["mean"], gain)
     assert summary["no PRDL"]["part_iou"]["gain"]["mean"] == 0
     assert (folder / "ablation.png").read_bytes()[:4] == b"\x89PNG"
     assert "| Part IoU, mean of seven parts |" in output
@@ -58,11 +58,9 @@ def test_the_variants_differ_in_prdl_alone_and_leave_out_supervision(finished):
     without, with_prdl = (json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/config.json")))
     for config in (without, with_prdl):
         assert config["loss"]["reprojection"] == config["loss"]["shape"] == 0 and config["loss"]["landmark"] > 0
-    assert (without["loss"].pop("prdl"), with_prdl["loss"].pop("prdl")) == (0, 0.8e-3)
+    assert without["loss"].pop("prdl") == 0 < with_prdl["loss"].pop("prdl")
     for name in ("name", "output_dir"):
         del without[name], with_prdl[name]
-    assert with_prdl["loss"].pop("anchor_stride") == 16
-    del without["loss"]["anchor_stride"]
     assert without == with_prdl
 
 

@@ -1,7 +1,6 @@
 """The fit finds coefficients that drew a picture, each of its steps does its part, and bounds hold."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -236,12 +235,9 @@ def test_what_hides_a_part_does_not_drag_it(anny):
     covered[:, 65:90, 58:] = True
     covered &= labels > 0
     plain, halved = (
-        faces.part_targets(np.where(hidden, parts.BACKGROUND, labels), anchor_stride=8)
-        for hidden in (np.zeros_like(covered), covered)
+        faces.part_targets(np.where(hidden, parts.BACKGROUND, labels)) for hidden in (np.zeros_like(covered), covered)
     )
-    loss = jax.jit(functools.partial(faces.part_loss, anchor_stride=8))
-    undisturbed = loss(anny, face, plain, camera)
-    untold = loss(anny, face, halved, camera)
-    told = loss(anny, face, halved, camera, hidden=jnp.asarray(covered))
-    assert undisturbed < 0.1 * untold and told < 0.1 * untold
-    np.testing.assert_allclose(loss(anny, face, plain, camera, hidden=jnp.zeros_like(covered)), undisturbed, rtol=1e-6)
+    loss = jax.jit(faces.part_loss)
+    untold = loss(anny, face, halved)
+    told = loss(anny, face, halved, hidden=jnp.asarray(covered))
+    assert loss(anny, face, plain) < 1e-9 and told < 1e-9 and untold > 0.1

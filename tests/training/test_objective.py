@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ from jax.test_util import check_grads
 
 from jaxface import Camera, Coefficients, decode_face
 from jaxface.core import parts
-from jaxface.losses.faces import part_loss, part_targets
-from jaxface.render import visible_areas
+from jaxface.fitting.occlusion import FACE_OUTLINE
+from jaxface.losses.faces import part_loss, part_targets, vertex_part_loss
+from jaxface.render import label_triangles, render_labels, visible_areas
 from jaxface.training import terms
 from jaxface.training.objective import total_loss
 from toys.models import toy_model
@@ -22,6 +24,8 @@ CAMERA = Camera().resized(SIZE)
 OFF = dict.fromkeys(
     [
         "prdl",
+        "prdl_vertices",
+        "prdl_paper",
         "landmark",
         "photometric",
         "perceptual",
@@ -140,37 +144,71 @@ def test_landmark_loss_against_its_definition(model, vector, batch):
 
 
 @pytest.mark.slow
-def test_the_skin_is_cut_at_the_brows_only_where_the_target_was(model, batch):
+def test_prdl_is_zero_at_the_truth_whatever_hides_the_face(model, batch):
+    """A hand between the landmarks of the outline: neither the target nor the drawn face shows what is under it."""
+    truth = Coefficients.from_vector(jnp.asarray(batch["coefficients"]), model)
+    face = decode_face(model, truth, CAMERA)
+    labels = label_triangles(model.parts, model.triangles)
+    drawn = np.asarray(render_labels(face.points, face.depth, model.triangles, labels, image_size=SIZE))
+    landmarks = np.zeros((BATCH, 68, 2), np.float32)
+    landmarks[:, FACE_OUTLINE] = 12 + 6 * np.stack([np.cos(CIRCLE), np.sin(CIRCLE)], -1)
+    hand = np.zeros(drawn.shape, bool)
+    hand[:, 9:15, 9:15] = True
+    seen = batch | {"landmarks": landmarks, "landmark_weights": np.ones((BATCH, 68), np.float32)}
+    covered, untold = (seen | {"labels": np.where(hand, 0, drawn)} for _ in range(2))
+    untold["landmark_weights"] = 0 * untold["landmark_weights"]
+    told_loss, untold_loss = (
+        _losses(model, jnp.asarray(batch["coefficients"]), some, prdl=1.0)[0] for some in (covered, untold)
+    )
+    assert told_loss < 0.05 * untold_loss
+
+
+CIRCLE = np.linspace(0, 2 * np.pi, len(FACE_OUTLINE), endpoint=False)
+
+
+@pytest.mark.slow
+def test_prdl_of_every_second_sample(model, vector, batch):
+    some = {name: array[::2] for name, array in batch.items()}
+    _, terms = _losses(model, vector, batch, prdl=1.0, prdl_every=2)
+    np.testing.assert_allclose(terms["prdl"], _losses(model, vector[::2], some, prdl=1.0)[1]["prdl"], rtol=1e-5)
+    whole = _losses(model, vector, batch, prdl=1.0, photometric=1.0)[1]["prdl"]
+    np.testing.assert_allclose(whole, _losses(model, vector, batch, prdl=1.0)[1]["prdl"], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_area", [True, False])
+def test_the_vertices_skin_is_cut_at_the_brows_only_where_the_target_was(model, batch, by_area):
     face = decode_face(model, Coefficients.from_vector(batch["coefficients"], model), CAMERA)
     without_brow = np.where(batch["labels"] == parts.LABELS["left_brow"], 0, batch["labels"])
-    gradient = jax.jit(jax.grad(lambda points, targets: _part_loss(model, face, points, targets).sum()))
+    loss = functools.partial(_vertex_loss, model, face, by_area=by_area)
+    gradient = jax.jit(jax.grad(lambda points, labels: loss(points, labels).sum()))
     skin = np.setdiff1d(model.parts["skin"], np.concatenate([model.parts[part] for part in parts.SEVEN_PARTS]))
     above = face.points[:, skin, 1] < face.points[:, model.parts["left_brow"], 1].mean(-1, keepdims=True) - 3
     pulled, pulled_without_brow = (
-        np.asarray(gradient(face.points, part_targets(labels, anchor_stride=8)))[:-1, skin].any(-1)
-        for labels in (batch["labels"], without_brow)
+        np.asarray(gradient(face.points, labels))[:-1, skin].any(-1) for labels in (batch["labels"], without_brow)
     )
     above = above[:-1]  # the last sample has no right brow
     assert above.any(-1).all() and not pulled[above].any()
     assert pulled.any(-1).all() and pulled_without_brow[above].any()
 
 
-def _part_loss(model, face, points, targets):
-    return part_loss(model, dataclasses.replace(face, points=points), targets, CAMERA, anchor_stride=8)
+def _vertex_loss(model, face, points, labels, by_area=True):
+    moved = dataclasses.replace(face, points=points)
+    return vertex_part_loss(model, moved, labels, CAMERA, anchor_stride=8, by_area=by_area)
 
 
 @pytest.mark.slow
 def test_hidden_vertices_do_not_count_unless_all_of_the_part_is_hidden(model, batch):
     zeros = Coefficients.zeros(model, BATCH)
     face = decode_face(model, zeros.replace(angles=zeros.angles + jnp.array([[0.0, 1.2, 0.0]])), CAMERA)
-    targets = part_targets(batch["labels"], anchor_stride=8)
-    gradient = np.asarray(jax.grad(lambda points: _part_loss(model, face, points, targets).sum())(face.points))
+    loss = functools.partial(_vertex_loss, model, face)
+    gradient = np.asarray(jax.grad(lambda points: loss(points, batch["labels"]).sum())(face.points))
     areas = visible_areas(face.points, face.depth, model.triangles, image_size=SIZE)
     skin = np.setdiff1d(model.parts["skin"], np.concatenate([model.parts[part] for part in parts.SEVEN_PARTS]))
     hidden = np.asarray(areas)[:, skin] == 0
     assert hidden.any() and not gradient[:, skin][hidden].any()
-    outside = dataclasses.replace(face, points=face.points + 1000.0)
-    gradient = jax.grad(lambda points: _part_loss(model, outside, points, targets).sum())(outside.points)
+    outside = face.points + 1000.0
+    gradient = jax.grad(lambda points: loss(points, batch["labels"]).sum())(outside)
     assert (np.asarray(gradient)[:, model.parts["nose"]].mean(1) > 0).all()  # every descent step pulls it back
 
 
@@ -198,7 +236,7 @@ def test_gradient(model, batch):
         wide = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, model)
         vector = jnp.asarray(0.5 * batch["coefficients"] + 0.01, jnp.float64)
         weights = {"landmark": 1e-3, "photometric": 1.0, "regularization": 0.1, "light": 1.0, "reflectance": 1.0}
-        # PRDL is tested alone: its weights of the vertices change with the pose, but are held fixed for gradients.
+        # PRDL is tested alone: its gradient is that of outlines, its value changes by whole pixels.
         weights |= {"reprojection": 0.01, "shape": 0.01}
         function = jax.jit(lambda v: total_loss(wide, v, batch, CAMERA, **OFF | weights, anchor_stride=8)[0])
         check_grads(function, (vector,), order=1, modes=["rev"], eps=1e-6, rtol=1e-3)
@@ -217,5 +255,5 @@ def test_part_loss_is_zero_for_an_empty_map_and_positive_otherwise(model, batch)
     face = decode_face(model, Coefficients.zeros(model, BATCH), CAMERA)
     labels = batch["labels"].copy()
     labels[0] = 0
-    loss = part_loss(model, face, part_targets(labels, anchor_stride=8), CAMERA, anchor_stride=8)
+    loss = part_loss(model, face, part_targets(labels))
     assert loss[0] == 0 and (loss[1:] > 0).all()
