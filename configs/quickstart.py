@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.encoder.name = "resnet10"  # or "resnet18", "resnet50", "mobilenet_v3_large"
     config.encoder.initial = ""  # weights to start from: a run, net_recon.pth, a torchvision ResNet's .pth
     config.encoder.width_multiplier = 0.5
+    config.encoder.dtype = "float32"  # of the backbone's computation; or "bfloat16": fast on GPUs, slow on CPUs
 
     config.data = ConfigDict()
     config.data.source = "synthetic"  # or "folder"

@@ -140,6 +140,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_step_and_term():
         ({"data.held_out": 0}, "config.data.held_out must be 1 or more"),
         ({"optimizer.schedule": "zigzag"}, "optimizer.schedule is 'zigzag'"),
         ({"encoder.name": "vgg"}, "unknown encoder 'vgg'"),
+        ({"encoder.dtype": "float64"}, "config.encoder.dtype is 'float64': choose 'float32' or 'bfloat16'"),
     ],
 )
 def test_mistakes_in_a_config_are_input_errors(workplace, tmp_path, changes, message):

@@ -1,7 +1,8 @@
-"""The three distances that PRDL is made of, from a set of points to anchors anywhere: loops over all pairs.
+"""The three distances that PRDL is made of, from a set of points to anchors anywhere: loops over all pairs on CPUs.
 
-XLA turns the loops' bodies into vectorised kernels, and no array of anchors times points is ever stored. What a regular
-grid of anchors makes cheaper is in _grids.py and _masks.py.
+XLA turns the loops' bodies into vectorised kernels, and no array of anchors times points is ever stored. Accelerators
+have a way of their own, in _reductions.py; which one a program takes is settled when it is lowered for a platform. What
+a regular grid of anchors makes cheaper is in _grids.py and _masks.py.
 """
 
 import functools
@@ -10,6 +11,9 @@ import operator
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
+
+from jaxface.core.platforms import by_platform
+from jaxface.losses import _reductions
 
 # Every loop takes a block per step, unrolled. Larger blocks are no faster and compile later (measured on CPU), but from
 # 16 anchors on XLA stops computing the slopes of a block once per coordinate.
@@ -34,10 +38,6 @@ def zero(*arrays: Shaped[Array, "..."]) -> Float[Array, ""]:
 
 def _sum(terms: list[Array]) -> Array:
     return functools.reduce(operator.add, terms)
-
-
-def _squared_distances(block: Float[Array, "block D"], others: Float[Array, "N D"]) -> Float[Array, "block N"]:
-    return _sum([jnp.square(block[:, axis, None] - others[None, :, axis]) for axis in range(others.shape[1])])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -66,11 +66,20 @@ def furthest_distance(
 def _search(
     points: Float[Array, "N D"], anchors: Float[Array, "A D"], columns: int | None, sign: float
 ) -> tuple[Float[Array, "A"], Int[Array, "A"]]:
-    """The nearest (sign 1) or furthest (sign -1) distance and the block in which the point was found."""
+    """The nearest (sign 1) or furthest (sign -1) distance, and what `_matched_points` needs to know of the point."""
+    loop = functools.partial(_search_in_blocks, columns=columns, sign=sign)
+    reduction = functools.partial(_reductions.extreme, sign=sign)
+    return by_platform(loop, reduction, points, anchors)
+
+
+def _search_in_blocks(
+    points: Float[Array, "N D"], anchors: Float[Array, "A D"], columns: int | None, sign: float
+) -> tuple[Float[Array, "A"], Int[Array, "A"]]:
+    """The extreme distance and the block in which the point was found."""
 
     def squared_in_block(block: Float[Array, "block D"]) -> list[Float[Array, "..."]]:
         if columns is None:
-            return list(_squared_distances(block, anchors))
+            return list(_reductions.squared_distances(block, anchors))
         across = jnp.square(block[:, 0, None] - anchors[None, :columns, 0])
         down = jnp.square(block[:, 1, None] - anchors[None, ::columns, 1])
         return [down[k][:, None] + across[k][None] for k in range(_BLOCK)]
@@ -107,7 +116,11 @@ def _backward(
     sign: float, columns: int | None, saved: _Saved, cotangent: Float[Array, "A"]
 ) -> tuple[Float[Array, "N D"], Float[Array, "A D"]]:
     points, anchors, distance, found = saved
-    matched = _matched_points(points, anchors, found, sign)
+
+    def loop(found: Int[Array, "A"]) -> Int[Array, "A"]:
+        return _matched_points(points, anchors, found, sign)
+
+    matched = by_platform(loop, lambda found: found, found)
     slope = jnp.where(distance == 0, 0.0, cotangent / jnp.where(distance == 0, 1.0, distance))
     pulls = [slope * (points[matched, axis] - anchors[:, axis]) for axis in range(points.shape[1])]
     gradient = jnp.stack([jnp.zeros_like(points[:, 0]).at[matched].add(pull) for pull in pulls], axis=-1)
@@ -144,12 +157,18 @@ def mean_distance(
     points: Float[Array, "N D"], weights: Float[Array, "N"], anchors: Float[Array, "A D"]
 ) -> Float[Array, "A"]:
     """Weighted sum of the distances from each anchor to all points: their mean if the weights sum to one."""
+    reduction = _reductions.weighted_distance
+    return by_platform(_mean_in_blocks, reduction, points, weights, anchors)
 
+
+def _mean_in_blocks(
+    points: Float[Array, "N D"], weights: Float[Array, "N"], anchors: Float[Array, "A D"]
+) -> Float[Array, "A"]:
     def visit(
         total: Float[Array, "A"], block: tuple[Float[Array, "block D"], Float[Array, "block"]]
     ) -> tuple[Float[Array, "A"], None]:
         block_points, block_weights = block
-        distances = jnp.sqrt(_squared_distances(block_points, anchors))
+        distances = jnp.sqrt(_reductions.squared_distances(block_points, anchors))
         return total + _sum([block_weights[k] * distances[k] for k in range(_BLOCK)]), None
 
     start = jnp.zeros_like(anchors[:, 0]) + zero(points, weights, anchors).astype(anchors.dtype)
@@ -165,24 +184,32 @@ def _mean_forward(
 def _mean_backward(
     saved: _SavedForMean, cotangent: Float[Array, "A"]
 ) -> tuple[Float[Array, "N D"], Float[Array, "N"], Float[Array, "A D"]]:
-    """Every anchor pulls every point along the line between them: elementwise over the points."""
+    """Every anchor pulls every point along the line between them."""
     points, weights, anchors = saved
+    total = by_platform(_pulls_in_blocks, _reductions.pulls, points, anchors, cotangent)
+    return weights[:, None] * total, jnp.zeros_like(weights), jnp.zeros_like(anchors)
+
+
+def _pulls_in_blocks(
+    points: Float[Array, "N D"], anchors: Float[Array, "A D"], slopes: Float[Array, "A"]
+) -> Float[Array, "N D"]:
+    """See `_reductions.pulls`; elementwise over the points."""
 
     def visit(
         totals: list[Float[Array, "N"]], block: tuple[Float[Array, "block D"], Float[Array, "block"]]
     ) -> tuple[list[Float[Array, "N"]], None]:
-        block_anchors, slopes = block
-        squared = _squared_distances(block_anchors, points)
-        pulls = slopes[:, None] * jax.lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
+        block_anchors, block_slopes = block
+        squared = _reductions.squared_distances(block_anchors, points)
+        pulls = block_slopes[:, None] * jax.lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
         added = [
             _sum([pulls[k] * (points[:, axis] - block_anchors[k, axis]) for k in range(_ANCHOR_BLOCK)])
             for axis in range(len(totals))
         ]
         return [total + a for total, a in zip(totals, added, strict=True)], None
 
-    start = [jnp.zeros_like(points[:, 0]) + zero(points, anchors, cotangent).astype(points.dtype)] * points.shape[1]
-    totals, _ = jax.lax.scan(visit, start, (blocks(anchors, _ANCHOR_BLOCK), blocks(cotangent, _ANCHOR_BLOCK)))
-    return weights[:, None] * jnp.stack(totals, axis=-1), jnp.zeros_like(weights), jnp.zeros_like(anchors)
+    start = [jnp.zeros_like(points[:, 0]) + zero(points, anchors, slopes).astype(points.dtype)] * points.shape[1]
+    totals, _ = jax.lax.scan(visit, start, (blocks(anchors, _ANCHOR_BLOCK), blocks(slopes, _ANCHOR_BLOCK)))
+    return jnp.stack(totals, axis=-1)
 
 
 mean_distance.defvjp(_mean_forward, _mean_backward)

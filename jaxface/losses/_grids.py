@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from jaxface.core.platforms import by_platform
+from jaxface.losses import _reductions
 from jaxface.losses._distances import mean_distance
 
 Values = TypeVar("Values", Array, np.ndarray)
@@ -227,29 +229,46 @@ def outermost(points: Float[Array, "N 2"]) -> Float[Array, "K 2"]:
     First those that are outermost in one of DIRECTIONS, then those that lie furthest outside the polygon that they
     make: vertices of the hull in between, all of them if there are no more than MORE.
     """
-    numbers = jnp.arange(len(points), dtype=jnp.int32)[:, None]
+    held = jax.lax.stop_gradient(points)
     angles = 2 * np.pi / DIRECTIONS * np.arange(DIRECTIONS)
-    x, y = (jax.lax.stop_gradient(points[:, axis, None]) for axis in range(2))
+    directions = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)]), points.dtype)
+    found = by_platform(_outermost_in_blocks, _reductions.outermost, held, directions)
+    corners = held[found]
+    edges = jnp.roll(corners, -1, axis=0) - corners
+    length = jnp.linalg.norm(edges, axis=-1, keepdims=True)
+    edges = jnp.where(length > 0, edges / jnp.where(length > 0, length, 1.0), 0.0)
+    outside = by_platform(_overhang_in_blocks, _reductions.overhang, held, corners, edges)
+    more = jax.lax.top_k(outside, MORE)[1].astype(jnp.int32)
+    return points[jnp.concatenate([found, more])]
+
+
+def _outermost_in_blocks(points: Float[Array, "N 2"], directions: Float[Array, "2 M"]) -> Int[Array, "M"]:
+    """See `_reductions.outermost`."""
+    numbers = jnp.arange(len(points), dtype=jnp.int32)[:, None]
+    x, y = points[:, :1], points[:, 1:]
 
     def search(directions: Float[Array, "2 block"]) -> Int[Array, "block"]:
         scores = x * directions[:1] + y * directions[1:]
         # Reductions over the first axis are vectorised, unlike argmax (measured on CPU).
         return jnp.min(jnp.where(scores == scores.max(0, keepdims=True), numbers, len(points) - 1), axis=0)
 
-    def overhang(furthest: Float[Array, "N"], edges: Float[Array, "4 block"]) -> tuple[Float[Array, "N"], None]:
+    found: Int[Array, "blocks block"] = jax.lax.map(search, _in_blocks(*directions))
+    return found.reshape(-1)
+
+
+def _overhang_in_blocks(
+    points: Float[Array, "N 2"], corners: Float[Array, "M 2"], edges: Float[Array, "M 2"]
+) -> Float[Array, "N"]:
+    """See `_reductions.overhang`."""
+    x, y = points[:, :1], points[:, 1:]
+
+    def visit(furthest: Float[Array, "N"], edges: Float[Array, "4 block"]) -> tuple[Float[Array, "N"], None]:
         start_x, start_y, along_x, along_y = edges[:, None]
         return jnp.maximum(furthest, ((x - start_x) * along_y - (y - start_y) * along_x).max(1)), None
 
-    # A few directions at a time bound the memory.
-    def in_blocks(*arrays: Float[Array | np.ndarray, "M"]) -> Float[Array, "blocks _ block"]:
-        return jnp.stack([jnp.asarray(array, points.dtype).reshape(-1, 16) for array in arrays], axis=1)
+    return jax.lax.scan(visit, jnp.zeros_like(x[:, 0]), _in_blocks(*corners.T, *edges.T))[0]
 
-    found = jax.lax.map(search, in_blocks(np.cos(angles), np.sin(angles))).reshape(-1)
-    corners = jax.lax.stop_gradient(points[found])
-    edges = jnp.roll(corners, -1, axis=0) - corners
-    length = jnp.linalg.norm(edges, axis=-1, keepdims=True)
-    edges = jnp.where(length > 0, edges / jnp.where(length > 0, length, 1.0), 0.0)
-    start = jnp.zeros_like(x[:, 0])
-    outside, _ = jax.lax.scan(overhang, start, in_blocks(*corners.T, *edges.T))
-    more = jax.lax.top_k(outside, MORE)[1].astype(jnp.int32)
-    return points[jnp.concatenate([found, more])]
+
+def _in_blocks(*arrays: Float[Array, "M"]) -> Float[Array, "blocks _ block"]:
+    """A few directions at a time bound the memory."""
+    return jnp.stack([array.reshape(-1, 16) for array in arrays], axis=1)

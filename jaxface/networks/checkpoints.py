@@ -19,7 +19,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.models import load_face_model
-from jaxface.networks.encoder import Encoder, create_encoder
+from jaxface.networks.encoder import COMPUTE_TYPES, Encoder, create_encoder
 from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable_shapes
 
 FOLDER = "checkpoints"
@@ -142,8 +142,15 @@ def config_to_dict(config: ConfigDict) -> dict:
 
 
 def create_configured_encoder(config: ConfigDict, model: FaceModel, axis_name: str | None = None) -> Encoder:
-    """The encoder that `config.encoder` describes, with heads for `model`."""
+    """The encoder that `config.encoder` describes, with heads for `model`.
+
+    Raises:
+        InputError: when the description is wrong.
+    """
     settings = _settings(config)
+    dtype = settings.get("dtype", "float32")  # older checkpoints do not name it
+    if dtype not in COMPUTE_TYPES:
+        raise InputError(f"config.encoder.dtype is {dtype!r}: choose {' or '.join(map(repr, COMPUTE_TYPES))}")
     try:
         return create_encoder(settings.pop("name"), vector_sizes(model)[:3], axis_name=axis_name, **settings)
     except (KeyError, TypeError, ValueError) as error:

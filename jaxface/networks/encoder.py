@@ -23,6 +23,9 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
 A new one is a Flax module and a line here (docs/extending.md); it is then `config.encoder.name`.
 """
 
+COMPUTE_TYPES = ("float32", "bfloat16")
+"""What a backbone may compute in, as `config.encoder.dtype` names it."""
+
 
 class Encoder(nn.Module):
     """Image to coefficient vector (3DDFA-V3, section 3.1; the heads of Deep3D).
@@ -93,7 +96,7 @@ def create_encoder(
     Raises:
         ValueError: for an unknown name.
     """
-    settings: dict[str, Any] = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": dtype}
+    settings: dict[str, Any] = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": jnp.dtype(dtype)}
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}")
     return Encoder(ENCODERS[name](**settings), tuple(head_sizes))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from jaxface.core.platforms import by_platform
 from jaxface.core.typed_jit import typed_jit
 from jaxface.render.tiles import (
     Boxes,
@@ -37,6 +38,9 @@ PIXELS_AT_ONCE = 500_000
 
 Not a power of two: chunks of such a size took three times as long on a CPU.
 """
+
+ACCELERATOR_PIXELS_AT_ONCE = 16_000_000
+"""The same on accelerators, which want few large steps; some 250 MB in the gradient."""
 
 
 @typed_jit(static_argnames=("image_size", "sigma"))
@@ -107,7 +111,20 @@ def _total_logarithm(
     points: Float[Array, "B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], softness: float, rim: Rim
 ) -> Float[Array, "B H W"]:
     """-sum over triangles of log(1 - D) at every pixel."""
-    corners, boxes, chunk = _prepare(points, triangles, image_size, softness)
+    total = functools.partial(_sum_over_tiles, image_size=image_size, softness=softness, rim=rim)
+    at_once = functools.partial(total, pixels_at_once=ACCELERATOR_PIXELS_AT_ONCE)
+    return by_platform(functools.partial(total, pixels_at_once=PIXELS_AT_ONCE), at_once, points, triangles)
+
+
+def _sum_over_tiles(
+    points: Float[Array, "B V 2"],
+    triangles: Int[Array, "T 3"],
+    image_size: tuple[int, int],
+    softness: float,
+    rim: Rim,
+    pixels_at_once: int,
+) -> Float[Array, "B H W"]:
+    corners, boxes, chunk = _prepare(points, triangles, image_size, softness, pixels_at_once)
 
     def visit(
         total: Float[Array, "P"],
@@ -138,10 +155,23 @@ def _backward(
     saved: tuple[Float[Array, "B V 2"], Int[Array, "T 3"]],
     cotangent: Float[Array, "B H W"],
 ) -> tuple[Float[Array, "B V 2"], None]:
+    gradient = functools.partial(_gradient_over_tiles, image_size=image_size, softness=softness, rim=rim)
+    at_once = functools.partial(gradient, pixels_at_once=ACCELERATOR_PIXELS_AT_ONCE)
+    return by_platform(functools.partial(gradient, pixels_at_once=PIXELS_AT_ONCE), at_once, *saved, cotangent), None
+
+
+def _gradient_over_tiles(
+    points: Float[Array, "B V 2"],
+    triangles: Int[Array, "T 3"],
+    cotangent: Float[Array, "B H W"],
+    image_size: tuple[int, int],
+    softness: float,
+    rim: Rim,
+    pixels_at_once: int,
+) -> Float[Array, "B V 2"]:
     # A loop of unknown length cannot be differentiated backwards as it stands, nor should its steps be kept: the second
     # loop computes each tile anew and adds its gradient to the corners.
-    points, triangles = saved
-    corners, boxes, chunk = _prepare(points, triangles, image_size, softness)
+    corners, boxes, chunk = _prepare(points, triangles, image_size, softness, pixels_at_once)
     cotangent, count = cotangent.reshape(-1), triangles.shape[0]
 
     def visit(
@@ -155,17 +185,22 @@ def _backward(
         weights = cotangent.at[target].get(mode="fill", fill_value=0)
         change = _corner_gradient(corners[..., item], columns, rows, softness, rim, weights)
         vertex = triangles[item % count] + (item // count * points.shape[1])[:, None]
+        vertex = jnp.where(valid[:, None], vertex, len(gradient))  # dropped, or many zeros would queue for one place
         return gradient.at[vertex].add(change.transpose(2, 1, 0))
 
     gradient = jnp.zeros((points.shape[0] * points.shape[1], 2), points.dtype)
-    return loop_over_tiles(boxes, visit, gradient, chunk=chunk).reshape(points.shape), None
+    return loop_over_tiles(boxes, visit, gradient, chunk=chunk).reshape(points.shape)
 
 
 _total_logarithm.defvjp(_forward, _backward)
 
 
 def _prepare(
-    points: Float[Array, "B V 2"], triangles: Int[Array, "T 3"], image_size: tuple[int, int], softness: float
+    points: Float[Array, "B V 2"],
+    triangles: Int[Array, "T 3"],
+    image_size: tuple[int, int],
+    softness: float,
+    pixels_at_once: int,
 ) -> tuple[Float[Array, "2 3 N"], Boxes, int]:
     """The corners of all triangles of the batch, their boxes, and how many tiles to visit at once."""
     count = triangles.shape[0]
@@ -176,7 +211,7 @@ def _prepare(
     margin = math.sqrt(softness * math.log(count / NEGLECTED))
     tile = min(max(math.ceil(2 * margin) + 2, 4), 16)
     boxes = bounding_boxes(corners[0], corners[1], keep, image_size=image_size, tile=tile, margin=margin)
-    return corners, boxes, max(min(PIXELS_AT_ONCE // tile**2, 2 * keep.size), 64)
+    return corners, boxes, max(min(pixels_at_once // tile**2, 2 * keep.size), 64)
 
 
 def _pixels(

@@ -6,12 +6,15 @@ known only at run time. `loop_over_tiles` walks through that list in chunks of s
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from jaxface.core.platforms import by_platform
 
 State = TypeVar("State")
 
@@ -106,6 +109,7 @@ def loop_over_tiles(
     state: State,
     *,
     chunk: int,
+    visited: int = 0,
 ) -> State:
     """Calls `visit(state, triangle, column, row, valid)` on chunks of the list of all tiles, until it is done.
 
@@ -115,16 +119,21 @@ def loop_over_tiles(
             `valid` pad the last chunk and must be ignored.
         state: where to start.
         chunk: how many tiles to visit at once.
+        visited: how many tiles of each triangle, its first ones, to leave out.
     """
-    ends = jnp.cumsum(boxes.across * boxes.down)
+    counts = boxes.across * boxes.down
+    counts = jnp.maximum(counts - visited, 0) if visited else counts
+    ends = jnp.cumsum(counts)
     total = ends[-1]
 
     def step(carry: tuple[Int[Array, ""], State]) -> tuple[Int[Array, ""], State]:
         start, state = carry
         item = start + jnp.arange(chunk, dtype=jnp.int32)
-        triangle = jnp.minimum(jnp.searchsorted(ends, item, side="right"), ends.size - 1).astype(jnp.int32)
+        search = functools.partial(jnp.searchsorted, side="right")
+        triangle = by_platform(search, functools.partial(search, method="scan_unrolled"), ends, item)
+        triangle = jnp.minimum(triangle, ends.size - 1).astype(jnp.int32)
         across = jnp.maximum(boxes.across[triangle], 1)
-        tile = across * boxes.down[triangle] - ends[triangle] + item  # counted from the first tile of its triangle
+        tile = visited + counts[triangle] - ends[triangle] + item  # counted from the first tile of its triangle
         column = boxes.column[triangle] + tile % across * boxes.tile
         row = boxes.row[triangle] + tile // across * boxes.tile
         return start + chunk, visit(state, triangle, column, row, item < total)

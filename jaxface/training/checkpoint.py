@@ -93,7 +93,7 @@ class Checkpoints:
         self._manager.close()
 
     def _check_config(self, saved: dict) -> None:
-        old, new = _flatten(saved), _flatten(self._config)
+        old, new = {"encoder.dtype": "float32"} | _flatten(saved), _flatten(self._config)  # older runs do not name it
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         # Folders and files may be moved; the initial weights did what they had to at the run's first step.
         changed = [name for name in changed if name not in ("output_dir", "cache_dir", "encoder.initial")]

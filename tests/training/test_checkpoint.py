@@ -165,6 +165,15 @@ def test_resuming_with_another_config_is_refused(run, config):
         Checkpoints(run, other)
 
 
+def test_runs_from_before_encoder_dtype_go_on_in_float32(run, config):
+    newer = ConfigDict(config_to_dict(config))
+    newer.encoder.dtype = "float32"
+    Checkpoints(run, newer).close()
+    newer.encoder.dtype = "bfloat16"
+    with pytest.raises(InputError, match=r"config.encoder.dtype was 'float32', is 'bfloat16'"):
+        Checkpoints(run, newer)
+
+
 def test_config_is_plain_json(config):
     assert json.loads(json.dumps(config_to_dict(config))) == config_to_dict(config)
 

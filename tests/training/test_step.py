@@ -6,6 +6,7 @@ import pytest
 from flax import linen as nn
 
 from jaxface.core.errors import InputError
+from jaxface.networks.encoder import create_encoder
 from jaxface.training import parallel
 from jaxface.training.step import create_state, make_train_step
 from toys.models import toy_model
@@ -58,6 +59,27 @@ def test_the_same_seed_gives_the_same_parameters():
     first, again, other = (state.params["Dense_0"]["kernel"] for state in states)
     np.testing.assert_array_equal(first, again)
     assert (np.asarray(first) != np.asarray(other)).any()
+
+
+def test_in_bfloat16_parameters_and_statistics_stay_float32_and_the_loss_is_near(setup):
+    _, _, batch = setup
+    optimizer, results = optax.adam(1e-3), {}
+    images = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    for dtype in ("float32", "bfloat16"):
+        encoder = create_encoder("resnet10", (1, 1, 0), width_multiplier=0.125, dtype=dtype)
+        state = create_state(encoder, optimizer, image_size=64, seed=0)
+        step = jax.jit(make_train_step(encoder, optimizer, _first_two))
+        for _ in range(3):
+            state, metrics = step(state, {"image": images, "target": batch["target"]}, toy_model())
+        assert metrics["skipped"] == 0 and {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("f4")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.batch_stats)} == {np.dtype("f4")}
+        results[dtype] = float(metrics["loss"])
+    assert results["float32"] != results["bfloat16"] < 3
+    np.testing.assert_allclose(results["bfloat16"], results["float32"], rtol=0.01)
+
+
+def _first_two(model, vector, batch):
+    return _objective(model, vector[:, :2], batch)
 
 
 def test_batches_must_fit_the_devices():
