@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 5.0
 
     config.loss = ConfigDict()  # weights: arguments of objective.total_loss
-    config.loss.prdl = 0.8e-3
+    config.loss.prdl = 4e-3
     config.loss.landmark = 1.6e-3
     config.loss.photometric = 0.0  # the paper's is 1.9; drawing every face would double the time of a step here
     config.loss.perceptual = 0.0

@@ -10,10 +10,10 @@ import pytest
 from jaxface import Camera, Coefficients, decode_face
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_size
-from jaxface.losses import prdl, prdl_loss
+from jaxface.losses import pixel_prdl_loss, pixel_targets, prdl, prdl_loss
 from jaxface.losses.faces import part_targets
 from jaxface.networks.checkpoints import create_configured_encoder
-from jaxface.render import interpolate, rasterize, soft_silhouette, visible_areas
+from jaxface.render import interpolate, label_triangles, rasterize, soft_silhouette, visible_areas
 from jaxface.training.objective import total_loss
 from jaxface.training.optimizer import create_optimizer
 from jaxface.training.step import create_state, make_train_step
@@ -71,6 +71,21 @@ def test_prdl_of_vertices_and_its_gradient(point_counts, kind, stride, batch):
     target = shaped(batch, 224, 224, dtype=bool) if kind == "masks" else shaped(batch, len(anchors), 3)
     loss = jax.value_and_grad(lambda points, targets: prdl_loss(points, targets, anchors=anchors).sum())
     assert long_loops(loss, points, dict.fromkeys(points, target)) == []
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_prdl_of_pixels_with_its_drawing_and_gradient(anny, stride, batch):
+    points, depth = shaped(batch, len(anny.mean_shape), 2), shaped(batch, len(anny.mean_shape))
+    labels, every = label_triangles(anny.parts, anny.triangles), {"signed": 1.0, "min": 1.0, "max": 1.0, "mean": 1.0}
+
+    def loss(points, depth, label_maps, hidden):
+        targets = pixel_targets(label_maps, anchor_stride=stride)
+        options = {"hidden": hidden, "statistics": every}
+        return pixel_prdl_loss(points, depth, anny.triangles, labels, targets, **options).sum()
+
+    pictures = (shaped(batch, 224, 224, dtype=kind) for kind in (jnp.uint8, bool))
+    assert long_loops(jax.value_and_grad(loss), points, depth, *pictures) == [TILES]
 
 
 def test_prdl_of_all_pairs_and_of_anchors_anywhere(point_counts):

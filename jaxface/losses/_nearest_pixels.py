@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped, UInt8
 
 from jaxface.core.parts import PARTS
+from jaxface.core.platforms import by_platform
 
 NO_LABEL = 255
 """What no pixel of a label map has."""
@@ -105,11 +106,8 @@ def _nowhere(grid: AnchorGrid) -> tuple[int, int]:
 
 def nearest_of_parts(labels: UInt8[Array, "B H W"], grid: AnchorGrid) -> Nearest:
     """The nearest pixel of each of `PARTS` to each anchor."""
-    in_row = jax.lax.platform_dependent(
-        labels,
-        cpu=functools.partial(_part_columns_by_scan, grid=grid),
-        default=functools.partial(_part_columns, grid=grid),
-    )
+    by_scan, at_once = (functools.partial(way, grid=grid) for way in (_part_columns_by_scan, _part_columns))
+    in_row = by_platform(by_scan, at_once, labels)
     return _over_rows(in_row, grid)
 
 
@@ -191,12 +189,8 @@ def _over_rows(in_row: Int[Array, "B P H C"], grid: AnchorGrid, own: UInt8[Array
     across = jnp.minimum(jnp.square(in_row - lead(grid.columns, 4)), far(grid))
     bits = max(1, (grid.height - 1).bit_length())
     if 2 * far(grid) < 2 ** (31 - bits):
-        best = jax.lax.platform_dependent(
-            across,
-            own,
-            cpu=functools.partial(_packed_by_scan, grid=grid, bits=bits),
-            default=functools.partial(_packed, grid=grid, bits=bits),
-        )
+        by_scan, at_once = (functools.partial(way, grid=grid, bits=bits) for way in (_packed_by_scan, _packed))
+        best = by_platform(by_scan, at_once, across, own)
         return Nearest(best >> bits, best & (2**bits - 1), in_row, own, grid)
     candidates = _candidates(across, own, np.arange(grid.height, dtype=np.int32), grid)
     squared = candidates.min(3)

@@ -217,7 +217,7 @@ def _mean_distance(offsets: Float[Array, "B V D"]) -> Float[Array, "B"]:
 
 
 TERMS: dict[str, Term] = {
-    "prdl": Term(prdl, weight=0.8e-3),
+    "prdl": Term(prdl, weight=4e-3),
     "prdl_vertices": Term(prdl_vertices),
     "prdl_paper": Term(prdl_paper),
     "landmark": Term(landmark, weight=1.6e-3),
@@ -230,4 +230,7 @@ TERMS: dict[str, Term] = {
     "shape": Term(shape),
     "color": Term(color),
 }
-"""The terms by their names, with the paper's weights; `light` and `reflectance` are Deep3D's."""
+"""The terms by their names, with the paper's weights; `light` and `reflectance` are Deep3D's.
+
+PRDL on pixels is another quantity than the paper's: its weight makes it pull about as hard on a face some pixels off.
+"""
