@@ -39,6 +39,9 @@ SLOWEST_FIRST = (
     "test_train.py",
     "synthetic/test_source.py",
     "training/test_configs.py",
+    "test_lowered.py",
+    "losses/test_prdl_on_accelerators.py",
+    "render/test_on_accelerators.py",
     "experiments/test_prdl_gradients.py",
 )
 """Files of half a minute and more. Each runs in one worker: one that began last would keep the other worker waiting."""
