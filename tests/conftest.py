@@ -28,6 +28,7 @@ SLOWEST_FIRST = (
     "results/test_person.py",
     "training/test_parallel.py",
     "losses/test_prdl.py",
+    "losses/test_pixel_prdl.py",
     "test_reconstruct_published.py",
     "experiments/test_photo_fit.py",
     "losses/test_silhouette_losses.py",
@@ -39,6 +40,9 @@ SLOWEST_FIRST = (
     "test_train.py",
     "synthetic/test_source.py",
     "training/test_configs.py",
+    "test_lowered.py",
+    "losses/test_prdl_on_accelerators.py",
+    "render/test_on_accelerators.py",
     "experiments/test_prdl_gradients.py",
 )
 """Files of half a minute and more. Each runs in one worker: one that began last would keep the other worker waiting."""

@@ -62,9 +62,9 @@ def point_counts(anny):
     return {part: len(anny.parts[part]) for part in parts.PARTS}
 
 
-@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("batch", [1, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stride", [1, 8])
-@pytest.mark.parametrize("kind", ["masks", "descriptors"])
+@pytest.mark.parametrize("kind", [pytest.param("masks", marks=pytest.mark.slow), "descriptors"])
 def test_prdl_of_vertices_and_its_gradient(point_counts, kind, stride, batch):
     anchors = prdl.grid_anchors(224, 224, stride)
     points = {part: shaped(batch, count, 2) for part, count in point_counts.items()}
@@ -73,7 +73,7 @@ def test_prdl_of_vertices_and_its_gradient(point_counts, kind, stride, batch):
     assert long_loops(loss, points, dict.fromkeys(points, target)) == []
 
 
-@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("batch", [1, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stride", [1, 3])
 def test_prdl_of_pixels_with_its_drawing_and_gradient(anny, stride, batch):
     points, depth = shaped(batch, len(anny.mean_shape), 2), shaped(batch, len(anny.mean_shape))
@@ -88,6 +88,7 @@ def test_prdl_of_pixels_with_its_drawing_and_gradient(anny, stride, batch):
     assert long_loops(jax.value_and_grad(loss), points, depth, *pictures) == [TILES]
 
 
+@pytest.mark.slow
 def test_prdl_of_all_pairs_and_of_anchors_anywhere(point_counts):
     points = {part: shaped(4, count, 2) for part, count in point_counts.items()}
     targets = dict.fromkeys(points, shaped(4, 224, 224, dtype=bool))
@@ -104,7 +105,7 @@ def test_part_targets():
     assert long_loops(functools.partial(part_targets, anchor_stride=1), shaped(64, 224, 224, dtype=jnp.uint8)) == []
 
 
-@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("batch", [1, pytest.param(64, marks=pytest.mark.slow)])
 def test_drawing_and_its_gradient(anny, batch):
     points, depth = shaped(batch, len(anny.mean_shape), 2), shaped(batch, len(anny.mean_shape))
 

@@ -31,7 +31,10 @@ def loss_and_gradient(anchors):
     return on_accelerator(jax.value_and_grad(loss))
 
 
-@pytest.mark.parametrize(("anchors", "count"), [(COARSE, 1), (COARSE, 300), (ANYWHERE, 70), (FINE, 20), (FINE, 400)])
+@pytest.mark.parametrize(
+    ("anchors", "count"),
+    [(COARSE, 1), (ANYWHERE, 70), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((FINE, 20), (FINE, 400)))],
+)
 def test_descriptor_loss_and_gradient(anchors, count):
     points, weights = random_points(count, seed=count), np.random.default_rng(1).uniform(-0.3, 1, count).clip(0)
     points[0], weights[0] = anchors[10], 1  # an anchor on top of a point
@@ -109,6 +112,7 @@ def test_batches_of_parts():
         assert np.linalg.norm(gradient[part] - expected[part]) <= 1e-4 * np.linalg.norm(expected[part])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [False, True])
 def test_sharded_and_mapped_programs_take_the_accelerators_way_too(check):
     points, masks = _problem()
@@ -119,6 +123,7 @@ def test_sharded_and_mapped_programs_take_the_accelerators_way_too(check):
     assert max(loop.trips for loop in loops(sharded, points, masks, platform="cpu")) == 56  # and CPUs theirs
 
 
+@pytest.mark.slow
 def test_no_array_of_anchors_times_points():
     """As far as XLA for CPUs tells, which fuses less than XLA for GPUs: with exact=True it would store one."""
     count, anchors = 8000, prdl.grid_anchors(96, 96)
@@ -131,6 +136,7 @@ def test_no_array_of_anchors_times_points():
     assert memory.temp_size_in_bytes < count * len(anchors) * 4 / 5
 
 
+@pytest.mark.slow
 def test_no_array_of_anchors_times_pixels_for_all_masks():
     masks, anchors = np.zeros((64, 96, 96), bool), prdl.grid_anchors(96, 96, 8)
     run = on_accelerator(jax.vmap(lambda mask: prdl.mask_descriptor(mask, anchors)))

@@ -35,7 +35,7 @@ draw_on_accelerator = on_accelerator(draw)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.3, 3.0), (2.0, 12.0), (0.5, 60.0), (100.0, 200.0)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_the_same_fragments_as_on_cpus_and_as_the_oracle(seed, low, high):
     mesh = triangles_of_sizes(seed, low, high, 200)
     fragments, expected = draw_on_accelerator(*mesh), draw(*mesh)
@@ -58,6 +58,7 @@ def test_more_tiles_than_one_chunk_holds():
     jax.tree.map(np.testing.assert_array_equal, on_accelerator(draw)(points, depth), draw(points, depth))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0,), (2, 3)])
 def test_batches_of_any_shape(shape):
     points, depth, triangles = triangles_of_sizes(0, 0.5, 60, 50)
