@@ -5,13 +5,19 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec
 
 from jaxface import Camera, Coefficients, decode_face
 from jaxface.core import parts
+from jaxface.core.coefficients import vector_sizes
+from jaxface.core.metrics import vertex_error_mm
+from jaxface.fitting import coefficient_prior
+from jaxface.fitting.descent import RATES
 from jaxface.losses import _nearest_pixels, pixel_prdl_loss, pixel_targets
 from jaxface.losses._nearest_pixels import AnchorGrid
+from jaxface.losses.faces import part_loss
 from jaxface.render import label_triangles, render_labels
 from oracles import pixel_prdl as oracle
 from toys.models import toy_model
@@ -289,6 +295,43 @@ class TestGradient:
         gradient = np.asarray(jax.grad(total)(jnp.asarray(points)))[0]
         # Almost: midway between the two outlines an anchor's nearest other pixel is the large square's own outline.
         assert np.abs(gradient[4:]).sum() > 20 * np.abs(gradient[:4]).sum() > 0
+
+    @pytest.mark.slow
+    def test_a_face_stays_at_its_truth(self, anny):
+        """A hundred steps of Adam at the fit's rates, with PRDL and a prior that pulls to the mean face: half a mm."""
+        camera, random, prior = Camera(), np.random.default_rng(0), coefficient_prior(anny)
+        coefficients = Coefficients.zeros(anny, 2)
+        coefficients = coefficients.replace(identity=random.normal(size=coefficients.identity.shape).clip(-2, 2))
+        truth = jnp.asarray(coefficients.to_vector(), jnp.float32)
+        labels = label_triangles(anny.parts, anny.triangles)
+        rates = jnp.asarray(np.repeat(np.float32(list(RATES.values())), vector_sizes(anny)))
+        optimizer = optax.scale_by_adam(b2=0.9)
+
+        def decoded(vector):
+            return decode_face(anny, Coefficients.from_vector(vector, anny), camera)
+
+        @jax.jit
+        def drawn(vector):
+            face = decoded(vector)
+            return render_labels(face.points, face.depth, anny.triangles, labels, image_size=224)
+
+        targets = pixel_targets(drawn(truth))
+
+        @jax.jit
+        def descended(start):
+            def step(state, index):
+                vector, moments = state
+                gradient = jax.grad(lambda v: part_loss(anny, decoded(v), targets).sum())(vector)
+                direction, moments = optimizer.update(gradient, moments)
+                move = direction + 0.03 * vector / prior.deviation[None]  # as in experiments/prdl_vs_rivals
+                fall = 0.5 * (1 + jnp.cos(jnp.pi * index / 100))
+                return (vector - fall * rates[None] * move, moments), None
+
+            return jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(100.0))[0][0]
+
+        drift = vertex_error_mm(decoded(descended(truth)).shape, decoded(truth).shape)
+        assert np.all(drift > 0)
+        assert np.mean(drift) < 0.5
 
     def test_float64(self):
         points, depth = faces(0)
