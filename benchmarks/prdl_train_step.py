@@ -12,7 +12,7 @@ from measuring import seconds_of
 import jaxface
 from jaxface.core.coefficients import vector_size
 from jaxface.core.faces import landmark_points
-from jaxface.losses.faces import part_loss, part_targets
+from jaxface.losses.faces import part_loss, part_targets, vertex_part_loss
 from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.render import label_triangles, render_labels
 from jaxface.training import parallel
@@ -22,9 +22,15 @@ from jaxface.training.step import create_state, make_train_step
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
+WEIGHTS = {
+    "vertices": {},  # the quickstart as it is
+    "pixels": {"prdl": 4e-3, "prdl_vertices": 0.0, "anchor_stride": 3, "prdl_every": 4},
+    "without_prdl": {"prdl_vertices": 0.0},
+}
+
 
 def train_step_share(tiny):
-    """Seconds of the quickstart's train step, of the same without PRDL, and of its PRDL alone, on a random batch."""
+    """Seconds of the quickstart's step with PRDL of either form and without, and of PRDL alone, on a random batch."""
     specification = importlib.util.spec_from_file_location("quickstart", CONFIGS / "quickstart.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -34,28 +40,33 @@ def train_step_share(tiny):
     model = jaxface.load_face_model(config.face_model)
     camera = jaxface.Camera().resized(config.image_size)
     batch, face = random_batch(model, camera, config.batch_size)
-    stride = config.loss.anchor_stride
-
-    every = config.loss.prdl_every
-    some = jax.tree.map(lambda array: array[::every], face)
-    labels = batch["labels"][::every]
-
-    def prdl_alone(points, labels):
-        targets = part_targets(labels, anchor_stride=stride)
-        return part_loss(model, dataclasses.replace(some, points=points), targets).mean()
-
-    gradient = jax.jit(jax.value_and_grad(prdl_alone))
     budget = 0.1 if tiny else 10.0
-    alone = seconds_of(lambda: jax.block_until_ready(gradient(some.points, labels)), budget)
-    whole = seconds_of(train_step(config, model, camera, batch, dict(config.loss)), budget)
-    result = {
-        "image_size": config.image_size, "batch_size": config.batch_size, "anchor_stride": stride, "every": every,
-        "prdl_seconds": alone, "step_seconds": whole, "prdl_share": alone / whole,
-    }  # fmt: skip
-    if not tiny:
-        without = dict(config.loss) | {"prdl": 0.0}
-        result["step_without_prdl_seconds"] = seconds_of(train_step(config, model, camera, batch, without), budget)
-    return result
+    step_seconds = {}
+    for name, changes in WEIGHTS.items():
+        if not tiny or name == "vertices":
+            weights = dict(config.loss) | changes
+            step_seconds[name] = seconds_of(train_step(config, model, camera, batch, weights), budget)
+
+    def on_vertices(points):
+        moved = dataclasses.replace(face, points=points)
+        return vertex_part_loss(model, moved, batch["labels"], camera, anchor_stride=config.loss.anchor_stride).mean()
+
+    every = WEIGHTS["pixels"]["prdl_every"]
+    some, labels = jax.tree.map(lambda array: array[::every], (face, batch["labels"]))
+
+    def on_pixels(points):
+        return part_loss(model, dataclasses.replace(some, points=points), part_targets(labels)).mean()
+
+    seconds = {}
+    for name, loss, points in (("vertices", on_vertices, face.points), ("pixels", on_pixels, some.points)):
+        gradient = jax.jit(jax.value_and_grad(loss))
+        seconds[name] = seconds_of(lambda run=gradient, at=points: jax.block_until_ready(run(at)), budget)
+    return {
+        "image_size": config.image_size, "batch_size": config.batch_size, "anchor_stride": config.loss.anchor_stride,
+        "prdl_seconds": seconds["vertices"], "step_seconds": step_seconds["vertices"],
+        "prdl_share": seconds["vertices"] / step_seconds["vertices"],
+        "pixels_every": every, "pixels_seconds": seconds["pixels"],
+    } | {f"step_{name}_seconds": value for name, value in step_seconds.items() if name != "vertices"}  # fmt: skip
 
 
 def random_batch(model, camera, size, seed=0):

@@ -50,7 +50,9 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = None
 
     config.loss = ConfigDict()
-    config.loss.prdl = 4e-3  # on pixels; the paper: 0.8e-3 on vertices, which is `prdl_paper` here
+    config.loss.prdl = 4e-3  # on pixels, which is zero for the true face
+    config.loss.prdl_vertices = 0.0
+    config.loss.prdl_paper = 0.0  # as published: 0.8e-3 here, prdl=0 and anchor_stride=1
     config.loss.landmark = 1.6e-3
     config.loss.photometric = 1.9
     config.loss.perceptual = 0.2  # needs the extra: pip install 'jaxface[perceptual]'; else 0.0

@@ -33,11 +33,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "guided": {"loss.reprojection": 0.0, "loss.shape": 0.0},  # landmarks and PRDL alone shape the face, as on photos
     "supervised": {},  # the quickstart as it is: true vertices shape the face
 }
+PIXELS: dict[str, Any] = {"loss.prdl": 4e-3, "loss.prdl_vertices": 0.0, "loss.anchor_stride": 3}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "no PRDL": {"loss.prdl": 0.0},
+    "no PRDL": {"loss.prdl": 0.0, "loss.prdl_vertices": 0.0},
     "vertices": {"loss.prdl": 0.0, "loss.prdl_vertices": 0.8e-3, "loss.anchor_stride": 16},
-    "pixels": {"loss.prdl_every": 1},
-    "pixels of every 4th": {"loss.prdl_every": 4},
+    "pixels": PIXELS,
+    "pixels of every 4th": PIXELS | {"loss.prdl_every": 4},
 }
 BASELINE = "no PRDL"
 MEASURES = {

@@ -59,6 +59,9 @@ def test_the_variants_differ_in_prdl_alone_and_leave_out_supervision(finished):
     for config in (without, with_prdl):
         assert config["loss"]["reprojection"] == config["loss"]["shape"] == 0 and config["loss"]["landmark"] > 0
     assert without["loss"].pop("prdl") == 0 < with_prdl["loss"].pop("prdl")
+    for config in (without, with_prdl):
+        assert config["loss"].pop("prdl_vertices") == 0
+        del config["loss"]["anchor_stride"], config["loss"]["prdl_every"]
     for name in ("name", "output_dir"):
         del without[name], with_prdl[name]
     assert without == with_prdl

@@ -27,7 +27,8 @@ def test_the_papers_weights():
     assert (config.image_size, config.encoder.name) == (224, "resnet50")
     assert config.optimizer.learning_rate == 1e-4
     loss = config.loss
-    assert (loss.prdl, loss.landmark, loss.photometric, loss.regularization) == (0.8e-3, 1.6e-3, 1.9, 3e-4)
+    assert (loss.landmark, loss.photometric, loss.regularization) == (1.6e-3, 1.9, 3e-4)
+    assert loss.prdl > 0  # on pixels: another quantity than the paper's
     assert loss.perceptual == 0.2
 
 
