@@ -1,4 +1,4 @@
-"""Where PRDL's gradient comes from: gradient fields on one eyebrow, beside SoftRas's, and eq. 11 in numbers.
+"""Where PRDL's gradient comes from: gradient fields on one eyebrow, beside SoftRas's and the drawn brow's, and eq. 11.
 
     python experiments/prdl_gradients/run.py [--quick] [--out FOLDER]
 
@@ -8,124 +8,36 @@ and displacement.png.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import report
+from scene import NAMES, SCENES, SIGMAS, SIZE, Brow, direction_found, fields
 
-import jaxface
 from jaxface.core.errors import needs_extra
 from jaxface.core.parts import mask_points
 from jaxface.files import atomic, command_line, progress
 from jaxface.losses import prdl
-from jaxface.render import rasterize, soft_silhouette
 
 HERE = Path(__file__).resolve().parent
-SIZE = 224
-DIRECTION = np.array([0.6, -0.8], np.float32)  # outwards and up, y down
-SCENES = {"overlapping": 3.0, "apart": 32.0}  # displacements in px of the target in the two rows of the figure
-SIGMAS = (1e-5, 1e-4, 1e-3)  # SoftRas's usual range, and ten times softer than that
 FORMULA_AT = (3.0, 10.0, 14.0, 20.0, 32.0)
-NAMES = {"min": "f_min", "max": "f_max", "mean": "f_ave"}
-
-
-def brow() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image points [N, 2] in px, depth [N] and triangles [T, 3] of the mean face's left brow."""
-    model = jaxface.load_face_model("anny")
-    face = jaxface.decode_face(model, jaxface.Coefficients.zeros(model, 1), jaxface.Camera())
-    vertices = np.asarray(model.parts["left_brow"])
-    new_index = np.full(face.points.shape[1], -1)
-    new_index[vertices] = np.arange(len(vertices))
-    triangles = new_index[np.asarray(model.triangles)]
-    triangles = triangles[(triangles >= 0).all(1)].astype(np.int32)
-    return np.asarray(face.points[0])[vertices], np.asarray(face.depth[0])[vertices], triangles
-
-
-class Brow:
-    """A predicted brow that stays where it is, targets displaced from it, and the gradients between the two.
-
-    Attributes:
-        points: [N, 2] vertices of the predicted brow, px.
-        triangles: [T, 3] of the brow.
-        anchors: [A, 2] px.
-    """
-
-    def __init__(self, stride: int):
-        self.points, self._depth, self.triangles = brow()
-        self.anchors = prdl.grid_anchors(SIZE, SIZE, stride)
-        self._gradient = jax.jit(jax.grad(self._energy))
-        self._loss_gradient = jax.jit(jax.grad(self._prdl_loss))
-        self._residuals = jax.jit(lambda target: prdl.point_descriptor(self.points, self.anchors) - target)
-        self._describe = jax.jit(lambda mask: prdl.mask_descriptor(mask, self.anchors))
-        self._iou_gradients = {
-            sigma: jax.jit(jax.grad(lambda points, mask, sigma=sigma: self._iou_loss(points, mask, sigma)))
-            for sigma in SIGMAS
-        }
-
-    def mask(self, displacement: float) -> np.ndarray:
-        """[SIZE, SIZE] pixels of the same brow, `displacement` px away."""
-        points = jnp.asarray(self.points + displacement * DIRECTION)
-        return np.asarray(rasterize(points, self._depth, self.triangles, image_size=SIZE).triangle >= 0)
-
-    def anchors_inside(self, mask: np.ndarray) -> np.ndarray:
-        """[A] which anchors are pixels of the mask."""
-        columns, rows = np.floor(self.anchors).astype(int).T
-        return mask[rows, columns]
-
-    def target(self, mask: np.ndarray) -> jax.Array:
-        """[A, 3] the mask's descriptor."""
-        return self._describe(jnp.asarray(mask))
-
-    def gradient(self, target: jax.Array, anchor_weights: np.ndarray, statistics: Sequence[str]) -> np.ndarray:
-        """[N, 2] dE/dv of PRDL with a weight per anchor [A] (1: the mean over all anchors), in px."""
-        chosen = np.isin(prdl.STATISTICS, statistics)
-        weights = (anchor_weights[:, None] * chosen[None]).astype(np.float32)
-        return np.asarray(self._gradient(self.points, target, weights))
-
-    def loss_gradient(self, target: jax.Array) -> np.ndarray:
-        """[N, 2] the same for all anchors and statistics, by the public loss."""
-        return np.asarray(self._loss_gradient(self.points, target))
-
-    def pull_per_anchor(self, target: jax.Array) -> np.ndarray:
-        """[A, 3] norm of each anchor's own gradient, before anything cancels (eq. 11), px / A.
-
-        2 |d_pred - d_target| on one vertex for f_min and f_max; for f_ave shared by all N vertices, a unit vector / N
-        each.
-        """
-        share = np.array([1.0, 1.0, 1.0 / np.sqrt(len(self.points))])
-        return 2 * np.abs(np.asarray(self._residuals(target))) * share / len(self.anchors)
-
-    def iou_gradient(self, mask: np.ndarray, sigma: float) -> np.ndarray:
-        """[N, 2] dE/dv of SoftRas's IoU loss, 1 / px."""
-        return np.asarray(self._iou_gradients[sigma](self.points, jnp.asarray(mask, jnp.float32)))
-
-    def _energy(self, points, target, weights):
-        descriptor = prdl.point_descriptor(points, self.anchors)
-        return jnp.sum(weights * jnp.square(descriptor - target)) / len(self.anchors)
-
-    def _prdl_loss(self, points, target):
-        return prdl.prdl_loss({"brow": points[None]}, {"brow": target[None]}, anchors=self.anchors)[0]
-
-    def _iou_loss(self, points, mask, sigma):
-        drawn = soft_silhouette(points, self.triangles, image_size=SIZE, sigma=sigma)
-        return 1 - jnp.sum(drawn * mask) / jnp.sum(drawn + mask - drawn * mask)
 
 
 def summary(gradient: np.ndarray) -> dict[str, float]:
-    """Norm of a field, how many vertices it moves, and whether it leads to the target.
+    """Norm of a field and its longest vector, how many vertices it moves, and whether it leads to the target.
 
     `towards_target` is the cosine between the mean of -dE/dv over the vertices and the true displacement; 0 for no
     gradient.
     """
-    mean = -gradient.mean(0)
-    length = np.linalg.norm(mean)
     return {
         "norm": float(np.linalg.norm(gradient)),
+        "longest": float(np.linalg.norm(gradient, axis=1).max()),
         "vertices_moved": int((np.linalg.norm(gradient, axis=1) > 0).sum()),
-        "towards_target": float(mean @ DIRECTION / length) if length > 0 else 0.0,
+        "towards_target": direction_found(gradient),
     }
 
 
@@ -153,14 +65,6 @@ def anchor_shares(scene: Brow, target: jax.Array, inside: np.ndarray) -> dict[st
             "half_beyond_px": float(distance_to_mask[by_distance][np.searchsorted(summed, summed[-1] / 2)]),
         }
     return shares
-
-
-def fields(scene: Brow, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Gradients [N, 2] of everything that the figure shows, by title."""
-    target, everywhere = scene.target(mask), np.ones(len(scene.anchors), np.float32)
-    drawn = {NAMES[name]: scene.gradient(target, everywhere, [name]) for name in prdl.STATISTICS}
-    drawn["PRDL: all three"] = scene.gradient(target, everywhere, prdl.STATISTICS)
-    return drawn | {f"SoftRas IoU, sigma {sigma:g}": scene.iou_gradient(mask, sigma) for sigma in SIGMAS}
 
 
 def check_equation_11(scene: Brow, mask: np.ndarray, *, count: int) -> dict[str, Any]:
@@ -267,93 +171,6 @@ def measure(scene: Brow, displacements: Sequence[float]) -> list[dict[str, Any]]
     return rows
 
 
-def draw_fields(path: Path, scene: Brow, titles: Sequence[str]) -> None:
-    """Arrows of -dE/dv on the predicted vertices over the target mask, the longest of each panel as long as the next.
-
-    Lengths are square roots: the few vertices at the ends, nearest or furthest to most anchors, would hide the others.
-    """
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, len(titles), figsize=(4.2 * len(titles), 7.2), constrained_layout=True)
-    corners = scene.points[scene.triangles]
-    outline = np.concatenate([corners, corners[:, :1]], axis=1).transpose(2, 1, 0)
-    for row, (name, displacement) in zip(axes, SCENES.items(), strict=True):
-        mask = scene.mask(displacement)
-        found = fields(scene, mask)
-        for panel, title in zip(row, titles, strict=True):
-            lengths = np.linalg.norm(found[title], axis=1, keepdims=True)
-            longest = lengths.max()
-            panel.imshow(mask, cmap="Greys", vmin=0, vmax=3.5, extent=(0, SIZE, SIZE, 0))
-            panel.plot(*outline, color="tab:orange", linewidth=0.3)
-            if longest > 0:
-                arrows = 11 * -found[title] / np.sqrt(np.where(lengths > 0, lengths * longest, 1.0))
-                style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003, "color": "tab:blue"}
-                panel.quiver(*scene.points.T, *arrows.T, zorder=3, headwidth=4, **style)
-            panel.set(xlim=(116, 204), ylim=(88, 28), xticks=[], yticks=[])
-            note = f"longest: {longest:.2g} " + ("1/px" if "IoU" in title else "px") if longest else "0 at every vertex"
-            panel.set_title(f"{title}\n{note}", fontsize=11)
-        row[0].set_ylabel(f"target {displacement:g} px away ({name})", fontsize=11)
-    figure.suptitle("-dE/dv on the vertices of the predicted brow (orange), square root of length; grey: the target")
-    _save(figure, path)
-
-
-def draw_displacement(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Gradient norm, its direction, and how hard anchors outside the mask pull, against the displacement."""
-    from matplotlib import pyplot as plt
-
-    figure, (norm, direction, pull) = plt.subplots(1, 3, figsize=(15, 4.4), constrained_layout=True)
-    rows = [row for row in rows if row["displacement_px"] > 0]
-    x = [row["displacement_px"] for row in rows]
-    for title in rows[0]["fields"]:
-        norms = np.array([row["fields"][title]["norm"] for row in rows])
-        cosines = np.array([row["fields"][title]["towards_target"] for row in rows])
-        line = {"linestyle": "--" if "IoU" in title else "-", "marker": ".", "label": title}
-        norm.plot(x, norms / norms.max(), **line)
-        direction.plot(x, np.where(norms > 0, cosines, np.nan), **line)
-    for name in rows[0]["shares"]:
-        pull.plot(x, [row["shares"][name]["pull_outside_to_inside"] for row in rows], marker=".", label=name)
-    touching = max(row["displacement_px"] for row in rows if row["iou"] > 0)
-    for panel in (norm, direction, pull):
-        panel.axvspan(0, touching, color="0.93", zorder=0)
-        panel.set_xlabel("displacement of the target, px (grey: they overlap)")
-        panel.legend(fontsize=8, loc="lower right")
-    norm.set_title("|dE/dv|, relative to its largest", fontsize=11)
-    norm.set(yscale="log", ylim=(1e-6, 2))
-    direction.set_title("cosine of -dE/dv (mean) with the displacement", fontsize=11)
-    direction.set(ylim=(0, 1.05))
-    pull.set_title("pull of an anchor outside the mask : of one inside", fontsize=11)
-    pull.set(ylim=(0, None))
-    _save(figure, path)
-
-
-def _save(figure, path: Path) -> None:
-    with atomic.atomic_write(path) as partial:
-        figure.savefig(partial, dpi=110)
-
-
-def print_tables(results: Mapping[str, Any]) -> None:
-    """What the README quotes."""
-    for row in results["displacements"]:
-        if row["displacement_px"] not in SCENES.values():
-            continue
-        print(
-            f"\ntarget {row['displacement_px']:g} px away, IoU {row['iou']:.2f}; {row['anchors_in_mask']} of "
-            f"{results['anchors']} anchors in the mask, half of all farther than {row['median_distance_px']:.0f} px"
-        )
-        print("                          |dE/dv|   vertices moved   cosine with the displacement")
-        for title, values in row["fields"].items():
-            print(f"{title:26}{values['norm']:7.3g}{values['vertices_moved']:14d}{values['towards_target']:20.3f}")
-        print("       gradient from outside   before cancelling   half from beyond   pull outside : inside")
-        for name, share in row["shares"].items():
-            percent = f"{share['outside']:18.1%}{share['outside_alone']:20.1%}"
-            print(f"{name}{percent}{share['half_beyond_px']:17.0f} px{share['pull_outside_to_inside']:17.2f}")
-    print("\n|dE/dv| of SoftRas's IoU loss by its formula in float64")
-    for row in results["softras_by_formula"]:
-        print("   ".join(f"{name} {value:.3g}" for name, value in row.items()))
-    print(f"\neq. 11: {results['equation_11']}")
-    print(f"sum over anchors against prdl_loss: {results['loss_gradient_relative_difference']:.1e}")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -384,10 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     with atomic.atomic_write(out / "results.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
-    titles = [*NAMES.values(), "PRDL: all three", f"SoftRas IoU, sigma {SIGMAS[1]:g}"]
-    draw_fields(out / "fields.png", scene, titles)
-    draw_displacement(out / "displacement.png", results["displacements"])
-    print_tables(results)
+    report.draw_fields(out / "fields.png", scene)
+    report.draw_displacement(out / "displacement.png", results["displacements"])
+    report.print_tables(results)
     print(f"written: {out / 'results.json'}, {out / 'fields.png'}, {out / 'displacement.png'}")
 
 

@@ -43,6 +43,21 @@ def test_prdl_points_to_the_target_where_softras_has_died(results):
 
 
 @pytest.mark.slow
+def test_only_the_drawn_brow_is_at_rest_on_its_own_mask(results):
+    fields = _row(results, 0.0)["fields"]
+    away = _row(results, results["scenes_px"]["overlapping"])["fields"]
+    pixels = [title for title in fields if title.startswith("pixels")]
+    assert len(pixels) == 4
+    for title, field in fields.items():
+        if title in pixels:
+            assert field["norm"] < 1e-4 * away[title]["norm"]
+            assert away[title]["longest"] < away[title]["norm"]
+            assert 50 < away[title]["vertices_moved"] < results["vertices"]  # the outline's
+        else:
+            assert field["norm"] > 0.1 * away[title]["norm"]
+
+
+@pytest.mark.slow
 def test_softras_agrees_with_its_formula_where_it_is_alive(results):
     formula = {row["displacement_px"]: row for row in results["softras_by_formula"]}
     for displacement in (3.0, 10.0):
@@ -75,3 +90,4 @@ def test_shares_are_shares(results):
 def test_the_committed_results_are_those_of_a_full_run():
     committed = json.loads((RUN.parent / "results.json").read_text())
     assert committed["anchors"] == 224 * 224 and len(committed["displacements"]) > 20
+    assert all("pixels: PRDL (default)" in row["fields"] for row in committed["displacements"])
