@@ -1,26 +1,18 @@
 """PRDL's share of the quickstart's train step."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from measuring import seconds_of
+from training_problem import random_batch, read_config_file
 
 import jaxface
-from jaxface.core.coefficients import vector_size
-from jaxface.core.faces import landmark_points
 from jaxface.losses.faces import part_loss, part_targets, vertex_part_loss
 from jaxface.networks.checkpoints import create_configured_encoder
-from jaxface.render import label_triangles, render_labels
 from jaxface.training import parallel
 from jaxface.training.objective import total_loss
 from jaxface.training.optimizer import create_optimizer
 from jaxface.training.step import create_state, make_train_step
-
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 WEIGHTS = {
     "vertices": {},  # the quickstart as it is
@@ -31,10 +23,7 @@ WEIGHTS = {
 
 def train_step_share(tiny):
     """Seconds of the quickstart's step with PRDL of either form and without, and of PRDL alone, on a random batch."""
-    specification = importlib.util.spec_from_file_location("quickstart", CONFIGS / "quickstart.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    config = module.get_config()
+    config = read_config_file("quickstart")
     if tiny:
         config.update_from_flattened_dict({"image_size": 32, "batch_size": 8, "encoder.width_multiplier": 0.125})
     model = jaxface.load_face_model(config.face_model)
@@ -67,26 +56,6 @@ def train_step_share(tiny):
         "prdl_share": seconds["vertices"] / step_seconds["vertices"],
         "pixels_every": every, "pixels_seconds": seconds["pixels"],
     } | {f"step_{name}_seconds": value for name, value in step_seconds.items() if name != "vertices"}  # fmt: skip
-
-
-def random_batch(model, camera, size, seed=0):
-    """Drawn labels and landmarks of random faces, noise for pictures; and other faces as predictions."""
-    random = np.random.default_rng(seed)
-    vectors = 0.5 * random.normal(size=(2, size, vector_size(model))).astype(np.float32)
-    vectors[..., -33:] *= 0.1  # angles, light, translation
-    decode = jax.jit(jaxface.decode_face)
-    truth, predicted = (jaxface.Coefficients.from_vector(jnp.asarray(vector), model) for vector in vectors)
-    face = decode(model, truth, camera)
-    labels = label_triangles(model.parts, model.triangles)
-    batch = {
-        "image": random.integers(0, 256, (size, *camera.image_size, 3), np.uint8),
-        "labels": render_labels(face.points, face.depth, model.triangles, labels, image_size=camera.image_size),
-        "landmarks": landmark_points(model, face.points, truth.angles[:, 2]),
-        "landmark_weights": np.ones((size, 68), np.float32),
-        "coefficients": vectors[0],
-        "has_coefficients": np.ones(size, np.float32),
-    }
-    return {name: np.asarray(value) for name, value in batch.items()}, decode(model, predicted, camera)
 
 
 def train_step(config, model, camera, batch, weights):

@@ -35,6 +35,7 @@ SLOWEST_FIRST = (
     "losses/test_point_sets.py",
     "losses/test_perceptual.py",
     "benchmarks/test_prdl.py",
+    "benchmarks/test_accelerator.py",
     "experiments/test_prdl_bias.py",
     "test_notebook.py",
     "test_train.py",

@@ -5,11 +5,13 @@ from typing import TypeVar, TypeVarTuple
 
 import jax
 
-Arrays = TypeVarTuple("Arrays")
-Result = TypeVar("Result")
+_Arrays = TypeVarTuple("_Arrays")
+_Result = TypeVar("_Result")
 
 
-def by_platform(cpu: Callable[[*Arrays], Result], accelerator: Callable[[*Arrays], Result], *arrays: *Arrays) -> Result:
+def by_platform(
+    cpu: Callable[[*_Arrays], _Result], accelerator: Callable[[*_Arrays], _Result], *arrays: *_Arrays
+) -> _Result:
     """cpu(*arrays) in a program for CPUs, accelerator(*arrays) in one for anything else.
 
     Loops whose small steps stay in a processor's registers are quick on CPUs, and slow where each step is a kernel to
@@ -21,5 +23,5 @@ def by_platform(cpu: Callable[[*Arrays], Result], accelerator: Callable[[*Arrays
         accelerator: of the same arguments, with results of the same shapes and types.
         arrays: the arguments.
     """
-    result: Result = jax.lax.platform_dependent(*arrays, cpu=cpu, default=accelerator)
+    result: _Result = jax.lax.platform_dependent(*arrays, cpu=cpu, default=accelerator)
     return result
