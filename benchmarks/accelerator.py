@@ -38,7 +38,7 @@ def main(arguments=None):
     header = {"card": card, "jax": jax.__version__, "torch": _version("torch"), "quick": options.quick}
     # A program that is loaded rather than compiled would be told as compiled in no time.
     header["compilation_cache"] = bool(jax.config.jax_compilation_cache_dir)
-    print(", ".join(f"{name} {value}" for name, value in header.items()), flush=True)
+    print(", ".join(f"{name} {value}" for name, value in header.items()) + "; targets are for an H100", flush=True)
     report = Report(options.out, header, seconds=options.seconds, judged=not options.quick)
     sizes = QUICK if options.quick else FULL
     for name in options.only or SECTIONS:
