@@ -145,7 +145,7 @@ def pixel_prdl_loss(
     pmap and shard_map.
 
     A part weighs nothing in a sample whose target does not show it. One that is not drawn at all though its target
-    shows it is pulled back as a whole, by the mean distances of its triangles, wherever they are. Skin above the drawn
+    shows it is pulled back as a whole, by the mean distances of its vertices, wherever they are. Skin above the drawn
     brows is cut away where the target shows both brows, as its own skin was cut then (`parts.cut_forehead`).
 
     Args:
