@@ -26,6 +26,7 @@ FORMS = {
     "area, exact": "area and exact visibility",
     "area, coarse": "area and coarse visibility",
     "area, coarse, cut": "the same, and the forehead cut at the weighted centroids of the brows",
+    "pixels": "no vertices: the mesh is drawn, pixels are compared with pixels",
 }
 DEGREES = 180 / np.pi
 
@@ -55,7 +56,7 @@ def decode(model, coefficients, size: int = SIZE):
 
 
 def part_weights(model, points, depth, *, form: str, size: int = SIZE):
-    """Weights of every part's vertices in a form of the loss, with the forehead cut as in `losses.faces.part_loss`."""
+    """Weights of every part's vertices in a form that has some; the forehead is cut as in `vertex_part_loss`."""
     if form == "all":
         weights = jnp.ones(depth.shape)
     elif form == "visible":

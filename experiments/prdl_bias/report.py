@@ -13,8 +13,8 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
     """Shifts of the optimum, per form and yaw."""
     from matplotlib import pyplot as plt
 
-    forms = results["settings"]["forms"]
-    yaws = list(results["forms"]["all"])
+    forms = list(results["forms"])
+    yaws = list(results["forms"][forms[0]])
     panels = {
         "translation alone, px": lambda row: row["translation_px"]["shift"]["all"]["median"],
         "angles alone, degrees": lambda row: row["angles_degrees"]["shift"]["all"]["median"],
@@ -32,24 +32,26 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
         panel.set_title(title, fontsize=11)
         panel.margins(y=0.15)
     axes[0].legend(fontsize=9)
-    figure.suptitle("How far the minimum of PRDL lies from the true face (medians), by the weights of the vertices")
+    figure.suptitle("How far the minimum of PRDL lies from the true face (medians), by what is compared")
     with atomic.atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
 def print_tables(results: Mapping[str, Any]) -> None:
     """What the README quotes."""
-    for yaw in results["forms"]["all"]:
-        print(f"\nyaw {yaw}: medians over the faces; loss, translation and angles for all statistics | min, max, mean")
-        for form in results["settings"]["forms"]:
-            row = results["forms"][form][yaw]
+    for yaw in next(iter(results["forms"].values())):
+        print(f"\nyaw {yaw}: medians over the faces; loss, translation and angles for all statistics | for each alone")
+        for form, by_yaw in results["forms"].items():
+            row = by_yaw[yaw]
+            unit = "px" if "loss_px" in row else "px2"
+            losses = row[f"loss_{unit}"]
             columns = [
-                " ".join(f"{row[key]['shift'][name]['median']:6.2f}" for name in row["loss_px2"])
+                " ".join(f"{row[key]['shift'][name]['median']:6.2f}" for name in losses)
                 for key in ("translation_px", "angles_degrees")
             ]
-            loss = " ".join(f"{row['loss_px2'][name]['median']:7.2f}" for name in row["loss_px2"])
+            loss = " ".join(f"{one['median']:7.2f}" for one in losses.values())
             end = row["all_coefficients"]
-            print(f"{form:18} px^2 {loss}   px {columns[0]}   degrees {columns[1]}   "
+            print(f"{form:18} {unit} {loss}   px {columns[0]}   degrees {columns[1]}   "
                   f"mm {end['vertices_mm']['median']:.2f}   px {end['image_points_px']['median']:.2f}")  # fmt: skip
     print("\nvisibility against a fine z-buffer")
     for yaw, tables in results["visibility"].items():
