@@ -22,6 +22,7 @@ from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.render import interpolate, rasterize
 from jaxface.training import parallel
 from jaxface.training.objective import total_loss
+from jaxface.training.terms import TERMS
 from toys.models import toy_model
 from toys.training import toy_batch, toy_config
 
@@ -223,8 +224,7 @@ def test_the_fit_comes_nearer_to_the_person(recognizer):
 def test_training_uses_the_network_of_the_config(kind, recognizer, monkeypatch):
     model, batch, asked = toy_model(), toy_batch(toy_model(), 2, 32), []
     monkeypatch.setattr(training, "load_recognizer", lambda name: asked.append(name) or recognizer)
-    config = toy_config(**{f"loss.{name}": 0.0 for name in ("prdl", "landmark", "regularization")})
-    config.loss.update(color=0.0, shape=0.0, reprojection=0.0)
+    config = toy_config(**{f"loss.{name}": 0.0 for name in TERMS})
     assert training._objective_of(config, model)[1] is model and not asked  # off: nothing is loaded
     config.loss.perceptual = 0.2
     config.recognition = "arcface.pth"
