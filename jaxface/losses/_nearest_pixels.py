@@ -39,12 +39,12 @@ class AnchorGrid:
     @property
     def rows(self) -> Int[np.ndarray, "R"]:
         """The rows of pixels with anchors."""
-        return _places(self.height, self.stride)
+        return anchor_places(self.height, self.stride)
 
     @property
     def columns(self) -> Int[np.ndarray, "C"]:
         """The columns of pixels with anchors."""
-        return _places(self.width, self.stride)
+        return anchor_places(self.width, self.stride)
 
 
 def lead(array: Shaped[Array | np.ndarray, "..."], dimensions: int) -> Shaped[Array, "..."]:
@@ -52,7 +52,8 @@ def lead(array: Shaped[Array | np.ndarray, "..."], dimensions: int) -> Shaped[Ar
     return jnp.reshape(array, (1,) * (dimensions - np.ndim(array)) + np.shape(array))
 
 
-def _places(count: int, stride: int) -> Int[np.ndarray, "N"]:
+def anchor_places(count: int, stride: int) -> Int[np.ndarray, "N"]:
+    """Which of `count` rows or columns of pixels have anchors: the middle one of each block of `stride`."""
     return (min(stride // 2, count - 1) + stride * np.arange(max(1, count // stride))).astype(np.int32)
 
 

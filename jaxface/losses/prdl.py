@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxface.losses import _distances, _grids, _masks
+from jaxface.losses._nearest_pixels import anchor_places
 from jaxface.losses._part_sets import PointMasks, Points, Targets, Weights, check_parts, refuse_non_finite
 
 Anchors = Float[Array | np.ndarray, "A D"]
@@ -53,7 +54,7 @@ def grid_anchors(height: int, width: int, stride: int = 1) -> Float[np.ndarray, 
     """
     if min(height, width, stride) < 1:
         raise ValueError(f"height, width and stride must be positive, got {height}, {width}, {stride}")
-    y, x = (min(stride // 2, n - 1) + 0.5 + stride * np.arange(max(1, n // stride)) for n in (height, width))
+    y, x = (anchor_places(count, stride) + 0.5 for count in (height, width))
     return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=-1).astype(np.float32)
 
 
