@@ -18,7 +18,7 @@ ROOMS = (
 
 LIGHT_ROOMS, LIGHT_PACKAGES = ("core", "render", "losses"), {"jax", "numpy", "jaxtyping"}
 
-ENTRIES, LINES = 25, 400
+ENTRIES, LINES = 26, 400
 
 Imports = dict[str, set[str]]
 

@@ -94,15 +94,18 @@ def track_face(
     scores = np.array([-np.inf if sample is None else key_frame_score(sample) for sample in samples])
     chosen = smoothing.key_frames(scores, found, count=KEY_FRAMES)
     camera = Camera().resized(windows[0].size)
-    known = fit_same_person(model, _stack(samples, chosen), camera, prior, recognizer=recognizer)
-    start, durations = known[0], []
+    # One distance for all frames: what little a frame tells of it would tremble.
+    known = fit_same_person(model, _stack(samples, chosen), camera, prior, recognizer=recognizer, usual_distance=True)
+    start, durations = known[0].vector, []
     raw = np.full((len(samples), vector_size(model)), np.nan)
     frames = np.flatnonzero(found)
     with tqdm(total=len(frames), desc="fit", unit="frame", dynamic_ncols=True, disable=None) as bar:
         for first in range(0, len(frames), CHUNK):
             chunk = frames[first : first + CHUNK]
             began = time.perf_counter()
-            raw[chunk] = fit_known_person(model, _stack(samples, chunk), start, camera, prior, steps=TRACKING_STEPS)
+            batch = _stack(samples, chunk)
+            fitted = fit_known_person(model, batch, start, camera, prior, steps=TRACKING_STEPS, usual_distance=True)
+            raw[chunk] = [face.vector for face in fitted]
             durations.append((time.perf_counter() - began) / len(chunk))
             start = raw[chunk[-1]].astype(np.float32)
             bar.update(len(chunk))

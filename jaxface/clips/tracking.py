@@ -20,8 +20,9 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
 from jaxface.photos.alignment import Alignment, fit_alignment, five_points
 from jaxface.photos.detection import DetectedFace, detect_faces
+from jaxface.photos.face_crops import face_sample
 from jaxface.photos.parsing import mediapipe_labels
-from jaxface.photos.samples import Sample, photo_sample
+from jaxface.photos.samples import Sample
 
 WINDOW_CUTOFF = 2.5
 """Hz: what the window does not follow, the pose inside it does."""
@@ -154,8 +155,6 @@ def cut_samples(
     return samples + [None] * (len(faces) - len(samples))
 
 
-def _sample(
-    frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel
-) -> dict[str, np.ndarray]:
+def _sample(frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel) -> Sample:
     labels = mediapipe_labels(frame, face, window)
-    return photo_sample(window.crop_image(frame), labels, face.landmarks68, window, coefficients=vector_size(model))
+    return face_sample(window.crop_image(frame), labels, face, window, coefficients=vector_size(model))

@@ -27,15 +27,15 @@ class Camera:
     """Fixed pinhole camera on the z axis, looking down -z. The defaults are Deep3D's and 3DDFA-V3's.
 
     Attributes:
-        focal: focal length in pixels.
+        focal: focal length in pixels; [B, 1] for a batch of faces, each with a camera of its own.
         center: principal point (x, y) in pixels, y down.
-        distance: from the camera to the model's origin, in model units.
+        distance: from the camera to the model's origin, in model units; likewise.
         image_size: (height, width) of the picture in pixels; static under jit.
     """
 
-    focal: float = 1015.0
+    focal: float | Float[Array, "*B 1"] = 1015.0
     center: tuple[float, float] = (112.0, 112.0)
-    distance: float = 10.0
+    distance: float | Float[Array, "*B 1"] = 10.0
     image_size: tuple[int, int] = dataclasses.field(default=(224, 224), metadata={"static": True})
 
     def resized(self, size: int) -> "Camera":
@@ -43,6 +43,10 @@ class Camera:
         scale = size / self.image_size[0]
         center = (self.center[0] * scale, self.center[1] * scale)
         return dataclasses.replace(self, focal=self.focal * scale, center=center, image_size=(size, size))
+
+    def stretched(self, factor: float | Float[Array, "*B 1"]) -> "Camera":
+        """Moved away to `factor` times the distance, with a focal length that keeps the size of what it sees."""
+        return dataclasses.replace(self, focal=self.focal * factor, distance=self.distance * factor)
 
 
 def rotation_matrix(angles: Float[Array | np.ndarray, "*B 3"]) -> Float[Array, "*B 3 3"]:

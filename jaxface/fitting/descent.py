@@ -1,4 +1,4 @@
-"""fit_faces: coefficients of aligned crops by optimisation, from the mean face or from an encoder's answer."""
+"""fit_faces: coefficients of aligned crops, first as the points of a detector say, then as parts and colours add."""
 
 import dataclasses
 import functools
@@ -14,12 +14,14 @@ from jaxface.core import parts
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, column_mask, vector_size, vector_sizes
 from jaxface.core.face_models import FaceModel
-from jaxface.core.faces import Face, decode_face, landmark_points
+from jaxface.core.faces import decode_face
 from jaxface.core.typed_jit import typed_jit
-from jaxface.core.units import CROP_SIZE, to_float
+from jaxface.core.units import to_float
 from jaxface.fitting.appearance import fit_appearance
-from jaxface.fitting.landmarks import fit_landmarks, landmark_residuals
+from jaxface.fitting.estimate import DISTANCE_DEVIATION, Estimate, estimate_faces, estimate_person
+from jaxface.fitting.evidence import Evidence
 from jaxface.fitting.occlusion import hidden_pixels
+from jaxface.fitting.posterior import posterior_of, shape_covariance
 from jaxface.fitting.priors import Prior
 from jaxface.losses.faces import part_loss, part_targets
 from jaxface.losses.perceptual import cosine_feature_loss
@@ -29,35 +31,82 @@ from jaxface.networks.face_recognition import FaceRecognizer, recognition_featur
 from jaxface.render import render_face
 
 Batch = Mapping[str, Shaped[Array, "B ..."]]
+State = tuple[Float[Array, "B C"], Float[Array, "B A"]]
+"""Directions of the posterior, in its standard deviations; albedo and light."""
+
+WEIGHTS_OF = {"points": "point_weights", "landmarks": "landmark_weights"}
+"""The entries of a sample that are evidence, and what they weigh."""
+
+KNOWN_DEVIATION = 0.05
+"""Of the logarithm of a distance that follows from a focal length which the photo's file tells."""
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
-"""Adam's step for each kind of coefficient."""
+"""Adam's step for each kind of coefficient; for those of the shape, where nothing is known of a posterior."""
+
+POSTERIOR_RATE = 0.05
+"""Adam's step along each direction of the posterior, in its standard deviations."""
 
 PERCEPTUAL_EVERY = 4
 """The perceptual loss costs as much as all others: only every fourth step computes it, and weighs it fourfold."""
+
+DETECTORS_OUTLINE = {"skin": 0.0}
+"""The outer border of the skin is where a detector draws its oval, not where the face ends: it weighs nothing."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FitWeights:
-    """Weights of the loss terms. Only their ratios matter.
-
-    Against training (3DDFA-V3: 0.8e-3, 1.6e-3, 1.9, 0.2), parts, landmarks and the person count more: the prior alone
-    keeps the head human.
+    """Weights of the loss terms of the descent. Only their ratios matter.
 
     Attributes:
+        posterior: squared standard deviations from the most probable face given the detector's points.
         prdl: part re-projection distance on pixels, px at 224 x 224.
-        landmark: landmarks, squared standard deviations of a detector; 1 px at 224 x 224 inside the face.
         photometric: colour difference.
         perceptual: 1 - cosine of recognition features; needs a recognizer.
-        prior: squared coefficients, in standard deviations.
+        prior: squared coefficients of the albedo, in standard deviations.
     """
 
-    prdl: float = 2e-2
-    landmark: float = 5e-2
+    posterior: float = 2e-3
+    prdl: float = 2e-3
     photometric: float = 1.9
     perceptual: float = 0.5
     prior: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class SolvedFace:
+    """One fitted face.
+
+    Attributes:
+        vector: [K] coefficients.
+        stretch: focal length and distance of its camera, in those of the usual one.
+        covariance: [S, S] of identity and expression; None where nobody says how sure they are.
+    """
+
+    vector: Float[np.ndarray, "K"]
+    stretch: float = 1.0
+    covariance: Float[np.ndarray, "S S"] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """Fitted faces.
+
+    Attributes:
+        vectors: [B, K] coefficients.
+        stretch: [B] focal length and distance of each face's camera, in those of the camera that was given.
+        covariance: [B, S, S] of the S numbers of identity and expression: how sure they are.
+    """
+
+    vectors: Float[Array, "B K"]
+    stretch: Float[Array, "B"]
+    covariance: Float[Array, "B S S"]
+
+    def faces(self, count: int) -> list[SolvedFace]:
+        """The first `count` of them, one by one; what comes after was padding."""
+        vectors, stretch, covariance = (np.asarray(x)[:count] for x in (self.vectors, self.stretch, self.covariance))
+        return [SolvedFace(*one) for one in zip(vectors, stretch.tolist(), covariance, strict=True)]
 
 
 def fit_faces(
@@ -65,6 +114,7 @@ def fit_faces(
     batch: Mapping[str, np.ndarray],
     camera: Camera,
     prior: Prior,
+    evidence: Evidence,
     *,
     initial: Float[Array | np.ndarray, "B K"] | None = None,
     weights: FitWeights | None = None,
@@ -73,54 +123,92 @@ def fit_faces(
     recognizer: FaceRecognizer | None = None,
     same_person: Float[Array | np.ndarray, "B"] | None = None,
     held: Bool[Array | np.ndarray, "K"] | None = None,
-) -> Float[Array, "B K"]:
-    """Fits the face model to aligned crops (analysis by synthesis with the losses of 3DDFA-V3).
+    part_weights: Mapping[str, float] | None = None,
+    usual_distance: bool = False,
+) -> Fit:
+    """Fits the face model to aligned crops.
 
-    Landmarks place and shape the face (Levenberg-Marquardt), least squares light and colour it, then gradient descent
-    on PRDL, landmarks, colours and the prior moves all coefficients together. Compiled once per size of batch and
-    picture.
+    The most probable shape and pose given the detector's points (`estimate`), light and colours by least squares, then
+    gradient descent on PRDL, colours and recognition, held by the posterior of the first stage: along a direction that
+    the points determine it goes little, along one that they leave open it goes far. Compiled once per size of batch
+    and picture.
 
     Args:
-        model: the face model; needs the landmarks "68".
-        batch: samples stacked as in photos/samples.py: image, labels, landmarks, landmark_weights.
+        model: the face model.
+        batch: samples stacked as in photos/samples.py: image, labels, landmarks, landmark_weights; and "points" and
+            "point_weights" where the evidence is a detector's dense points.
         camera: of the S x S crops.
         prior: of the model's coefficients, see `coefficient_prior`.
+        evidence: what the points are worth, see `fitting.evidence.evidence_for`.
         initial: vectors to start from, such as an encoder's; the mean face by default.
         weights: of the loss terms.
         steps: of Adam; its rate falls to zero along a cosine.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
         recognizer: network of the perceptual loss; None leaves it out.
         same_person: for crops that all show one person, what each counts (1, or 0 for padding): they share identity and
-            albedo. None takes every crop for a person of its own.
+            albedo; the identity comes from the points of all and then stays. None takes every crop for a person of its
+            own.
         held: coefficients that stay as in `initial`, such as the identity of a person who is tracked; none by default.
             If it holds the albedo, it has to hold all of it.
-
-    Returns:
-        [B, K] coefficient vectors.
+        part_weights: of parts in PRDL, 1 where not listed. By default the skin weighs nothing, for its outer border is
+            a detector's oval.
+        usual_distance: takes the distance of `camera` for granted instead of estimating it.
     """
     start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
-    arrays = {name: jnp.asarray(batch[name]) for name in ("image", "labels", "landmarks", "landmark_weights")}
-    held = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
-    identity = jnp.asarray(column_mask(model, "identity"))
-    vector = _place(model, start, arrays, camera, prior, held)
-    if same_person is not None and not held[identity].all():  # what is held was placed above
-        vector = _shared(vector, jnp.asarray(same_person), identity & ~held)
-        vector = _place(model, vector, arrays, camera, prior, held | identity)
-    vector = _paint_all(model, vector, arrays, camera, same_person, held)
+    names = ("image", "labels", "landmarks", "landmark_weights", "points", "point_weights", "focal")
+    arrays = {name: jnp.asarray(batch[name]) for name in names if name in batch}
+    given = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
+    counts = None if same_person is None else jnp.asarray(same_person)
+    deviation = KNOWN_DEVIATION if usual_distance else DISTANCE_DEVIATION
+    estimate = _estimate(model, start, arrays, camera, prior, evidence, given, counts, deviation)
+    cameras = camera.stretched(estimate.stretch[:, None])
+    vector = _paint_all(model, estimate.vectors, arrays, cameras, counts, given)
+    held = given
+    if counts is not None:
+        held = held | jnp.asarray(column_mask(model, "identity"))
     vector = _descend(
         model,
         vector,
+        estimate,
         arrays,
-        camera,
+        cameras,
         prior,
         weights or FitWeights(),
         recognizer,
-        same_person,
+        counts,
         held,
         steps=steps,
         anchor_stride=anchor_stride,
+        part_weights=tuple((DETECTORS_OUTLINE if part_weights is None else part_weights).items()),
     )
-    return _paint_all(model, vector, arrays, camera, same_person, held)  # the shape has moved under the colours
+    vector = _paint_all(model, vector, arrays, cameras, counts, held)  # the shape has moved under the colours
+    return Fit(vector, estimate.stretch, shape_covariance(model, estimate, given))
+
+
+@typed_jit
+def _estimate(
+    model: FaceModel,
+    vector: Float[Array, "B K"],
+    batch: Batch,
+    camera: Camera,
+    prior: Prior,
+    evidence: Evidence,
+    held: Bool[Array, "K"],
+    same_person: Float[Array, "B"] | None,
+    deviation: float,
+) -> Estimate:
+    points = batch[evidence.entry][:, evidence.rows]
+    known = batch[WEIGHTS_OF[evidence.entry]][:, evidence.rows]
+    log_stretch = jnp.broadcast_to(jnp.stack([jnp.zeros(()), jnp.asarray(deviation)]), (len(vector), 2))
+    if "focal" in batch:
+        told = jnp.isfinite(batch["focal"])
+        logarithm = jnp.log(jnp.where(told, batch["focal"], camera.focal) / camera.focal)
+        known_focal = jnp.stack([logarithm, jnp.full_like(logarithm, KNOWN_DEVIATION)], axis=-1)
+        log_stretch = jnp.where(told[:, None], known_focal, log_stretch)
+    if same_person is None:
+        return estimate_faces(evidence, vector, points, known, camera, prior, held=held, log_stretch=log_stretch)
+    known *= same_person[:, None]
+    return estimate_person(evidence, vector, points, known, camera, prior, held=held, log_stretch=log_stretch)
 
 
 def _shared(
@@ -129,13 +217,6 @@ def _shared(
     """Gives all rows the mean of the rows that count, in some columns."""
     mean = jnp.einsum("b,bk->k", same_person / same_person.sum(), vector, precision=jax.lax.Precision.HIGHEST)
     return jnp.where(columns[None], mean[None], vector)
-
-
-@typed_jit
-def _place(
-    model: FaceModel, vector: Float[Array, "B K"], batch: Batch, camera: Camera, prior: Prior, held: Bool[Array, "K"]
-) -> Float[Array, "B K"]:
-    return fit_landmarks(model, vector, batch["landmarks"], batch["landmark_weights"], camera, prior, held=held)
 
 
 def _paint_all(
@@ -161,39 +242,50 @@ def _paint(
     return fit_appearance(model, vector, image, face_mask, camera, albedo_held=albedo_held)
 
 
-@typed_jit(static_argnames=("steps", "anchor_stride"))
+@typed_jit(static_argnames=("steps", "anchor_stride", "part_weights"))
 def _descend(
     model: FaceModel,
     vector: Float[Array, "B K"],
+    estimate: Estimate,
     batch: Batch,
     camera: Camera,
     prior: Prior,
     weights: FitWeights,
     recognizer: FaceRecognizer | None,
-    same_person: Float[Array | np.ndarray, "B"] | None,
+    same_person: Float[Array, "B"] | None,
     held: Bool[Array, "K"],
     *,
     steps: int,
     anchor_stride: int,
+    part_weights: tuple[tuple[str, float], ...],
 ) -> Float[Array, "B K"]:
     targets = part_targets(batch["labels"], anchor_stride=anchor_stride)  # once, not in every step
     image, face_mask = to_float(batch["image"]), parts.face_mask(batch["labels"])
     hidden = hidden_pixels(batch["labels"], batch["landmarks"], batch["landmark_weights"])
-    rates = jnp.asarray(np.repeat(np.array(list(RATES.values()), np.float32), vector_sizes(model)))
+    posterior = posterior_of(model, estimate, held)
+    appearance = np.flatnonzero(column_mask(model, "albedo", "light"))
+    rates = np.repeat(np.array(list(RATES.values()), np.float32), vector_sizes(model))[appearance]
     optimizer = optax.adam(optax.cosine_decay_schedule(1.0, steps))
     person = None if recognizer is None else _features(image, batch, recognizer)
     # The prior of what all share counts once: in the mean of the gradients below, each row's share of it.
-    shared = jnp.asarray(column_mask(model, "identity", "albedo"))
-    repeats = 1.0 if same_person is None else jnp.where(shared, 1 / same_person.sum(), 1.0)[None]
+    albedo = jnp.asarray(column_mask(model, "albedo"))[appearance]
+    repeats = 1.0 if same_person is None else jnp.where(albedo, 1 / same_person.sum(), 1.0)[None]
+    deviation = jnp.asarray(prior.deviation)[appearance]
 
-    def loss_of(vector: Float[Array, "B K"], index: Int[Array, ""]) -> Float[Array, ""]:
-        coefficients = Coefficients.from_vector(vector, model)
-        face = decode_face(model, coefficients, camera)
-        loss = weights.prior * (repeats * jnp.square(vector / prior.deviation[None])).sum(-1)
-        loss += weights.landmark * _landmark_loss(model, face, coefficients, batch, camera)
+    def coefficients_of(state: State) -> Float[Array, "B K"]:
+        z, colors = state
+        moved = jnp.clip(posterior.at(z), prior.lower[None], prior.upper[None])
+        return moved.at[:, appearance].set(colors)
+
+    def loss_of(state: State, index: Int[Array, ""]) -> Float[Array, ""]:
+        face = decode_face(model, Coefficients.from_vector(coefficients_of(state), model), camera)
+        loss = weights.posterior * jnp.square(state[0]).sum(-1)
+        loss += weights.prior * (repeats * jnp.square(state[1] / deviation[None])).sum(-1)
         view = render_face(face, model.triangles, image_size=camera.image_size)
         rendered, covered = view.draw(face.colors), view.seen
-        loss += weights.prdl * part_loss(model, face, targets, hidden=hidden, fragments=view.fragments)
+        loss += weights.prdl * part_loss(
+            model, face, targets, hidden=hidden, fragments=view.fragments, weights=dict(part_weights)
+        )
         loss += weights.photometric * photometric_loss(rendered, image, face_mask & covered)
         loss = loss.sum()  # samples share nothing: each gets the gradient of its own loss
         if recognizer is not None and person is not None:
@@ -203,18 +295,20 @@ def _descend(
             loss += PERCEPTUAL_EVERY * weights.perceptual * (jax.lax.stop_gradient(slope) * drawn).sum()
         return loss
 
-    def step(
-        state: tuple[Float[Array, "B K"], optax.OptState], index: Int[Array, ""]
-    ) -> tuple[tuple[Float[Array, "B K"], optax.OptState], None]:
-        vector, optimizer_state = state
-        gradient = jnp.where(held[None], 0.0, jax.grad(loss_of)(vector, index))
+    def step(carry: tuple[State, optax.OptState], index: Int[Array, ""]) -> tuple[tuple[State, optax.OptState], None]:
+        state, optimizer_state = carry
+        toward_z, toward_colors = jax.grad(loss_of)(state, index)
+        toward_colors = jnp.where(held[appearance][None], 0.0, toward_colors)
         if same_person is not None:
-            gradient = _shared(gradient, same_person, shared)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state)
-        vector = jnp.clip(vector + rates[None] * updates, prior.lower[None], prior.upper[None])
-        return (vector, optimizer_state), None
+            toward_colors = _shared(toward_colors, same_person, albedo)
+        (by_z, by_colors), optimizer_state = optimizer.update((toward_z, toward_colors), optimizer_state)
+        z, colors = state[0] + POSTERIOR_RATE * by_z, state[1] + rates[None] * by_colors
+        colors = jnp.clip(colors, prior.lower[appearance][None], prior.upper[appearance][None])
+        return ((z, colors), optimizer_state), None
 
-    return jax.lax.scan(step, (vector, optimizer.init(vector)), jnp.arange(steps))[0][0]
+    start = (jnp.zeros((len(vector), posterior.root.shape[-1])), vector[:, appearance])
+    state = jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(steps))[0][0]
+    return coefficients_of(state)
 
 
 def _perceptual_slope(
@@ -226,12 +320,3 @@ def _perceptual_slope(
 
 def _features(image: Float[Array, "B H W 3"], batch: Batch, recognizer: FaceRecognizer) -> Float[Array, "B F"]:
     return recognition_features(image, batch["landmarks"], recognizer, weights=batch["landmark_weights"])
-
-
-def _landmark_loss(
-    model: FaceModel, face: Face, coefficients: Coefficients, batch: Batch, camera: Camera
-) -> Float[Array, "B"]:
-    points = landmark_points(model, face.points, coefficients.angles[:, 2])
-    pixel = camera.image_size[1] / CROP_SIZE
-    residuals = jax.vmap(functools.partial(landmark_residuals, pixel=pixel))
-    return jnp.square(residuals(points, batch["landmarks"], batch["landmark_weights"])).sum((1, 2)) / points.shape[1]

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import column_mask, vector_size
+from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
-from jaxface.core.typed_jit import typed_jit
-from jaxface.fitting.descent import fit_faces
-from jaxface.fitting.joint_landmarks import fit_joint_landmarks
-from jaxface.fitting.landmarks import fit_landmarks
+from jaxface.fitting.descent import SolvedFace, fit_faces
+from jaxface.fitting.evidence import evidence_for
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.samples import pad_rows
@@ -31,13 +29,11 @@ def fit_same_person(
     *,
     recognizer: FaceRecognizer | None = None,
     steps: int = 80,
-) -> Float[np.ndarray, "B K"]:
+    usual_distance: bool = False,
+) -> list[SolvedFace]:
     """Fits crops of one person together: they share identity and albedo, and each has its own pose, light, expression.
 
-    The identity comes from the landmarks of all crops (`fit_joint_landmarks`) and then stays; the descent moves all
-    else. Of eight crops of drawn faces, a descent that moved the shared identity as well took it away from the truth:
-    1.5 mm instead of 1.2 mm.
-
+    The identity comes from the points of all crops (`estimate_person`) and then stays; the descent moves all else.
     Compiled once for 2, 4, 8, 16, ... crops: those between are filled up with crops that count nothing.
 
     Args:
@@ -45,42 +41,26 @@ def fit_same_person(
         batch: stacked samples.
         camera: of the crops.
         prior: of the model's coefficients.
-        recognizer: network of the perceptual loss; None leaves it out.
+        recognizer: network of the perceptual loss.
         steps: of the descent.
+        usual_distance: takes the distance of `camera` for granted instead of estimating it.
     """
     count = len(batch["labels"])
     padded = _filled_up(batch, 1 << (count - 1).bit_length())
-    if count == 1:
-        return np.asarray(fit_faces(model, padded, camera, prior, recognizer=recognizer, steps=steps))
     counts = (np.arange(len(padded["labels"])) < count).astype(np.float32)
-    landmark_weights = padded["landmark_weights"] * counts[:, None]
-    placed = _place_together(model, padded["landmarks"], landmark_weights, camera, prior)
-    identity = column_mask(model, "identity")
-    vectors = fit_faces(
+    evidence = evidence_for(model, dense="points" in batch)
+    fit = fit_faces(
         model,
         padded,
         camera,
         prior,
-        initial=placed,
+        evidence,
         recognizer=recognizer,
         steps=steps,
-        same_person=counts,
-        held=identity,
+        same_person=None if count == 1 else counts,
+        usual_distance=usual_distance,
     )
-    return np.asarray(vectors)[:count]
-
-
-@typed_jit
-def _place_together(
-    model: FaceModel,
-    landmarks: Float[Array | np.ndarray, "B 68 2"],
-    weights: Float[Array | np.ndarray, "B 68"],
-    camera: Camera,
-    prior: Prior,
-) -> Float[Array, "B K"]:
-    zeros = jnp.zeros((landmarks.shape[0], vector_size(model)))
-    alone = fit_landmarks(model, zeros, landmarks, weights, camera, prior)
-    return fit_joint_landmarks(model, alone, landmarks, weights, camera, prior)
+    return fit.faces(count)
 
 
 def fit_known_person(
@@ -91,7 +71,8 @@ def fit_known_person(
     prior: Prior,
     *,
     steps: int = 80,
-) -> Float[np.ndarray, "B K"]:
+    usual_distance: bool = False,
+) -> list[SolvedFace]:
     """Fits pose, light and expression of crops of a person whose identity and albedo stay as they are.
 
     Args:
@@ -101,6 +82,7 @@ def fit_known_person(
         camera: of the crops.
         prior: of the model's coefficients.
         steps: of the descent.
+        usual_distance: takes the distance of `camera` for granted instead of estimating it.
 
     Raises:
         ValueError: for more than CHUNK samples.
@@ -109,16 +91,18 @@ def fit_known_person(
     if count > CHUNK:
         raise ValueError(f"at most {CHUNK} crops at a time, got {count}")
     initial = jnp.repeat(jnp.asarray(start, jnp.float32)[None], CHUNK, axis=0)
-    vectors = fit_faces(
+    fit = fit_faces(
         model,
         _filled_up(batch, CHUNK),
         camera,
         prior,
+        evidence_for(model, dense="points" in batch),
         initial=initial,
         steps=steps,
         held=column_mask(model, "identity", "albedo"),
+        usual_distance=usual_distance,
     )
-    return np.asarray(vectors)[:count]
+    return fit.faces(count)
 
 
 def _filled_up(batch: Batch, count: int) -> dict[str, np.ndarray]:

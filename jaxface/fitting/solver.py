@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxface.core.cameras import Camera
-from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.errors import MissingDependencyError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
-from jaxface.fitting import coefficient_prior, fit_faces
+from jaxface.fitting.descent import SolvedFace, fit_faces
+from jaxface.fitting.evidence import evidence_for, people_prior
 from jaxface.models.checks import require_parts
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.photos.face_crops import FaceCrop
@@ -24,14 +25,17 @@ Each size is a program to compile, so there are two. On two CPU cores sixteen fa
 twelve one by one (70 s of processor time against 5.5 s each), whether all sixteen are wanted or not.
 """
 
-SolveFaces = Callable[[Sequence[Sample], Float[np.ndarray, "N K"] | None], Float[np.ndarray, "N K"]]
-"""solve(samples, vectors to start from or None): a coefficient vector per sample, perhaps of several photos."""
+SolveFaces = Callable[[Sequence[Sample], Float[np.ndarray, "N K"] | None], list[SolvedFace]]
+"""solve(samples, vectors to start from or None): a face per sample, perhaps of several photos."""
+
+SolveCrops = Callable[[UInt8[np.ndarray, "H W 3"], Sequence[FaceCrop]], list[SolvedFace]]
+"""solve(photo, crops): a face per crop."""
 
 
 def fit_solver(
     model: FaceModel, predict: PredictFaces | None = None, *, recognition: str | os.PathLike = "auto"
-) -> PredictFaces:
-    """solve(photo, crops) -> vectors [N, K]: fits all faces that `preprocess_photo` cut out of a photo.
+) -> SolveCrops:
+    """solve(photo, crops): fits all faces that `preprocess_photo` cut out of a photo.
 
     Args:
         model: the face model.
@@ -44,14 +48,14 @@ def fit_solver(
     """
     solve_samples = sample_solver(model, find_recognizer(str(recognition))[1])
 
-    def solve(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> Float[np.ndarray, "N K"]:
+    def solve(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> list[SolvedFace]:
         return solve_samples([crop.sample for crop in crops], None if predict is None else predict(photo, crops))
 
     return solve
 
 
 def sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> SolveFaces:
-    """solve(samples, initial) -> vectors: fits samples of any photos; at most two sizes of batch are ever compiled.
+    """solve(samples, initial): fits samples of any photos; at most two sizes of batch are ever compiled.
 
     Args:
         model: the face model.
@@ -60,21 +64,20 @@ def sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> SolveF
     Raises:
         InputError: when the model lacks landmarks or parts.
     """
-    if "68" not in model.landmarks:
-        raise InputError(f"the face model {model.name!r} has no 68 landmarks, which the fit needs")
+    evidence = evidence_for(model, dense=True)
     require_parts(model, "the fit")
-    prior = coefficient_prior(model)
+    prior = people_prior(model)
     camera = Camera().resized(CROP_SIZE)
 
-    def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> Float[np.ndarray, "N K"]:
-        vectors: list[np.ndarray] = []
+    def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> list[SolvedFace]:
+        faces: list[SolvedFace] = []
         for size in batch_sizes(len(samples)):
-            some = slice(len(vectors), len(vectors) + size)
+            some = slice(len(faces), len(faces) + size)
             batch = {name: pad_rows(values, size) for name, values in stack_samples(samples[some]).items()}
             start = None if initial is None else pad_rows(initial[some], size)
-            solved = fit_faces(model, batch, camera, prior, initial=start, recognizer=recognizer)
-            vectors += list(np.asarray(solved)[: len(samples[some])])
-        return np.stack(vectors)
+            fit = fit_faces(model, batch, camera, prior, evidence, initial=start, recognizer=recognizer)
+            faces += fit.faces(len(samples[some]))
+        return faces
 
     return solve
 

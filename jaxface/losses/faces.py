@@ -42,6 +42,7 @@ def part_loss(
     *,
     hidden: Bool[Array | np.ndarray, "B S S"] | None = None,
     fragments: Fragments | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Float[Array, "B"]:
     """PRDL on pixels between a drawn face and a label map, see `pixel_prdl_loss`; zero for the true face.
 
@@ -51,13 +52,14 @@ def part_loss(
         targets: from `part_targets`.
         hidden: pixels where something lies over the face, as no pixel of the target answers to them. None: nowhere.
         fragments: of the face, if it was rasterized before.
+        weights: of parts, 1 where not listed.
 
     Returns:
         Per sample: twice the differences in px of the 224 x 224 picture, their squares within a pixel of the label map.
     """
     labels = label_triangles(model.parts, model.triangles, face.points.shape[1])
     loss = pixel_prdl_loss(
-        face.points, face.depth, model.triangles, labels, targets, hidden=hidden, fragments=fragments
+        face.points, face.depth, model.triangles, labels, targets, hidden=hidden, fragments=fragments, weights=weights
     )
     return loss * CROP_SIZE / targets.width  # once: it grows linearly with the distances, not with their squares
 

@@ -79,5 +79,30 @@ def make_crop(
     """
     crop, alignment = align_face(image, face.landmarks68, model, size=size)
     labels = parser(image, face, alignment, path=path)
-    sample = photo_sample(crop, labels, face.landmarks68, alignment, coefficients=vector_size(model))
-    return FaceCrop(sample, alignment, face)
+    return FaceCrop(face_sample(crop, labels, face, alignment, coefficients=vector_size(model)), alignment, face)
+
+
+def face_sample(
+    crop: UInt8[np.ndarray, "S S 3"],
+    labels: UInt8[np.ndarray, "S S"],
+    face: DetectedFace,
+    alignment: Alignment,
+    *,
+    coefficients: int,
+) -> Sample:
+    """The sample of a face that the detector found, with all its points.
+
+    Args:
+        crop: the face, cut out.
+        labels: of its parts.
+        face: what the detector found.
+        alignment: where the crop lies in the photo.
+        coefficients: length K of the face model's coefficient vector.
+    """
+    points, (height, width) = face.landmarks478, alignment.photo_size
+    inside = ((points >= 0) & (points <= (width, height))).all(-1)
+    return {
+        **photo_sample(crop, labels, face.landmarks68, alignment, coefficients=coefficients),
+        "points": alignment.to_crop(points).astype(np.float32),
+        "point_weights": np.asarray(inside, np.float32),
+    }

@@ -15,11 +15,17 @@ from jaxface.core.landmarks import IBUG_68
 POINTS = 478
 """Of the mesh, ten of them around the irises."""
 
+IRISES = 468
+"""The first of those: they follow the gaze, no spot of the face."""
+
 FACE_OVAL = (
     [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
     + [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 )  # fmt: skip
 """Loop around the face."""
+
+JAW = [177, 215, 138, 135, 169, 170, 140, 171, 175, 396, 369, 395, 394, 364, 367, 435, 401]
+"""The line within the oval along the jaw, from below one ear to below the other."""
 
 RIGHT_EYE = [33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7]
 """Loop around the subject's right eye."""

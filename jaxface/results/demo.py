@@ -22,6 +22,7 @@ from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder, atomic_write
 from jaxface.files.images import read_image
 from jaxface.files.progress import progress
+from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.solver import fit_solver
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.prediction import predict_faces
@@ -80,7 +81,7 @@ def run_demo(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
     for name, path in progress(list(portrait_paths().items()), description="demo", unit="portrait"):
         photo = read_image(path)
         crops = preprocess_photo(photo, model)[:1]
-        encoded = reconstructions_of(predict(photo, crops), crops, label="Encoder")
+        encoded = reconstructions_of([SolvedFace(vector) for vector in predict(photo, crops)], crops, label="Encoder")
         fitted = reconstructions_of(fit(photo, crops), crops, label="Fit")
         settings = {"face model": model.name, "encoder": str(checkpoint)}
         with atomic_folder(out / name) as folder:

@@ -56,12 +56,20 @@ class Reconstruction:
         sample: the aligned crop that they belong to, with its label map and landmarks.
         alignment: where the crop lies in the photo.
         label: what the page calls it, such as "Face 1".
+        stretch: focal length and distance of the camera that sees the crop, in those of `Camera()`.
+        covariance: [S, S] of identity and expression; None where nobody says how sure they are.
     """
 
     vector: Float[np.ndarray, "K"]
     sample: Sample
     alignment: Alignment
     label: str
+    stretch: float = 1.0
+    covariance: Float[np.ndarray, "S S"] | None = None
+
+    def camera(self, size: int) -> Camera:
+        """The camera that sees the crop at `size` pixels a side."""
+        return Camera().stretched(self.stretch).resized(size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +115,7 @@ def draw_face(
         options: sizes, and whether the photo's light is taken off.
     """
     larger = scaled_alignment(reconstruction.alignment, options.picture_size)
-    camera = Camera().resized(options.picture_size)
+    camera = reconstruction.camera(options.picture_size)
     triangle_labels = label_triangles(model.parts, model.triangles)
     drawn = jax.tree.map(np.asarray, _draw(model, reconstruction.vector[None], camera, triangle_labels))
     return DrawnFace(

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Integer, UInt8
 from PIL import Image
 
 from jaxface.core import face_models
-from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
@@ -78,7 +77,7 @@ class FittedFace:
     def camera_matrix(self) -> Float[np.ndarray, "3 4"]:
         """P with (x w, y w, w) = P (X, Y, Z, 1): from `vertices` to photo pixels (x, y), y down."""
         alignment = self.reconstruction.alignment
-        camera = alignment.photo_camera(Camera().resized(alignment.size))
+        camera = alignment.photo_camera(self.reconstruction.camera(alignment.size))
         return projection_matrix(self.coefficients, camera) @ np.diag([1 / MM_PER_UNIT] * 3 + [1.0])
 
     @functools.cached_property

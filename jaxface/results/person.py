@@ -20,8 +20,10 @@ from jaxface.files.atomic import atomic_folder
 from jaxface.files.images import read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress
+from jaxface.fitting.descent import SolvedFace
+from jaxface.fitting.evidence import people_prior
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
-from jaxface.fitting.priors import Prior, coefficient_prior
+from jaxface.fitting.priors import Prior
 from jaxface.models import load_face_model
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
@@ -94,7 +96,9 @@ def fit_person(
     faces, distances = choose_faces(photos, recognizer)
     chosen = [photo.crops[face] for photo, face in zip(photos, faces, strict=True)]
     joint = joint_photos(chosen)
-    vectors = fit_photos_of_person(face_model, [crop.sample for crop in chosen], joint, prior, recognizer=recognizer)
+    faces_of_photos = fit_photos_of_person(
+        face_model, [crop.sample for crop in chosen], joint, prior, recognizer=recognizer
+    )
     records = [
         {
             "file": photo.path.name,
@@ -110,7 +114,7 @@ def fit_person(
     for index, photo in progress(list(enumerate(photos)), description="write"):
         with report.guard(photo.path):
             image = read_image(photo.path)
-            one = reconstructions_of(vectors[index][None], [chosen[index]])[0]
+            one = reconstructions_of([faces_of_photos[index]], [chosen[index]])[0]
             about = {"photo": photo.path.name, "sha256": file_digest(photo.path), "settings": settings}
             with atomic_folder(out / photo.name) as folder:
                 write_results(
@@ -123,7 +127,7 @@ def fit_person(
             written.append(records[index])
             report.done += 1
     if drawn is not None:
-        texture, vector = merge_aligned(textures), vectors[joint[0]]
+        texture, vector = merge_aligned(textures), faces_of_photos[joint[0]].vector
         write_person(out / PERSON_FOLDER, face_model, vector, drawn, texture, photos=written, settings=settings)
     if len(photos) + len(report.failures) > 1:
         pages.append(write_overview(out, report.reasons))
@@ -144,7 +148,7 @@ def load_for_person(model: str, recognition: str | os.PathLike) -> tuple[FaceMod
 
     face_model = load_face_model(model)
     solver.fit_solver(face_model, recognition="off")  # checks that the model will do
-    prior = coefficient_prior(face_model)
+    prior = people_prior(face_model)
     return face_model, prior, solver.find_recognizer(str(recognition))[1]
 
 
@@ -215,8 +219,8 @@ def fit_photos_of_person(
     prior: Prior,
     *,
     recognizer: FaceRecognizer | None = None,
-) -> Float[np.ndarray, "N K"]:
-    """Coefficients of all samples, with one identity and albedo.
+) -> list[SolvedFace]:
+    """The faces of all samples, with one identity and albedo.
 
     Args:
         model: the face model.
@@ -227,11 +231,10 @@ def fit_photos_of_person(
     """
     camera = Camera().resized(samples[0]["image"].shape[0])
     known = fit_same_person(model, stack_samples([samples[i] for i in joint]), camera, prior, recognizer=recognizer)
-    vectors = np.zeros((len(samples), known.shape[1]), np.float32)
-    vectors[list(joint)] = known
-    person = known[0].copy()
-    others = [index for index in range(len(samples)) if index not in set(joint)]
+    faces = dict(zip(joint, known, strict=True))
+    others = [index for index in range(len(samples)) if index not in faces]
     for first in progress(range(0, len(others), CHUNK), description="fit", unit="chunk") if others else ():
         rows = others[first : first + CHUNK]
-        vectors[rows] = fit_known_person(model, stack_samples([samples[i] for i in rows]), person, camera, prior)
-    return vectors
+        batch = stack_samples([samples[i] for i in rows])
+        faces |= dict(zip(rows, fit_known_person(model, batch, known[0].vector, camera, prior), strict=True))
+    return [faces[index] for index in range(len(samples))]

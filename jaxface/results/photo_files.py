@@ -77,7 +77,7 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
     measured = _measured(
         model,
         reconstruction.vector[None],
-        Camera().resized(size),
+        reconstruction.camera(size),
         triangle_labels,
         sample["labels"][None],
         target,
@@ -145,7 +145,7 @@ def face_record(
     measures: as in `measure`, null where unknown.
     """
     coefficients, alignment = drawn.coefficients, reconstruction.alignment
-    crop_camera = Camera().resized(alignment.size)
+    crop_camera = reconstruction.camera(alignment.size)
     cameras_of = {"crop": crop_camera, "photo": alignment.photo_camera(crop_camera)}
     height, width = alignment.photo_size
     landmarks = {

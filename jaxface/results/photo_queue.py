@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from jaxface.core.errors import InputError
 from jaxface.files.progress import BatchReport
+from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.solver import ALONE, TOGETHER, SolveFaces
 from jaxface.photos.face_crops import FaceCrop
 
@@ -44,7 +46,7 @@ def work_through(
     todo: Sequence[tuple[Path, str]],
     find: Callable[[tuple[Path, str]], PhotoWithFaces],
     solve: SolveFaces | None,
-    write: Callable[[PhotoWithFaces, Float[np.ndarray, "N K"]], None],
+    write: Callable[[PhotoWithFaces, list[SolvedFace]], None],
     report: BatchReport,
     bar: tqdm,
 ) -> None:
@@ -177,9 +179,12 @@ def _as_batches(group: list[PhotoWithFaces], count: int) -> list[list[PhotoWithF
     return [[photo] for photo in group] if count <= ALONE else [group]
 
 
-def _solve_group(group: Sequence[PhotoWithFaces], solve: SolveFaces | None) -> list[Float[np.ndarray, "N K"]]:
-    """The vectors of each photo."""
+def _solve_group(group: Sequence[PhotoWithFaces], solve: SolveFaces | None) -> list[list[SolvedFace]]:
+    """The faces of each photo."""
     answers = [photo.initial for photo in group if photo.initial is not None]
     initial = np.concatenate(answers) if answers else None
-    vectors = initial if solve is None else solve([crop.sample for photo in group for crop in photo.crops], initial)
-    return np.split(np.asarray(vectors), np.cumsum([len(photo.crops) for photo in group])[:-1])
+    if solve is not None:
+        faces = iter(solve([crop.sample for photo in group for crop in photo.crops], initial))
+    else:
+        faces = iter([SolvedFace(vector) for vector in np.concatenate(answers)])
+    return [list(itertools.islice(faces, len(photo.crops))) for photo in group]

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
@@ -25,6 +25,7 @@ from jaxface.files.atomic import atomic_folder, atomic_write
 from jaxface.files.images import read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress_bar
+from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.solver import SolveFaces
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
 from jaxface.photos.prediction import PredictFaces
@@ -62,7 +63,7 @@ def process_photos(
         out: folder for the results; made if need be.
         model: the face model.
         predict: predict(photo, crops) -> a coefficient vector per face.
-        solve: solve(samples, the vectors of `predict` or None) -> a coefficient vector per sample; the samples may come
+        solve: solve(samples, the vectors of `predict` or None) -> a face per sample; the samples may come
             from several photos. Without it, the vectors of `predict` are the result.
         faces: "all" faces of a photo, or the "largest" alone.
         overwrite: makes results again that are there already.
@@ -93,11 +94,11 @@ def process_photos(
         crops = preprocess_photo(photo, model)[: 1 if faces == "largest" else None]
         return PhotoWithFaces(path, name, file_digest(path), crops, None if predict is None else predict(photo, crops))
 
-    def write(photo: PhotoWithFaces, vectors: Float[np.ndarray, "N K"]) -> None:
+    def write(photo: PhotoWithFaces, faces: Sequence[SolvedFace]) -> None:
         if file_digest(photo.path) != photo.digest:
             raise InputError(f"{photo.path}: the file changed while its faces were fitted; run the command again")
         record = {"photo": photo.path.name, "sha256": photo.digest, "settings": made_with}
-        pixels, reconstructions = _read(photo.path), reconstructions_of(vectors, photo.crops)
+        pixels, reconstructions = _read(photo.path), reconstructions_of(faces, photo.crops)
         with atomic_folder(out / photo.name) as folder:
             write_results(folder, model, pixels, reconstructions, record, description=description, drawing=drawing)
 
@@ -202,8 +203,18 @@ def _write_summary(path: Path, there: Sequence[tuple[Path, str]], todo: Sequence
 
 
 def reconstructions_of(
-    vectors: Float[np.ndarray, "N K"], crops: Sequence[FaceCrop], *, label: str = "Face"
+    faces: Sequence[SolvedFace], crops: Sequence[FaceCrop], *, label: str = "Face"
 ) -> list[Reconstruction]:
-    """Joins vectors with the crops that they belong to; labels count from 1."""
-    pairs = enumerate(zip(np.asarray(vectors), crops, strict=True), start=1)
-    return [Reconstruction(vector, crop.sample, crop.alignment, f"{label} {index}") for index, (vector, crop) in pairs]
+    """Joins solved faces with the crops that they belong to; labels count from 1."""
+    pairs = enumerate(zip(faces, crops, strict=True), start=1)
+    return [
+        Reconstruction(
+            face.vector,
+            crop.sample,
+            crop.alignment,
+            f"{label} {index}",
+            stretch=face.stretch,
+            covariance=face.covariance,
+        )
+        for index, (face, crop) in pairs
+    ]

@@ -1,0 +1,290 @@
+"""From a detector to its table: drawn faces, what it finds in them, and the mean of people by photos of them."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+
+from jaxface.annotation.calibration import (
+    LOST,
+    YAWS,
+    Detections,
+    covariance_table,
+    detection_errors,
+    mirror_points,
+    vote_places,
+)
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import vector_columns, vector_size
+from jaxface.core.errors import InputError
+from jaxface.core.face_models import FaceModel
+from jaxface.core.typed_jit import typed_jit
+from jaxface.core.units import CROP_SIZE
+from jaxface.files import visualize
+from jaxface.files.images import read_image
+from jaxface.files.inputs import collect_files
+from jaxface.files.progress import BatchReport, progress
+from jaxface.fitting.estimate import DISTANCE_DEVIATION, estimate_faces
+from jaxface.fitting.evidence import Calibration, Evidence, dense_evidence
+from jaxface.fitting.priors import Prior, coefficient_prior
+from jaxface.models import load_face_model
+from jaxface.models.checks import require_parts
+from jaxface.photos import face_mesh
+from jaxface.photos.detection import detect_faces
+from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.samples import Sample, pad_rows
+from jaxface.render import label_triangles
+from jaxface.synthetic.photographs import draw_photographs
+
+FACES = 1600
+"""Drawn by default."""
+
+SEED = 101
+"""Of the faces that the shipped table was made of."""
+
+LARGEST_YAW = 70.0
+"""Degrees: heads are turned evenly up to this."""
+
+ROUNDS = 4
+"""Of the mean of people: each takes the mean of the faces that are most probable under the mean of the round before."""
+
+BLOCK = 8
+"""Photographs drawn, and photos estimated, at a time."""
+
+FEWEST = 200
+"""Faces: with fewer the covariance would be a guess."""
+
+FindPoints = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "P 2"] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """Something that finds a face's points in a picture.
+
+    Attributes:
+        find: the points of the largest face in pixels, or None.
+        used: which of them are spots of the face: neither of its outline nor of the irises.
+    """
+
+    find: FindPoints
+    used: Integer[np.ndarray, "P"]
+
+
+def _mediapipe(picture: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "478 2"] | None:
+    faces = detect_faces(picture)
+    return faces[0].landmarks478 if faces else None
+
+
+DETECTORS = {
+    "mediapipe": Detector(_mediapipe, np.setdiff1d(np.arange(face_mesh.IRISES), face_mesh.FACE_OVAL + face_mesh.JAW)),
+}
+"""The detectors that can be calibrated, by name; one more is one more line."""
+
+
+def calibrate_file(
+    model: str,
+    out: str | os.PathLike,
+    *,
+    detector: str = "mediapipe",
+    faces: int = FACES,
+    seed: int = SEED,
+    photos: Sequence[str | os.PathLike] = (),
+    table: str | os.PathLike | None = None,
+) -> tuple[Calibration, BatchReport]:
+    """Calibrates a detector with a face model and writes the table, and a picture of it beside.
+
+    Args:
+        model: name or path of the face model.
+        out: the .npz file to write.
+        detector: a key of `DETECTORS`.
+        faces: to draw.
+        seed: of the drawn faces.
+        photos: of people, for their mean: photos, folders, glob patterns; none leaves the mean as it was, or zero.
+        table: an earlier table, of which only the mean of people is made anew; None draws faces.
+
+    Returns:
+        The table, and which photos were used.
+
+    Raises:
+        InputError: when the model, the photos or a file cannot be used.
+        MissingDependencyError: when the detector is not installed.
+    """
+    face_model = load_face_model(model)
+    require_parts(face_model, "calibration")
+    report = BatchReport()
+    if table is None:
+        found, lost = draw_and_detect(face_model, DETECTORS[detector].find, count=faces, seed=seed)
+        made = f"{faces} drawn faces, seed {seed}; the detector saw no face in {lost} of them"
+        calibration = calibration_of(face_model, found, DETECTORS[detector].used, detector=detector, made=made)
+    else:
+        calibration = Calibration.load(table)
+        dense_evidence(face_model, calibration)  # refuses the table of another face model
+    if photos:
+        calibration, report = with_people_mean(face_model, calibration, photos)
+    calibration.save(out)
+    visualize.save_png(Path(out).with_suffix(".png"), draw_table(face_model, calibration))
+    return calibration, report
+
+
+def draw_and_detect(model: FaceModel, find: FindPoints, *, count: int, seed: int) -> tuple[Detections, int]:
+    """Draws photographs of random people and asks a detector for their points.
+
+    Args:
+        model: the face model.
+        find: of the detector.
+        count: how many to draw.
+        seed: other seeds give other people.
+
+    Returns:
+        What was found, and in how many pictures no face was.
+
+    Raises:
+        InputError: when too few faces were found.
+    """
+    model, labels = jax.tree.map(jnp.asarray, (model, label_triangles(model.parts, model.triangles)))
+    draw, random = jax.jit(draw_photographs), np.random.default_rng(seed)
+    points, truth = [], []
+    for start in progress(range(0, count, BLOCK), description="draw and detect", unit="block"):
+        keys = jax.vmap(jax.random.key)(1_000_003 * seed + start + jnp.arange(BLOCK))
+        yaws = np.radians(random.uniform(-LARGEST_YAW, LARGEST_YAW, BLOCK)).astype(np.float32)
+        drawn = jax.tree.map(np.asarray, draw(keys, model, labels, yaws=yaws))
+        for index in range(min(BLOCK, count - start)):
+            seen = find(drawn["image"][index])
+            if seen is not None:
+                points.append(seen)
+                truth.append([drawn[name][index] for name in ("coefficients", "focal", "center", "distance")])
+    if len(points) < min(FEWEST, count):
+        raise InputError(f"the detector found {len(points)} of {count} drawn faces; at least {FEWEST} are needed")
+    return Detections(np.stack(points), *(np.stack(values) for values in zip(*truth, strict=True))), count - len(points)
+
+
+def calibration_of(
+    model: FaceModel, found: Detections, used: Integer[np.ndarray, "P"], *, detector: str, made: str
+) -> Calibration:
+    """The table of a detector; faces that it lost are left out.
+
+    Args:
+        model: the face model.
+        found: drawn faces and the points seen in them.
+        used: which of the points the table holds.
+        detector: its name.
+        made: how the faces were made, in words.
+    """
+    triangles, barycentric, _ = vote_places(model, found)
+    errors = detection_errors(model, found, triangles, barycentric)
+    kept = np.median(np.linalg.norm(errors, axis=-1), axis=1) < LOST
+    triangles, barycentric = triangles[used], barycentric[used]
+    places = (barycentric[..., None] * np.asarray(model.mean_shape)[triangles]).sum(1)
+    variances, factors = covariance_table(errors[kept][:, used], found.yaws[kept], mirror_points(places))
+    return Calibration(
+        face_model=model.name,
+        detector=detector,
+        points=used,
+        triangles=triangles,
+        barycentric=barycentric,
+        yaws=YAWS,
+        variances=variances,
+        factors=factors,
+        identity_mean=np.zeros(model.identity_basis.shape[-1], np.float32),
+        made=f"{made}, and another face in {int((~kept).sum())}",
+    )
+
+
+def with_people_mean(
+    model: FaceModel, calibration: Calibration, photos: Sequence[str | os.PathLike]
+) -> tuple[Calibration, BatchReport]:
+    """The table with the mean of the people in photos, found without any 3D (empirical Bayes, Robbins 1956).
+
+    The largest face of each photo counts, and each photo for a person of its own.
+
+    Raises:
+        InputError: when no photo shows a face.
+    """
+    report, samples = BatchReport(), list[Sample]()
+    for path in progress(collect_files(photos), description="detect"):
+        with report.guard(path):
+            samples.append(preprocess_photo(read_image(path), model)[0].sample)
+            report.done += 1
+    if not samples:
+        raise InputError("none of the photos shows a face; the mean of people cannot be estimated")
+    mean = people_mean(model, dense_evidence(model, calibration), samples)
+    made = f"{calibration.made}; mean of people by {ROUNDS} rounds over {len(samples)} photos"
+    return dataclasses.replace(calibration, identity_mean=mean, made=made), report
+
+
+def people_mean(model: FaceModel, evidence: Evidence, samples: Sequence[Sample]) -> Float[np.ndarray, "Ki"]:
+    """The identity that is the mean of its own most probable faces: m <- mean over photos of the MAP under N(m, 1).
+
+    What of it is not symmetric is chance, and taken off.
+
+    Args:
+        model: the face model.
+        evidence: its points.
+        samples: faces with points, each of another person.
+    """
+    identity, mean = vector_columns(model)["identity"], np.zeros(model.identity_basis.shape[-1], np.float32)
+    points = np.stack([sample["points"][evidence.rows] for sample in samples])
+    weights = np.stack([sample["point_weights"][evidence.rows] for sample in samples])
+    for _ in progress(range(ROUNDS), description="mean of people", unit="round"):
+        prior = coefficient_prior(model, identity_mean=mean)
+        found = []
+        for start in range(0, len(samples), BLOCK):
+            some = slice(start, start + BLOCK)
+            vectors = _estimated(evidence, pad_rows(points[some], BLOCK), pad_rows(weights[some], BLOCK), prior)
+            found.append(np.asarray(vectors)[: len(points[some]), identity])
+        mean = symmetric_identity(model, np.concatenate(found).mean(0))
+    return mean
+
+
+@typed_jit
+def _estimated(
+    evidence: Evidence, points: Float[np.ndarray, "B P 2"], weights: Float[np.ndarray, "B P"], prior: Prior
+) -> Float[jax.Array, "B K"]:
+    size = vector_size(evidence.surface)
+    log_stretch = jnp.broadcast_to(jnp.array([0.0, DISTANCE_DEVIATION]), (len(points), 2))
+    camera, held = Camera().resized(CROP_SIZE), np.zeros(size, bool)
+    zeros = jnp.zeros((len(points), size))
+    return estimate_faces(
+        evidence, zeros, jnp.asarray(points), jnp.asarray(weights), camera, prior, held=held, log_stretch=log_stretch
+    ).vectors
+
+
+def symmetric_identity(model: FaceModel, identity: Float[np.ndarray, "Ki"]) -> Float[np.ndarray, "Ki"]:
+    """The identity whose face is nearest to the mean of a face and its mirror image; itself without mirror pairs."""
+    if model.mirror is None:
+        return identity
+    basis = np.asarray(model.identity_basis, np.float64)
+    offset = basis @ identity
+    mirrored = offset[np.asarray(model.mirror)] * np.array([-1.0, 1.0, 1.0])
+    both = ((offset + mirrored) / 2).ravel()
+    return np.linalg.lstsq(basis.reshape(len(both), -1), both, rcond=None)[0].astype(np.float32)
+
+
+def draw_table(model: FaceModel, calibration: Calibration) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture of the table: the points on the mean of people, from the front and from the side, and how far they err.
+
+    Green points err by little, red ones by 8 px of the 224 crop or more.
+    """
+    side, scale = 512, 230.0
+    shape = np.asarray(model.mean_shape) + np.asarray(model.identity_basis) @ calibration.identity_mean
+    places = (calibration.barycentric[..., None] * shape[calibration.triangles]).sum(1)
+    middle = int(np.argmin(np.abs(calibration.yaws)))
+    variance = calibration.variances[middle] + np.square(calibration.factors[middle]).sum(-1)
+    share = np.clip(np.sqrt(variance.reshape(-1, 2).sum(-1)) / 8, 0, 1)[:, None]
+    colors = (1 - share) * np.array([40, 180, 60]) + share * np.array([220, 40, 40])
+    views = []
+    for across in (np.array([1.0, 0, 0]), np.array([0, 0, 1.0])):
+        picture = np.full((side, side, 3), 255, np.uint8)
+        for points, color, size in ((shape, np.full((len(shape), 3), 205), 1), (places, colors, 4)):
+            column = np.round(side / 2 + scale * (points @ across) * (1 if across[0] else -1)).astype(int)
+            row = np.round(side / 2 - scale * points[:, 1]).astype(int)
+            for dx in range(size):
+                for dy in range(size):
+                    picture[np.clip(row + dy, 0, side - 1), np.clip(column + dx, 0, side - 1)] = color
+        views.append(picture)
+    return np.concatenate(views, axis=1)
