@@ -17,7 +17,7 @@ from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.files.command_line import exit_code_of
 from jaxface.files.progress import BatchReport
-from jaxface.fitting import solver
+from jaxface.fitting import Fit, solver
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
 from jaxface.results import photos, reconstruction
@@ -70,6 +70,10 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+def fit_of(vectors):
+    return Fit(vectors, np.ones(len(vectors)), np.zeros((len(vectors), 5, 5)))
+
+
 @pytest.mark.slow
 def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, compilations):
     """One face or twenty, in photos of every size: two sizes of fit at most, and one program each for the rest."""
@@ -87,7 +91,7 @@ def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, co
         return [FaceCrop(sample, alignment)] * (11 if image.shape[0] == 77 else 1)
 
     monkeypatch.setattr(
-        solver, "fit_faces", lambda model, batch, *_, **__: fit_faces(batch["image"], batch["landmarks"])
+        solver, "fit_faces", lambda model, batch, *_, **__: fit_of(fit_faces(batch["image"], batch["landmarks"]))
     )
     monkeypatch.setattr(photos, "preprocess_photo", find)
     solve = solver.sample_solver(model, None)
@@ -125,12 +129,13 @@ def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
     samples = [{**sample, "landmark_weights": np.full(68, index, np.float32)} for index in range(27)]
     batches = []
 
-    def fit_faces(model, batch, camera, prior, *, initial, recognizer):
+    def fit_faces(model, batch, camera, prior, *, evidence, initial, recognizer):
         batches.append(len(batch["image"]))
-        return np.stack([initial[:, 0], batch["landmark_weights"][:, 0]], -1)
+        return fit_of(np.stack([initial[:, 0], batch["landmark_weights"][:, 0]], -1))
 
     monkeypatch.setattr(solver, "fit_faces", fit_faces)
-    vectors = solver.sample_solver(model, None)(samples, np.arange(27, dtype=np.float32)[:, None])
+    faces = solver.sample_solver(model, None)(samples, np.arange(27, dtype=np.float32)[:, None])
+    vectors = np.stack([face.vector for face in faces])
     np.testing.assert_array_equal(vectors, np.stack([np.arange(27), np.arange(27)], -1))
     assert batches == [16, 16]
 

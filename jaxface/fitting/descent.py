@@ -19,7 +19,7 @@ from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import to_float
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.estimate import DISTANCE_DEVIATION, Estimate, estimate_faces, estimate_person
-from jaxface.fitting.evidence import Evidence
+from jaxface.fitting.evidence import Evidence, evidence_for
 from jaxface.fitting.occlusion import hidden_pixels
 from jaxface.fitting.posterior import posterior_of, shape_covariance
 from jaxface.fitting.priors import Prior
@@ -114,8 +114,8 @@ def fit_faces(
     batch: Mapping[str, np.ndarray],
     camera: Camera,
     prior: Prior,
-    evidence: Evidence,
     *,
+    evidence: Evidence | None = None,
     initial: Float[Array | np.ndarray, "B K"] | None = None,
     weights: FitWeights | None = None,
     steps: int = 80,
@@ -139,7 +139,8 @@ def fit_faces(
             "point_weights" where the evidence is a detector's dense points.
         camera: of the S x S crops.
         prior: of the model's coefficients, see `coefficient_prior`.
-        evidence: what the points are worth, see `fitting.evidence.evidence_for`.
+        evidence: what the points are worth; by default what the calibration that comes with jaxface says, see
+            `evidence_for`.
         initial: vectors to start from, such as an encoder's; the mean face by default.
         weights: of the loss terms.
         steps: of Adam; its rate falls to zero along a cosine.
@@ -155,6 +156,7 @@ def fit_faces(
         usual_distance: takes the distance of `camera` for granted instead of estimating it.
     """
     start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
+    evidence = evidence or evidence_for(model, dense="points" in batch)
     names = ("image", "labels", "landmarks", "landmark_weights", "points", "point_weights", "focal")
     arrays = {name: jnp.asarray(batch[name]) for name in names if name in batch}
     given = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)

@@ -10,7 +10,6 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.descent import SolvedFace, fit_faces
-from jaxface.fitting.evidence import evidence_for
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.samples import pad_rows
@@ -48,13 +47,11 @@ def fit_same_person(
     count = len(batch["labels"])
     padded = _filled_up(batch, 1 << (count - 1).bit_length())
     counts = (np.arange(len(padded["labels"])) < count).astype(np.float32)
-    evidence = evidence_for(model, dense="points" in batch)
     fit = fit_faces(
         model,
         padded,
         camera,
         prior,
-        evidence,
         recognizer=recognizer,
         steps=steps,
         same_person=None if count == 1 else counts,
@@ -96,7 +93,6 @@ def fit_known_person(
         _filled_up(batch, CHUNK),
         camera,
         prior,
-        evidence_for(model, dense="points" in batch),
         initial=initial,
         steps=steps,
         held=column_mask(model, "identity", "albedo"),

@@ -75,7 +75,7 @@ def sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> SolveF
             some = slice(len(faces), len(faces) + size)
             batch = {name: pad_rows(values, size) for name, values in stack_samples(samples[some]).items()}
             start = None if initial is None else pad_rows(initial[some], size)
-            fit = fit_faces(model, batch, camera, prior, evidence, initial=start, recognizer=recognizer)
+            fit = fit_faces(model, batch, camera, prior, evidence=evidence, initial=start, recognizer=recognizer)
             faces += fit.faces(len(samples[some]))
         return faces
 

@@ -208,8 +208,8 @@ def test_the_fit_comes_nearer_to_the_person(recognizer):
     prior = coefficient_prior(model)
 
     def fitted(weight):
-        weights = FitWeights(prdl=0.0, landmark=0.0, photometric=0.0, prior=1e-3, perceptual=weight)
-        return fit_faces(model, batch, camera, prior, weights=weights, recognizer=recognizer, steps=30)
+        weights = FitWeights(posterior=1e-3, prdl=0.0, photometric=0.0, prior=1e-3, perceptual=weight)
+        return fit_faces(model, batch, camera, prior, weights=weights, recognizer=recognizer, steps=30).vectors
 
     @jax.jit
     def loss(vector):

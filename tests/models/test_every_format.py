@@ -173,7 +173,7 @@ def draws(model, vector):
 
 
 def fits_a_step(model, batch, prior):
-    vector = np.asarray(fit_faces(model, batch, CAMERA, prior, steps=1))
+    vector = np.asarray(fit_faces(model, batch, CAMERA, prior, steps=1).vectors)
     assert vector.shape == (BATCH, vector_size(model)) and np.isfinite(vector).all()
     assert (vector >= prior.lower - 1e-6).all() and (vector <= prior.upper + 1e-6).all()
     for kind in ("identity", "expression", "albedo", "angles", "light", "translation"):

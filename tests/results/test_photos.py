@@ -11,6 +11,7 @@ from PIL import Image
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files import command_line
+from jaxface.fitting import SolvedFace
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
 from jaxface.results import photos
@@ -91,7 +92,7 @@ def test_an_encoders_answer_is_the_result_or_the_start(hundred_files, tmp_path, 
 
     def solve(samples, initial):
         seen.append(initial)
-        return initial + 1
+        return [SolvedFace(vector + 1) for vector in initial]
 
     process(hundred_files, tmp_path / "predicted", model, predict=predict, solve=None)
     assert "64., 64." in (tmp_path / "predicted" / "good_00" / "index.html").read_text()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxface.core.errors import InputError
 from jaxface.files import command_line
+from jaxface.fitting import SolvedFace
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
 from jaxface.results import photos
@@ -33,7 +34,7 @@ def find_faces(image, model):
 
 def solve(samples, initial):
     """A face's vector tells its own colour and how many were solved together."""
-    return np.array([[*sample["image"][0, 0], len(samples)] for sample in samples], np.float32)
+    return [SolvedFace(np.float32([*sample["image"][0, 0], len(samples)])) for sample in samples]
 
 
 def write_photo(folder, model, photo, reconstructions, *, photo_name, subtitle, settings, drawing):

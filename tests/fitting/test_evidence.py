@@ -1,0 +1,115 @@
+"""Tables of detectors: as written and read, as a covariance, and as points of a face model with and without joints."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxface import Camera, Coefficients, decode_face, load_face_model
+from jaxface.core.coefficients import vector_size
+from jaxface.core.errors import InputError
+from jaxface.fitting.evidence import (
+    Calibration,
+    dense_evidence,
+    errors_at,
+    evidence_for,
+    evidence_points,
+    inverse_covariance,
+    landmark_evidence,
+    people_prior,
+    shipped_calibration,
+)
+from toys.evidence import toy_calibration
+from toys.flame import flame_model
+from toys.models import toy_model
+
+CAMERA = Camera().resized(64)
+
+
+@pytest.mark.parametrize("make", [toy_model, flame_model])
+def test_points_lie_between_their_vertices(make):
+    model = make()
+    calibration = toy_calibration(model, points=30)
+    random = np.random.default_rng(0)
+    vector = 0.1 * random.normal(size=(1, vector_size(model))).astype(np.float32)
+    found = evidence_points(dense_evidence(model, calibration), jnp.asarray(vector[0]), CAMERA)
+    face = decode_face(model, Coefficients.from_vector(jnp.asarray(vector), model), CAMERA)
+    corners = np.asarray(face.vertices, np.float64)[0][calibration.triangles]
+    spots = (calibration.barycentric[..., None] * corners).sum(1)
+    expected = np.stack([spots[:, 0], -spots[:, 1]], -1) * CAMERA.focal / spots[:, 2:] + np.array(CAMERA.center)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_landmarks_of_any_model_are_evidence():
+    model = toy_model()
+    evidence = landmark_evidence(model, shipped_calibration())
+    vector = jnp.zeros(vector_size(model))
+    points = decode_face(model, Coefficients.zeros(model), CAMERA).points[0, model.landmarks["68"][17:]]
+    np.testing.assert_allclose(evidence_points(evidence, vector, CAMERA), points, atol=1e-4)
+    assert evidence.rows.tolist() == list(range(17, 68)) and evidence.variances.shape[1] == 102
+    with pytest.raises(InputError, match="no 68 landmarks"):
+        landmark_evidence(dataclasses.replace(model, landmarks={}), shipped_calibration())
+
+
+def test_the_built_in_model_takes_all_points():
+    model = load_face_model("anny")
+    assert evidence_for(model, dense=True).entry == "points"
+    assert evidence_for(model, dense=False).entry == "landmarks"
+    assert evidence_for(toy_model(), dense=True).entry == "landmarks"  # the table is that of another model
+    assert 1 < np.linalg.norm(people_prior(model).mean) < 10 and not people_prior(toy_model()).mean.any()
+
+
+def test_the_covariance_is_a_line_between_two_yaws():
+    model = toy_model()
+    evidence = dense_evidence(model, toy_calibration(model, points=5, correlated=1.0))
+
+    def dense(yaw):
+        variance, factor = (np.asarray(x) for x in errors_at(evidence, jnp.float32(np.radians(yaw))))
+        return np.diag(variance) + factor @ factor.T
+
+    np.testing.assert_allclose(dense(15), 0.75 * dense(0) + 0.25 * dense(60), rtol=1e-4, atol=1e-4)
+    for beyond, last in ((-90, -60), (90, 60)):
+        np.testing.assert_allclose(dense(beyond), dense(last), rtol=1e-5)
+
+
+def test_the_inverse_covariance_is_that_of_the_known_rows():
+    random = np.random.default_rng(0)
+    variance, factor = random.uniform(0.5, 2, 12), random.normal(size=(12, 3))
+    known = (np.arange(12) % 4 > 0).astype(float)
+    with jax.enable_x64(True):
+        found = inverse_covariance(jnp.asarray(variance), jnp.asarray(factor), jnp.asarray(known)).times(jnp.eye(12))
+    rows = np.flatnonzero(known)
+    expected = np.zeros((12, 12))
+    expected[np.ix_(rows, rows)] = np.linalg.inv((np.diag(variance) + factor @ factor.T)[np.ix_(rows, rows)])
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_table_comes_back_from_its_file(tmp_path):
+    table = toy_calibration(toy_model(), points=6, correlated=0.5)
+    table.save(tmp_path / "table.npz")
+    again = Calibration.load(tmp_path / "table.npz")
+    for field in dataclasses.fields(table):
+        one, other = getattr(table, field.name), getattr(again, field.name)
+        if isinstance(one, str):
+            assert one == other
+        else:
+            np.testing.assert_allclose(one, other, rtol=2e-3)
+
+
+def test_other_files_and_other_models_are_refused(tmp_path):
+    table, path = toy_calibration(toy_model(), points=6), tmp_path / "table.npz"
+    with pytest.raises(InputError, match=r"not a calibration"):
+        Calibration.load(path)
+    path.write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"not a calibration"):
+        Calibration.load(path)
+    np.savez(path, format="jaxface calibration 9")
+    with pytest.raises(InputError, match=r"calibration 9"):
+        Calibration.load(path)
+    np.savez(path, format=np.array([{}], object))
+    with pytest.raises(InputError, match=r"not a calibration"):
+        Calibration.load(path)
+    with pytest.raises(InputError, match=r"'toy', not 'other'"):
+        dense_evidence(dataclasses.replace(toy_model(), name="other"), table)
