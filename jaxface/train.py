@@ -248,8 +248,9 @@ def _check(config: ConfigDict) -> None:
     if unknown := sorted(config.loss.keys() - TERMS.keys() - {"anchor_stride", "prdl_every"}):
         raise InputError(f"config.loss.{unknown[0]}: there is no such term, but {', '.join(TERMS)}")
     for name in ("anchor_stride", "prdl_every"):
-        if config.loss.get(name, 1) < 1:
-            raise InputError(f"config.loss.{name} is {config.loss[name]}, but must be 1 or more")
+        number = config.loss.get(name, 1)
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"config.loss.{name} is {number!r}, but must be a whole number of 1 or more")
     for name in ("steps", "log_every", "checkpoint_every", "batch_size", "image_size"):
         if config[name] < 1:
             raise InputError(f"config.{name} is {config[name]}, but must be 1 or more")

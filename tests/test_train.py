@@ -158,6 +158,15 @@ def test_a_weight_of_an_unknown_term_is_an_input_error_before_anything_is_drawn(
         training.train(config)
 
 
+@pytest.mark.parametrize("name", ["prdl_every", "anchor_stride"])
+@pytest.mark.parametrize("number", [0, 1.5, "2", None])
+def test_every_how_many_is_a_whole_number(name, number, tmp_path):
+    config = toy_config(output_dir=str(tmp_path), **{"data.source": "folder", "data.path": "not looked at"})
+    config.loss = config.loss.to_dict() | {name: number}
+    with pytest.raises(InputError, match=rf"config\.loss\.{name} is {number!r}, but must be a whole number"):
+        training.train(config)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
