@@ -137,8 +137,8 @@ def _part_columns_by_scan(labels: UInt8[Array, "B H W"], *, grid: AnchorGrid) ->
             last = jnp.where(block[k][None] == numbers, columns[k], last)
         return last, last
 
-    blank = jnp.zeros_like(labels, jnp.int32, shape=(len(PARTS), len(labels), grid.height))
-    blank += 0 * labels[0, 0, 0].astype(jnp.int32)  # varies over devices as the labels do
+    blank = jnp.zeros((len(PARTS), 1, 1), jnp.int32)
+    blank += 0 * labels[None, :, :, 0].astype(jnp.int32)  # varies over devices as the labels do
     by_column = jnp.concatenate(
         [labels.transpose(2, 0, 1), jnp.full_like(labels, NO_LABEL, shape=(1, *labels.shape[:2]))]
     )
@@ -234,5 +234,5 @@ def _packed_by_scan(
             best = jnp.minimum(best, found[:, :, :, 0])
         return best, None
 
-    start = jnp.full((*across.shape[:2], len(grid.rows), across.shape[3]), 2**31 - 1, jnp.int32)
-    return jax.lax.scan(visit, start + 0 * across[0, 0, 0, 0], rows)[0]
+    start = jnp.full((1, 1, len(grid.rows), 1), 2**31 - 1, jnp.int32) + 0 * across[:, :, :1]
+    return jax.lax.scan(visit, start, rows)[0]

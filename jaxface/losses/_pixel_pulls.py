@@ -172,7 +172,7 @@ def _area_pulls(
                 jax.lax.slice_in_dim(array, 1, count, axis=axis),
             )
 
-        force = jnp.zeros(())
+        force = jnp.zeros((), jnp.float32)
         for part in range(len(PARTS)):  # one after the other: a sum over an axis in between is slow on CPU
             (one, two), (here, there) = (ends(array[:, part], axis) for array in (masks, everywhere))
             # Half-way between the two pixels, where the outline is: a part may be as narrow as two of them.
@@ -208,14 +208,16 @@ def carry(
 ) -> Float[Array, "B V 2"]:
     """Hands the pulls at pixels on to the corners of their triangles, by the weights of the pixels in the picture."""
     batch, height, width = triangle.shape
+    if len(triangles) == 0:
+        return jnp.zeros_like(points)
     seen = (triangle >= 0) & (pulls != 0).any(-1)
     corner = jnp.where(seen[..., None], triangles[triangle], points.shape[1])
     index = jnp.where(
         seen[..., None], corner + points.shape[1] * jnp.arange(batch, dtype=corner.dtype)[:, None, None, None], -1
     )
     place = points.reshape(-1, 2)[index]
-    x = place[..., 0] - lead((jnp.arange(width) + 0.5)[:, None], 4)
-    y = place[..., 1] - lead((jnp.arange(height) + 0.5)[:, None, None], 4)
+    column, row = (jnp.arange(size, dtype=points.dtype) + 0.5 for size in (width, height))
+    x, y = place[..., 0] - lead(column[:, None], 4), place[..., 1] - lead(row[:, None, None], 4)
     areas = [x[..., i] * y[..., j] - y[..., i] * x[..., j] for i, j in ((1, 2), (2, 0), (0, 1))]
     whole = areas[0] + areas[1] + areas[2]
     weights = jnp.stack(areas, axis=-1) / jnp.where(whole == 0, 1.0, whole)[..., None]

@@ -315,6 +315,8 @@ class TestTransformations:
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
     def test_moves_with_the_picture(self):
+            narrow = jax.grad(lambda p: loss(p, depth, labels).sum())(points)  # what is float32 stays so
+        np.testing.assert_allclose(narrow, gradient, rtol=1e-5, atol=1e-5)
         """A shift of both by whole steps of the anchors changes the loss only by what anchors at the rim see."""
         points, depth = faces(0, 0.0)
         labels = np.asarray(draw(*faces(2, 0.3)))
