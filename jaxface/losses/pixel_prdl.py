@@ -18,6 +18,7 @@ outlines, which move with the nearer of the surfaces that meet there (see _pixel
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,6 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Shaped, UInt8
 from jaxface.core.parts import FOREHEAD, LABELS, PARTS
 from jaxface.core.typed_jit import typed_jit
 from jaxface.losses._nearest_pixels import AnchorGrid
-from jaxface.losses._part_sets import refuse_non_finite
 from jaxface.losses._pixel_pulls import Drawn, Slopes, carry, pulls
 from jaxface.losses._pixel_sets import PixelSets, describe, mean_anchors
 from jaxface.render import Fragments, rasterize
@@ -45,8 +45,8 @@ NEAR = 4.0
 ANCHOR_STRIDE = 3
 """Anchors lie on every third pixel in x and y."""
 
-_FALLBACK_VERTICES = 2048
-"""What parts of which nothing is drawn are pulled back by: so many vertices or a few more, evenly chosen from all."""
+_FALLBACK_TRIANGLES = 2048
+"""What parts of which nothing is drawn are pulled back by: so many triangles or a few more, evenly chosen from all."""
 
 
 @jax.tree_util.register_dataclass
@@ -81,20 +81,21 @@ def pixel_targets(labels: LabelMaps | Masks, *, anchor_stride: int = ANCHOR_STRI
     """Describes what faces are to look like; differentiable in nothing.
 
     Args:
-        labels: part labels of `jaxface.core.parts`, or masks {part: non-zero where a pixel belongs to it}; where masks
-            overlap, the part that comes first in `PARTS` has the pixel.
+        labels: part labels of `jaxface.core.parts`, where any other number is no part; or masks {part: non-zero where a
+            pixel belongs to it}, of which, where they overlap, the one that comes first in `PARTS` has the pixel.
         anchor_stride: anchors lie on every n-th pixel in x and y.
 
     Raises:
         ValueError: for a wrong shape, a part that there is not, masks of several shapes, or a stride below 1.
     """
-    if anchor_stride < 1:
-        raise ValueError(f"anchor_stride must be positive, got {anchor_stride}")
+    if not isinstance(anchor_stride, int | np.integer) or anchor_stride < 1:
+        raise ValueError(f"anchor_stride must be a whole number of 1 or more, got {anchor_stride}")
     labels = _painted(labels) if isinstance(labels, Mapping) else jnp.asarray(labels)
     if labels.ndim != 3 or 0 in labels.shape[1:] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"expected label maps [B, H, W] of whole numbers, got {labels.dtype}{list(labels.shape)}")
     height, width = labels.shape[1:]
-    sets = _described(jax.lax.stop_gradient(labels).astype(jnp.uint8), AnchorGrid(height, width, anchor_stride))
+    labels = jnp.where((labels >= 0) & (labels <= FOREHEAD), labels, 0).astype(jnp.uint8)  # 257 is not 1
+    sets = _described(labels, AnchorGrid(height, width, anchor_stride))
     return PixelTargets(sets.signed, sets.greatest, sets.mean, sets.area > 0, height, width, anchor_stride)
 
 
@@ -140,12 +141,12 @@ def pixel_prdl_loss(
 ) -> Float[Array, "B"]:
     """Part re-projection distance loss between a drawn mesh and label maps, zero for the mesh that drew them.
 
-    Differentiable in the points (reverse mode): the gradient is that of the outlines in the picture, carried to the
-    vertices by weights that are held fixed. Visibility, and with it depth, is held fixed too. Works under jit, vmap,
-    pmap and shard_map.
+    Differentiable in the points and the parts' weights (reverse mode): in the points, the gradient is that of the
+    outlines in the picture, carried to the vertices by weights that are held fixed, so that it has no derivative of its
+    own. Visibility, and with it depth, is held fixed too. Works under jit, vmap, pmap and shard_map.
 
     A part weighs nothing in a sample whose target does not show it. One that is not drawn at all though its target
-    shows it is pulled back as a whole, by the mean distances of its vertices, wherever they are. Skin above the drawn
+    shows it is pulled back as a whole, by the mean distances of its triangles, wherever they are. Skin above the drawn
     brows is cut away where the target shows both brows, as its own skin was cut then (`parts.cut_forehead`).
 
     Args:
@@ -172,13 +173,13 @@ def pixel_prdl_loss(
     if not isinstance(targets, PixelTargets):
         targets = pixel_targets(targets)
     points, depth = jnp.asarray(points), jnp.asarray(depth)
-    _check(points, depth, triangles, triangle_labels, targets, hidden, weights or {}, statistics)
+    _check(points, depth, triangles, triangle_labels, targets, hidden, fragments, weights or {}, statistics, near)
     size = (targets.height, targets.width)
     part_weights = jnp.stack(
         [jnp.broadcast_to(jnp.asarray((weights or {}).get(part, 1.0), jnp.float32), len(points)) for part in PARTS], 1
     )
     hidden = jnp.zeros((len(points), *size), bool) if hidden is None else jnp.asarray(hidden).astype(bool)
-    form = _Form(tuple((name, float(weight)) for name, weight in statistics.items()), near, speck)
+    form = _Form(tuple((name, float(weight)) for name, weight in statistics.items()), near and float(near), speck)
     triangles, triangle_labels = jnp.asarray(triangles, jnp.int32), jnp.asarray(triangle_labels, jnp.uint8)
     return _loss(points, depth, triangles, triangle_labels, targets, hidden, fragments, part_weights, form)
 
@@ -200,9 +201,10 @@ def _loss(
         fragments = rasterize(points, depth, triangles, image_size=(targets.height, targets.width))
     fragments = jax.lax.stop_gradient(fragments)
     drawn = _draw(fragments, triangle_labels, targets, hidden, form.speck)
-    loss, area = _compare(points, triangles, drawn, targets, part_weights, form)
-    missing = jnp.where(targets.present & (area == 0), part_weights, 0.0)
-    loss += _pull_back(missing, points, triangles, triangle_labels, targets)
+    losses, area = _compare(points, triangles, drawn, targets, form)
+    missing = targets.present & (area == 0)
+    losses += jnp.where(missing, _pull_back(points, triangles, triangle_labels, jax.lax.stop_gradient(targets)), 0.0)
+    loss = (part_weights * losses).sum(1)
     finite = jnp.isfinite(points).all((1, 2)) & jnp.isfinite(depth).all(1)
     return jnp.where(finite, loss, jnp.nan)
 
@@ -228,17 +230,16 @@ def _draw(
     return Drawn(labels, fragments.triangle, depth, cut, hidden)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _compare(
     points: Float[Array, "B V 2"],
     triangles: Int[Array, "T 3"],
     drawn: Drawn,
     targets: PixelTargets,
-    part_weights: Float[Array, "B P"],
     form: _Form,
-) -> tuple[Float[Array, "B"], Float[Array, "B P"]]:
-    """The loss of the parts that are drawn, and how many pixels each has."""
-    return _forward(points, triangles, drawn, targets, part_weights, form)[0]
+) -> tuple[Float[Array, "B P"], Float[Array, "B P"]]:
+    """The loss of each part that is drawn, and how many pixels it has."""
+    return _forward(points, triangles, drawn, targets, form)[0]
 
 
 _Saved = tuple[Float[Array, "B V 2"], Int[Array, "T 3"], Drawn, PixelSets, Slopes, PixelTargets]
@@ -249,20 +250,20 @@ def _forward(
     triangles: Int[Array, "T 3"],
     drawn: Drawn,
     targets: PixelTargets,
-    part_weights: Float[Array, "B P"],
     form: _Form,
-) -> tuple[tuple[Float[Array, "B"], Float[Array, "B P"]], _Saved]:
+) -> tuple[tuple[Float[Array, "B P"], Float[Array, "B P"]], _Saved]:
     sets = describe(drawn.labels, _grid(targets))
-    loss, slopes = _differences(sets, targets, part_weights, form)
-    return (loss, sets.area), (points, triangles, drawn, sets, slopes, targets)
+    losses, slopes = _differences(sets, targets, form)
+    return (losses, sets.area), (points, triangles, drawn, sets, slopes, targets)
 
 
 def _backward(
-    form: _Form, saved: _Saved, cotangents: tuple[Float[Array, "B"], Float[Array, "B P"]]
-) -> tuple[Float[Array, "B V 2"], None, None, None, None]:
+    form: _Form, saved: _Saved, cotangents: tuple[Float[Array, "B P"], Float[Array, "B P"]]
+) -> tuple[Float[Array, "B V 2"], None, None, None]:
     points, triangles, drawn, sets, slopes, targets = saved
-    field = pulls(drawn, sets, slopes, _grid(targets)) * cotangents[0][:, None, None, None]
-    return carry(field, drawn.triangle, points, triangles), None, None, None, None
+    slopes = jax.tree.map(lambda slope: slope * cotangents[0].reshape(-1, len(PARTS), *[1] * (slope.ndim - 2)), slopes)
+    field = pulls(drawn, sets, slopes, _grid(targets))
+    return carry(field, drawn.triangle, jax.lax.stop_gradient(points), triangles), None, None, None
 
 
 _compare.defvjp(_forward, _backward)
@@ -272,33 +273,32 @@ def _grid(targets: PixelTargets) -> AnchorGrid:
     return AnchorGrid(targets.height, targets.width, targets.anchor_stride)
 
 
-def _differences(
-    sets: PixelSets, targets: PixelTargets, part_weights: Float[Array, "B P"], form: _Form
-) -> tuple[Float[Array, "B"], Slopes]:
-    """The loss and its slopes in what describes the drawn parts."""
-    weight = jnp.where(targets.present & (sets.area > 0), part_weights, 0.0)
+def _differences(sets: PixelSets, targets: PixelTargets, form: _Form) -> tuple[Float[Array, "B P"], Slopes]:
+    """The loss of each part and its slopes in what describes the drawn parts."""
+    counts = (targets.present & (sets.area > 0)).astype(jnp.float32)
     near = jnp.ones_like(targets.signed)
     if form.near is not None:
         near = 1 / (1 + jnp.square(_outer(targets.signed) / form.near))
         near /= near.mean((2, 3), keepdims=True)
     slopes = Slopes(jnp.zeros_like(sets.signed), None, None)
-    loss = jnp.zeros(len(weight))
+    losses = jnp.zeros_like(counts)
     for name, share in form.statistics:
         if name in ("signed", "min"):
             ends = (sets.signed, targets.signed)
             difference = jnp.subtract(*(ends if name == "signed" else map(_outer, ends)))
-            loss += share * (weight * (near * _huber(difference)).mean((2, 3))).sum(1)
-            slope = share * near * _huber_slope(difference) * (weight / difference[0, 0].size)[..., None, None]
+            losses += share * counts * (near * _huber(difference)).mean((2, 3))
+            anchors = math.prod(difference.shape[2:])
+            slope = share * near * _huber_slope(difference) * (counts / anchors)[..., None, None]
             if name == "min":
                 slope = jnp.where(sets.signed > 0, slope, 0.0)
             slopes = dataclasses.replace(slopes, signed=slopes.signed + slope)
         else:
             field = {"max": "greatest", "mean": "mean"}[name]
             difference = getattr(sets, field) - getattr(targets, field)
-            loss += share * (weight * _huber(difference).mean(2)).sum(1)
-            slope = share * _huber_slope(difference) * (weight / difference.shape[2])[..., None]
+            losses += share * counts * _huber(difference).mean(2)
+            slope = share * _huber_slope(difference) * (counts / difference.shape[2])[..., None]
             slopes = dataclasses.replace(slopes, **{field: slope})
-    return loss, slopes
+    return losses, slopes
 
 
 def _outer(signed: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -317,25 +317,22 @@ def _huber_slope(difference: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _pull_back(
-    missing: Float[Array, "B P"],
     points: Float[Array, "B V 2"],
     triangles: Int[Array, "T 3"],
     triangle_labels: UInt8[Array, "T"],
     targets: PixelTargets,
-) -> Float[Array, "B"]:
-    """What parts that are missing cost: the difference in mean distance of their vertices, seen or not."""
-    step = max(1, points.shape[1] // _FALLBACK_VERTICES)
-    some = points[:, ::step]
-    labels = jnp.zeros(points.shape[1], jnp.uint8).at[triangles].max(triangle_labels[:, None])[::step]
-    member = (labels[:, None] == jnp.arange(1, 1 + len(PARTS))[None]).astype(points.dtype)
+) -> Float[Array, "B P"]:
+    """What each part costs if it is missing: the difference in mean distance of its triangles, seen or not."""
+    step = max(1, len(triangles) // _FALLBACK_TRIANGLES)
+    some = points[:, triangles[::step]].mean(2)
+    member = (triangle_labels[::step, None] == jnp.arange(1, 1 + len(PARTS))[None]).astype(points.dtype)
     share = member / jnp.maximum(member.sum(0, keepdims=True), 1.0)
     every = slice(None, None, 4)  # some of the anchors say enough for this
     anchors = mean_anchors(_grid(targets))[every].astype(points.dtype)
     squared = sum(jnp.square(some[:, None, :, axis] - anchors[None, :, axis, None]) for axis in range(2))
     distance = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
     difference = jnp.einsum("bav,vp->bpa", distance, share, precision="highest") - targets.mean[..., every]
-    cost = jnp.where(member.any(0, keepdims=True), missing, 0.0) * _huber(difference).mean(2)
-    return cost.sum(1)
+    return jnp.where(member.any(0, keepdims=True), _huber(difference).mean(2), 0.0)
 
 
 def _check(
@@ -345,8 +342,10 @@ def _check(
     triangle_labels: Any,
     targets: PixelTargets,
     hidden: Any,
+    fragments: Fragments | None,
     weights: Mapping[str, Any],
     statistics: Mapping[str, float],
+    near: float | None,
 ) -> None:
     batch = len(targets.present)
     if points.ndim != 3 or points.shape[::2] != (batch, 2) or depth.shape != points.shape[:2]:
@@ -356,8 +355,11 @@ def _check(
     if np.ndim(triangles) != 2 or np.shape(triangles)[1] != 3 or np.shape(triangle_labels) != np.shape(triangles)[:1]:
         shapes = f"{list(np.shape(triangles))} and {list(np.shape(triangle_labels))}"
         raise ValueError(f"expected triangles [T, 3] and triangle_labels [T], got {shapes}")
-    if hidden is not None and np.shape(hidden) != (batch, targets.height, targets.width):
-        raise ValueError(f"expected hidden [{batch}, {targets.height}, {targets.width}], got {list(np.shape(hidden))}")
+    pictures = {"hidden": hidden, "fragments": None if fragments is None else fragments.triangle}
+    for name, picture in pictures.items():
+        if picture is not None and np.shape(picture) != (batch, targets.height, targets.width):
+            shape = f"[{batch}, {targets.height}, {targets.width}]"
+            raise ValueError(f"expected {name} {shape}, got {list(np.shape(picture))}")
     if unknown := sorted(weights.keys() - set(PARTS)):
         raise ValueError(f"weights name part(s) {unknown}; there are {PARTS}")
     for part, weight in weights.items():
@@ -365,5 +367,8 @@ def _check(
             raise ValueError(f"{part}: expected one weight or [{batch}], got shape {np.shape(weight)}")
     if not statistics or (unknown := sorted(statistics.keys() - {"signed", "min", "max", "mean"})):
         raise ValueError(f"statistics must name some of signed, min, max and mean, got {dict(statistics)}")
-    refuse_non_finite(points, None)
-    refuse_non_finite(depth[..., None], None, label="depth: ")
+    if near is not None and not near > 0:
+        raise ValueError(f"near must be positive, or None to weigh all anchors alike, got {near}")
+    for name, array in (("points", points), ("depth", depth)):
+        if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array)).all():
+            raise ValueError(f"{name} must be finite")

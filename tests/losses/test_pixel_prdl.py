@@ -17,7 +17,7 @@ from jaxface.fitting import coefficient_prior
 from jaxface.fitting.descent import RATES
 from jaxface.losses import pixel_prdl_loss, pixel_targets
 from jaxface.losses.faces import part_loss
-from jaxface.render import label_triangles, render_labels
+from jaxface.render import label_triangles, rasterize, render_labels
 from oracles import pixel_prdl as oracle
 from toys.models import toy_model
 
@@ -180,6 +180,18 @@ class TestWhatDoesNotCount:
         everything = np.full_like(nothing, parts.LABELS["skin"])
         losses, gradient = loss_and_gradient(points, depth, everything, EVERY)
         assert np.isfinite(losses).all() and np.isfinite(gradient).all() and np.any(gradient, axis=(1, 2)).all()
+        unknown = np.full(nothing.shape, 256 + parts.LABELS["skin"])  # no label of ours, though its last byte is one
+        assert not pixel_targets(unknown).present.any() and not pixel_targets(-unknown).present.any()
+
+    def test_no_triangles_and_no_faces(self):
+        (points, depth), labels = faces(0), np.ones((BATCH, SIZE, SIZE), np.uint8)
+
+        def total(points, count):
+            drawn = (depth[: len(points)], TRIANGLES[:count], LABELS[:count], labels[: len(points)])
+            return pixel_prdl_loss(points, *drawn).sum()
+
+        assert_nothing(*jax.value_and_grad(total)(points, 0))
+        assert_nothing(*jax.value_and_grad(total)(points[:0], len(LABELS)))
 
 
 class TestGradient:
@@ -217,12 +229,13 @@ class TestGradient:
         points, depth = faces(0)
         labels = np.asarray(draw(points, depth))
         away = points + np.float32([3 * SIZE, 0])
-        losses, gradient = loss_and_gradient(away, depth, labels)
-        assert np.all(losses > 10)
-        for part, vertices in MODEL.parts.items():
-            inner = [v for v in vertices if (LABELS[(v == TRIANGLES).any(1)] == parts.LABELS[part]).any()]
-            seen = (labels == parts.LABELS[part]).any((1, 2))
-            assert np.all(np.asarray(gradient)[seen][:, inner, 0].sum(1) > 0)
+        alone = jax.value_and_grad(lambda points, weights: loss(points, depth, labels, weights=weights).sum())
+        for part, label in parts.LABELS.items():  # however few its triangles are, and whomever their corners belong to
+            seen, corners = (labels == label).any((1, 2)), np.unique(TRIANGLES[label == LABELS])
+            weights = {other: np.float32(other == part) * np.ones(BATCH, np.float32) for other in parts.PARTS}
+            total, gradient = alone(away, weights)
+            assert total > 10 * seen.sum() > 0
+            assert np.all(np.asarray(gradient)[seen][:, corners, 0] > 0)
 
     def test_what_hides_carries_the_outline(self):
         """A small square of lip in front of a large one of skin: only the front one moves the outline between them."""
@@ -282,12 +295,28 @@ class TestGradient:
         assert np.all(drift > 0)
         assert np.mean(drift) < 0.5
 
+    def test_in_the_weights_and_only_once(self):
+        points, depth = faces(0)
+        targets, ones = pixel_targets(draw(*faces(1))), np.ones(BATCH, np.float32)
+        away = points + np.arange(BATCH, dtype=np.float32)[:, None, None] * SIZE / 4  # the last are out of the picture
+
+        @jax.jit
+        def slopes(weight):
+            return jax.grad(lambda w: loss(away, depth, targets, weights={"skin": w}).sum())(weight)
+
+        one, two = (loss(away, depth, targets, weights={"skin": factor * ones}) for factor in (1, 2))
+        np.testing.assert_allclose(slopes(ones), two - one, rtol=1e-3)
+        square = jax.jit(jax.grad(lambda p: jnp.square(jax.grad(lambda p: loss(p, depth, targets).sum())(p)).sum()))
+        assert not np.any(square(points))
+
     def test_float64(self):
         points, depth = faces(0)
         labels = np.asarray(draw(*faces(1)))
         _, gradient = loss_and_gradient(points, depth, labels)
         with jax.enable_x64(True):
             wide = jax.grad(lambda p: loss(p, depth.astype(np.float64), labels).sum())(points.astype(np.float64))
+            narrow = jax.grad(lambda p: loss(p, depth, labels).sum())(points)  # what is float32 stays so
+        np.testing.assert_allclose(narrow, gradient, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(wide, gradient, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
 
 
@@ -315,8 +344,6 @@ class TestTransformations:
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
     def test_moves_with_the_picture(self):
-            narrow = jax.grad(lambda p: loss(p, depth, labels).sum())(points)  # what is float32 stays so
-        np.testing.assert_allclose(narrow, gradient, rtol=1e-5, atol=1e-5)
         """A shift of both by whole steps of the anchors changes the loss only by what anchors at the rim see."""
         points, depth = faces(0, 0.0)
         labels = np.asarray(draw(*faces(2, 0.3)))
@@ -349,6 +376,8 @@ class TestTransformations:
             (lambda a, o: o.update(weights={"ear": 1.0}), "ear"),
             (lambda a, o: o.update(weights={"nose": np.ones(3)}), "one weight"),
             (lambda a, o: o.update(statistics={"median": 1.0}), "statistics"),
+            (lambda a, o: o.update(near=0.0), "near must be positive"),
+            (lambda a, o: o.update(fragments=rasterize(*faces(0), TRIANGLES, image_size=8)), "expected fragments"),
         ],
     )
     def test_mistakes_are_named(self, change, message):
@@ -359,5 +388,6 @@ class TestTransformations:
         change(arguments, options)
         with pytest.raises(ValueError, match=message):
             pixel_prdl_loss(*arguments.values(), **options)
-        with pytest.raises(ValueError, match="stride"):
-            pixel_targets(np.zeros((1, 4, 4), np.uint8), anchor_stride=0)
+        for stride in (0, 2.5):
+            with pytest.raises(ValueError, match="stride"):
+                pixel_targets(np.zeros((1, 4, 4), np.uint8), anchor_stride=stride)
