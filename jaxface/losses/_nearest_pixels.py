@@ -193,9 +193,9 @@ def _over_rows(in_row: Int[Array, "B P H C"], grid: AnchorGrid, own: UInt8[Array
         by_scan, at_once = (functools.partial(way, grid=grid, bits=bits) for way in (_packed_by_scan, _packed))
         best = by_platform(by_scan, at_once, across, own)
         return Nearest(best >> bits, best & (2**bits - 1), in_row, own, grid)
-    candidates = _candidates(across, own, np.arange(grid.height, dtype=np.int32), grid)
-    squared = candidates.min(3)
-    row = jnp.argmax(candidates == squared[:, :, :, None], axis=3).astype(jnp.int32)
+    squared, row = by_platform(
+        functools.partial(_least_by_scan, grid=grid), functools.partial(_least, grid=grid), across, own
+    )
     return Nearest(squared, row, in_row, own, grid)
 
 
@@ -236,3 +236,24 @@ def _packed_by_scan(
 
     start = jnp.full((1, 1, len(grid.rows), 1), 2**31 - 1, jnp.int32) + 0 * across[:, :, :1]
     return jax.lax.scan(visit, start, rows)[0]
+
+
+_Least = tuple[Int[Array, "B P R C"], Int[Array, "B P R C"]]
+
+
+def _least(across: Int[Array, "B P H C"], own: UInt8[Array, "B H C"] | None, *, grid: AnchorGrid) -> _Least:
+    """The least squared distance and its row, of pictures so large that one integer does not hold both."""
+    candidates = _candidates(across, own, jnp.arange(grid.height, dtype=jnp.int32), grid)
+    return candidates.min(3), jax.lax.argmin(candidates, 3, jnp.int32)
+
+
+def _least_by_scan(across: Int[Array, "B P H C"], own: UInt8[Array, "B H C"] | None, *, grid: AnchorGrid) -> _Least:
+    def visit(best: _Least, row: Int[Array, ""]) -> tuple[_Least, None]:
+        found = _candidates(across[:, :, row[None]], own, row[None], grid)[:, :, :, 0]
+        nearer = found < best[0]
+        return (jnp.where(nearer, found, best[0]), jnp.where(nearer, row, best[1])), None
+
+    nothing = jnp.zeros((1, 1, len(grid.rows), 1), jnp.int32) + 0 * across[:, :, :1]
+    rows = jnp.arange(grid.height, dtype=jnp.int32)
+    best: _Least = jax.lax.scan(visit, (nothing + (2**31 - 1), nothing), rows, unroll=_ROWS_AT_ONCE)[0]
+    return best

@@ -1,5 +1,6 @@
 """The nearest pixels of label maps against all pairs, in both ways."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,6 +52,8 @@ class TestNearestPixels:
             columns = across if mine is None else across[:, :1]
             ways = (_nearest_pixels._packed, _nearest_pixels._packed_by_scan)
             np.testing.assert_array_equal(*(way(columns, mine, grid=grid, bits=5) for way in ways))
+            ways = (_nearest_pixels._least, _nearest_pixels._least_by_scan)
+            np.testing.assert_array_equal(*(way(columns, mine, grid=grid) for way in ways))
         # So high a picture that distance and row do not fit into one integer.
         tall = AnchorGrid(2400, 9, 600)
         labels = np.zeros((1, 2400, 9), np.uint8)
@@ -58,3 +61,10 @@ class TestNearestPixels:
         found = _nearest_pixels.nearest_of_parts(jnp.asarray(labels), tall)
         np.testing.assert_array_equal(found.row[0, 2, :, 0], [7, 7, 2000, 2000])
         np.testing.assert_array_equal(found.column[0, 2, :, 0], [2, 2, 5, 5])
+
+    def test_large_pictures_take_no_more_memory_than_their_anchors(self):
+        grid = AnchorGrid(1024, 1024, 3)
+        labels = jax.ShapeDtypeStruct((1, 1024, 1024), np.uint8)
+        search = jax.jit(lambda labels: _nearest_pixels.nearest_of_parts(labels, grid))
+        anchors, kept = 4 * 8 * len(grid.rows) * len(grid.columns), 10
+        assert search.lower(labels).compile().memory_analysis().temp_size_in_bytes < kept * anchors
