@@ -61,6 +61,6 @@ def get_config() -> ConfigDict:
     config.loss.reprojection = 1.5  # synthetic faces have true vertices to learn from
     config.loss.shape = 0.3
     config.loss.color = 2.0  # and true colours
-    config.loss.anchor_stride = 24  # PRDL's anchors: every 24th pixel; on pixels every third
+    config.loss.anchor_stride = 24  # PRDL's anchors lie on every 24th pixel; 3 is for PRDL on pixels
     config.loss.prdl_every = 1  # PRDL on pixels draws every n-th face of a batch
     return config
