@@ -38,7 +38,8 @@ def total_loss(
         batch: samples stacked as in photos/samples.py; the side S of the crops is that of `camera`.
         camera: the camera of the S x S crops, `Camera().resized(S)`.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
-        prdl_every: PRDL on pixels looks at every n-th sample of the batch alone, which costs an n-th.
+        prdl_every: PRDL on pixels looks at every n-th sample of the batch alone, which costs an n-th. Each of several
+            devices looks at every n-th of its own, and at one at least.
         features: face-recognition network from chips in [0, 1] to feature vectors, such as a
             `networks.face_recognition.FaceRecognizer`; needed for `perceptual`.
         chip: how the network's input is cut out.
