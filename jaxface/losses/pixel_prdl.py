@@ -162,7 +162,7 @@ def pixel_prdl_loss(
         near: distance from the target's part at which an anchor's weight for "signed" and "min" has fallen to a half,
             in pixels; their mean is 1. None weighs all alike.
         speck: a drawn part of fewer pixels is taken for skin where the target does not show it, for label maps whose
-            specks were filtered so.
+            specks were filtered so, and whose forehead was cut after that.
 
     Returns:
         [B] in square pixels up to a pixel of difference, growing linearly beyond. NaN where a coordinate is not finite.
