@@ -21,16 +21,23 @@ from jaxface.fitting.evidence import (
     people_prior,
     shipped_calibration,
 )
+from jaxface.models.flame import read_flame
 from toys.evidence import toy_calibration
-from toys.flame import flame_model
+from toys.flame import flame_content, write_flame
 from toys.models import toy_model
 
 CAMERA = Camera().resized(64)
 
 
-@pytest.mark.parametrize("make", [toy_model, flame_model])
-def test_points_lie_between_their_vertices(make):
-    model = make()
+@pytest.fixture(scope="module")
+def jointed(tmp_path_factory):
+    """A face model whose jaw turns."""
+    return read_flame(write_flame(tmp_path_factory.mktemp("flame") / "flame2023.pkl", flame_content(40, 60)))
+
+
+@pytest.mark.parametrize("joints", [False, True])
+def test_points_lie_between_their_vertices(joints, jointed):
+    model = jointed if joints else toy_model()
     calibration = toy_calibration(model, points=30)
     random = np.random.default_rng(0)
     vector = 0.1 * random.normal(size=(1, vector_size(model))).astype(np.float32)
