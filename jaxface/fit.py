@@ -51,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         help="network of the perceptual loss: dlib (needs jaxface[perceptual]), an ArcFace checkpoint, or off "
         "(default: dlib if it is installed)",
     )
+    parser.add_argument(
+        "--calibration",
+        metavar="TABLE",
+        help="what the detector's points are worth on this face model, from `jaxface calibrate` (default: a table that "
+        "comes with jaxface)",
+    )
     return parser
 
 
@@ -66,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint=options.checkpoint,
         faces=options.faces,
         recognition=options.recognition,
+        calibration=options.calibration,
         overwrite=options.overwrite,
         drawing=DrawingOptions(delight=options.delight),
     )

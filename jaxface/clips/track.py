@@ -12,6 +12,7 @@ what is smooth in the window is smooth in the frame: no jitter of the alignment 
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -25,6 +26,7 @@ from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import CROP_SIZE
+from jaxface.fitting.evidence import Evidence
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
@@ -78,6 +80,7 @@ def track_face(
     frame_rate: float,
     cutoff: float = CUTOFF,
     recognizer: FaceRecognizer | None = None,
+    evidence: Evidence | None = None,
 ) -> Track:
     """Fits a person to key frames, then the frames one after another, and smooths in time.
 
@@ -89,13 +92,15 @@ def track_face(
         frame_rate: frames per second.
         cutoff: in Hz, of the head's motion; 0 smooths nothing.
         recognizer: network of the perceptual loss of the key frames.
+        evidence: what the detector's points are worth; see `fit_faces`.
     """
     found = np.array([sample is not None for sample in samples])
     scores = np.array([-np.inf if sample is None else key_frame_score(sample) for sample in samples])
     chosen = smoothing.key_frames(scores, found, count=KEY_FRAMES)
     camera = Camera().resized(windows[0].size)
     # One distance for all frames: what little a frame tells of it would tremble.
-    known = fit_same_person(model, _stack(samples, chosen), camera, prior, recognizer=recognizer, usual_distance=True)
+    options: dict[str, Any] = {"evidence": evidence, "usual_distance": True}
+    known = fit_same_person(model, _stack(samples, chosen), camera, prior, recognizer=recognizer, **options)
     start, durations = known[0].vector, []
     raw = np.full((len(samples), vector_size(model)), np.nan)
     frames = np.flatnonzero(found)
@@ -104,7 +109,7 @@ def track_face(
             chunk = frames[first : first + CHUNK]
             began = time.perf_counter()
             batch = _stack(samples, chunk)
-            fitted = fit_known_person(model, batch, start, camera, prior, steps=TRACKING_STEPS, usual_distance=True)
+            fitted = fit_known_person(model, batch, start, camera, prior, steps=TRACKING_STEPS, **options)
             raw[chunk] = [face.vector for face in fitted]
             durations.append((time.perf_counter() - began) / len(chunk))
             start = raw[chunk[-1]].astype(np.float32)

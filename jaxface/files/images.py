@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import warnings
 import zlib
@@ -20,6 +21,9 @@ MIN_SIZE = 16
 
 # Pillow also opens formats that run other programs (EPS calls Ghostscript) or hold no photos; those stay closed.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+_EXIF, _FOCAL_35MM, _WIDTH, _HEIGHT = 0x8769, 0xA405, 0xA002, 0xA003
+"""Tags of EXIF 2.3."""
 
 _BACKDROP = (255, 255, 255)
 
@@ -64,6 +68,26 @@ def decode_mask(path: str | os.PathLike) -> UInt8[np.ndarray, "H W"]:
                 f"{path}: labels and masks are 8-bit pictures of one channel, but this one is {image.mode}"
             )
         return np.array(image)
+
+
+def photo_focal(path: str | os.PathLike) -> float | None:
+    """The focal length in pixels of the picture that a photo's EXIF data tell (FocalLengthIn35mmFilm); None if unknown.
+
+    A photo that was cut since it was taken, so that its sides are no longer in the proportion that EXIF tells, has lost
+    its focal length.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            tags, (width, height) = image.getexif().get_ifd(_EXIF), image.size
+        equivalent, *sides = (float(tags.get(tag, 0)) for tag in (_FOCAL_35MM, _WIDTH, _HEIGHT))
+    except (OSError, ValueError, TypeError, ZeroDivisionError, Image.DecompressionBombError):
+        return None
+    if not 5 <= equivalent <= 2000:
+        return None
+    if min(sides) > 0 and abs(max(sides) / min(sides) * min(width, height) / max(width, height) - 1) > 0.01:
+        return None
+    return equivalent * math.hypot(width, height) / math.hypot(36, 24)
 
 
 @contextlib.contextmanager

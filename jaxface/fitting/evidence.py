@@ -182,15 +182,16 @@ def evidence_for(model: FaceModel, *, dense: bool, calibration: Calibration | No
     Args:
         model: the face model.
         dense: whether the samples have "points".
-        calibration: of the detector; None takes the one that comes with jaxface.
+        calibration: of the detector, with this face model; None takes the one that comes with jaxface, whose errors
+            serve the landmarks of other face models as well.
 
     Raises:
-        InputError: when the face model has no 68 landmarks.
+        InputError: when the face model has no 68 landmarks, or a calibration is given that is not its own.
     """
-    calibration = calibration or shipped_calibration()
-    if dense and calibration.face_model == model.name:
-        return dense_evidence(model, calibration)
-    return landmark_evidence(model, calibration)
+    if calibration is None and (not dense or shipped_calibration().face_model != model.name):
+        return landmark_evidence(model, shipped_calibration())
+    found = dense_evidence(model, calibration or shipped_calibration())
+    return found if dense else landmark_evidence(model, calibration or shipped_calibration())
 
 
 def _surface(

@@ -10,6 +10,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.descent import SolvedFace, fit_faces
+from jaxface.fitting.evidence import Evidence
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.samples import pad_rows
@@ -26,6 +27,7 @@ def fit_same_person(
     camera: Camera,
     prior: Prior,
     *,
+    evidence: Evidence | None = None,
     recognizer: FaceRecognizer | None = None,
     steps: int = 80,
     usual_distance: bool = False,
@@ -40,6 +42,7 @@ def fit_same_person(
         batch: stacked samples.
         camera: of the crops.
         prior: of the model's coefficients.
+        evidence: what the detector's points are worth; see `fit_faces`.
         recognizer: network of the perceptual loss.
         steps: of the descent.
         usual_distance: takes the distance of `camera` for granted instead of estimating it.
@@ -52,6 +55,7 @@ def fit_same_person(
         padded,
         camera,
         prior,
+        evidence=evidence,
         recognizer=recognizer,
         steps=steps,
         same_person=None if count == 1 else counts,
@@ -67,6 +71,7 @@ def fit_known_person(
     camera: Camera,
     prior: Prior,
     *,
+    evidence: Evidence | None = None,
     steps: int = 80,
     usual_distance: bool = False,
 ) -> list[SolvedFace]:
@@ -78,6 +83,7 @@ def fit_known_person(
         start: the person, and where to start with all else, such as the solution of the frame before.
         camera: of the crops.
         prior: of the model's coefficients.
+        evidence: what the detector's points are worth; see `fit_faces`.
         steps: of the descent.
         usual_distance: takes the distance of `camera` for granted instead of estimating it.
 
@@ -93,6 +99,7 @@ def fit_known_person(
         _filled_up(batch, CHUNK),
         camera,
         prior,
+        evidence=evidence,
         initial=initial,
         steps=steps,
         held=column_mask(model, "identity", "albedo"),

@@ -11,7 +11,7 @@ from jaxface.core.errors import MissingDependencyError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.descent import SolvedFace, fit_faces
-from jaxface.fitting.evidence import evidence_for, people_prior
+from jaxface.fitting.evidence import Calibration, evidence_for, people_prior
 from jaxface.models.checks import require_parts
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.photos.face_crops import FaceCrop
@@ -33,7 +33,11 @@ SolveCrops = Callable[[UInt8[np.ndarray, "H W 3"], Sequence[FaceCrop]], list[Sol
 
 
 def fit_solver(
-    model: FaceModel, predict: PredictFaces | None = None, *, recognition: str | os.PathLike = "auto"
+    model: FaceModel,
+    predict: PredictFaces | None = None,
+    *,
+    recognition: str | os.PathLike = "auto",
+    calibration: Calibration | None = None,
 ) -> SolveCrops:
     """solve(photo, crops): fits all faces that `preprocess_photo` cut out of a photo.
 
@@ -42,11 +46,12 @@ def fit_solver(
         predict: an encoder's, to start from; by default the mean face.
         recognition: network of the perceptual loss: "dlib", the path of an ArcFace checkpoint, "off", or "auto": dlib's
             where the extra `perceptual` is installed.
+        calibration: of the detector with this face model; None takes the one that comes with jaxface.
 
     Raises:
         InputError: when the model or the network cannot be used.
     """
-    solve_samples = sample_solver(model, find_recognizer(str(recognition))[1])
+    solve_samples = sample_solver(model, find_recognizer(str(recognition))[1], calibration)
 
     def solve(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> list[SolvedFace]:
         return solve_samples([crop.sample for crop in crops], None if predict is None else predict(photo, crops))
@@ -54,19 +59,22 @@ def fit_solver(
     return solve
 
 
-def sample_solver(model: FaceModel, recognizer: FaceRecognizer | None) -> SolveFaces:
+def sample_solver(
+    model: FaceModel, recognizer: FaceRecognizer | None, calibration: Calibration | None = None
+) -> SolveFaces:
     """solve(samples, initial): fits samples of any photos; at most two sizes of batch are ever compiled.
 
     Args:
         model: the face model.
         recognizer: network of the perceptual loss; None leaves it out.
+        calibration: of the detector with this face model; None takes the one that comes with jaxface.
 
     Raises:
-        InputError: when the model lacks landmarks or parts.
+        InputError: when the model lacks landmarks or parts, or the calibration is that of another one.
     """
-    evidence = evidence_for(model, dense=True)
+    evidence = evidence_for(model, dense=True, calibration=calibration)
     require_parts(model, "the fit")
-    prior = people_prior(model)
+    prior = people_prior(model, calibration)
     camera = Camera().resized(CROP_SIZE)
 
     def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> list[SolvedFace]:

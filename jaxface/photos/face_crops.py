@@ -38,6 +38,7 @@ def preprocess_photo(
     size: int = CROP_SIZE,
     parser: Parser = mediapipe_labels,
     path: str | os.PathLike | None = None,
+    focal: float | None = None,
 ) -> list[FaceCrop]:
     """Cuts out every face of a photo, the largest face first; faces that the parser does not see are left out.
 
@@ -47,6 +48,7 @@ def preprocess_photo(
         size: side of the crops in pixels.
         parser: labels the parts (`jaxface.photos.parsing`).
         path: the photo's file; label maps on disk are found by its name.
+        focal: focal length in pixels of the photo, see `files.images.photo_focal`; None if nobody knows.
 
     Raises:
         InputError: when there is no face to be found, or none with labels.
@@ -55,7 +57,7 @@ def preprocess_photo(
     faces = detect_faces(image)
     if not faces:
         raise InputError("no face found; faces need about 32 pixels, and the eyes, nose and mouth in view")
-    crops = [make_crop(image, face, model, size=size, parser=parser, path=path) for face in faces]
+    crops = [make_crop(image, face, model, size=size, parser=parser, path=path, focal=focal) for face in faces]
     seen = [crop for crop in crops if crop.sample["labels"].any()]
     if not seen:
         left, top, right, bottom = (round(float(edge)) for edge in faces[0].box)
@@ -71,6 +73,7 @@ def make_crop(
     size: int = CROP_SIZE,
     parser: Parser = mediapipe_labels,
     path: str | os.PathLike | None = None,
+    focal: float | None = None,
 ) -> FaceCrop:
     """Cuts out one detected face.
 
@@ -79,7 +82,8 @@ def make_crop(
     """
     crop, alignment = align_face(image, face.landmarks68, model, size=size)
     labels = parser(image, face, alignment, path=path)
-    return FaceCrop(face_sample(crop, labels, face, alignment, coefficients=vector_size(model)), alignment, face)
+    sample = face_sample(crop, labels, face, alignment, coefficients=vector_size(model), focal=focal)
+    return FaceCrop(sample, alignment, face)
 
 
 def face_sample(
@@ -89,6 +93,7 @@ def face_sample(
     alignment: Alignment,
     *,
     coefficients: int,
+    focal: float | None = None,
 ) -> Sample:
     """The sample of a face that the detector found, with all its points.
 
@@ -98,6 +103,7 @@ def face_sample(
         face: what the detector found.
         alignment: where the crop lies in the photo.
         coefficients: length K of the face model's coefficient vector.
+        focal: focal length in pixels of the photo; None if nobody knows.
     """
     points, (height, width) = face.landmarks478, alignment.photo_size
     inside = ((points >= 0) & (points <= (width, height))).all(-1)
@@ -105,4 +111,5 @@ def face_sample(
         **photo_sample(crop, labels, face.landmarks68, alignment, coefficients=coefficients),
         "points": alignment.to_crop(points).astype(np.float32),
         "point_weights": np.asarray(inside, np.float32),
+        "focal": np.asarray(np.nan if focal is None else focal * alignment.scale, np.float32),
     }

@@ -8,10 +8,11 @@ landmark_weights  | float32 [68]      | 1 for a known point, 0 for one that is u
 coefficients      | float32 [K]       | the true coefficients of a synthetic face; zeros for a photo
 has_coefficients  | float32 []        | 1 where `coefficients` are true, else 0
 
-A face that a detector found has two more entries, which the fit asks for and no file holds:
+A face that a detector found has three more entries, which the fit asks for and no file holds:
 
 points            | float32 [P, 2]    | all points of the detector, in crop pixels
 point_weights     | float32 [P]       | 1 for a point in the photo, 0 beyond its border
+focal             | float32 []        | focal length in crop pixels, NaN where the photo does not tell it
 
 S is the crop's size in pixels, K the length of the face model's coefficient vector. A batch is the same dictionary with
 a leading axis B. Images travel as bytes; the training step divides by 255.

@@ -23,6 +23,7 @@ def fit_video(
     *,
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
+    calibration: str | os.PathLike | None = None,
     frame_rate: float | None = None,
     cutoff: float = CUTOFF,
     drawing: DrawingOptions = USUAL_DRAWING,
@@ -34,6 +35,7 @@ def fit_video(
         out: folder for the results; OUT/<clip> is made anew.
         model: name or path of the face model.
         recognition: network of the perceptual loss of the key frames, see `fitting.solver.fit_solver`.
+        calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         frame_rate: frames per second; None takes what the file tells.
         cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
         drawing: sizes of pictures and texture.
@@ -49,14 +51,21 @@ def fit_video(
         raise InputError(f"the cutoff is a frequency in Hz, 0 for no smoothing; it cannot be {cutoff}")
     clip = open_clip(path, frame_rate=frame_rate)
     folder = clip_folder(Path(out), clip.path.resolve().stem)
-    face_model, prior, recognizer = load_for_person(model, recognition)
+    face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
     faces, size = follow_face(clip)
     windows = smooth_windows(faces, face_model, photo_size=size, frame_rate=clip.frame_rate)
     samples = cut_samples(clip, faces, windows, face_model)
     if not any(samples):
         raise InputError(f"{clip.path}: no part of the face could be told in any frame")
     track = track_face(
-        face_model, samples, windows, prior, frame_rate=clip.frame_rate, cutoff=cutoff, recognizer=recognizer
+        face_model,
+        samples,
+        windows,
+        prior,
+        frame_rate=clip.frame_rate,
+        cutoff=cutoff,
+        recognizer=recognizer,
+        evidence=evidence,
     )
     settings = {"method": "video", "face model": face_model.name, "cutoff": f"{cutoff:g} Hz"}
     page = write_clip(folder, face_model, clip, track, samples, settings=settings, drawing=drawing)

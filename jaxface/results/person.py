@@ -17,11 +17,11 @@ from jaxface.core.cameras import Camera
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.files.atomic import atomic_folder
-from jaxface.files.images import read_image
+from jaxface.files.images import photo_focal, read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress
 from jaxface.fitting.descent import SolvedFace
-from jaxface.fitting.evidence import people_prior
+from jaxface.fitting.evidence import Calibration, Evidence, evidence_for, people_prior
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior
 from jaxface.models import load_face_model
@@ -62,6 +62,7 @@ def fit_person(
     *,
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
+    calibration: str | os.PathLike | None = None,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one person to photos and writes what each gives (`results.photo_files`), and the person (`person_files`).
@@ -72,6 +73,7 @@ def fit_person(
         model: name or path of the face model.
         recognition: network that tells the person from others in the photos, and of the perceptual loss; see
             `fitting.solver.fit_solver`.
+        calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         drawing: sizes of pictures and textures; of the person's own texture, the light is always taken off.
 
     Returns:
@@ -83,22 +85,23 @@ def fit_person(
     """
     out = Path(out)
     check_person_folder(out)
-    face_model, prior, recognizer = load_for_person(model, recognition)
+    face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
     settings = {"method": "fit, one person", "face model": face_model.name}
     report, photos = BatchReport(), []
     paths = collect_files(patterns, exclude=out)
     names = unique_names(paths, occupied=lambda name, path: _is_occupied(out, name, path))
     for path, name in progress(list(zip(paths, names, strict=True)), description="detect"):
         with report.guard(path):
-            photos.append(PhotoOfPerson(path, name, preprocess_photo(read_image(path), face_model)))
+            photos.append(
+                PhotoOfPerson(path, name, preprocess_photo(read_image(path), face_model, focal=photo_focal(path)))
+            )
     if not photos:
         return report, []
     faces, distances = choose_faces(photos, recognizer)
     chosen = [photo.crops[face] for photo, face in zip(photos, faces, strict=True)]
     joint = joint_photos(chosen)
-    faces_of_photos = fit_photos_of_person(
-        face_model, [crop.sample for crop in chosen], joint, prior, recognizer=recognizer
-    )
+    samples = [crop.sample for crop in chosen]
+    solved = fit_photos_of_person(face_model, samples, joint, prior, recognizer=recognizer, evidence=evidence)
     records = [
         {
             "file": photo.path.name,
@@ -114,7 +117,7 @@ def fit_person(
     for index, photo in progress(list(enumerate(photos)), description="write"):
         with report.guard(photo.path):
             image = read_image(photo.path)
-            one = reconstructions_of([faces_of_photos[index]], [chosen[index]])[0]
+            one = reconstructions_of([solved[index]], [chosen[index]])[0]
             about = {"photo": photo.path.name, "sha256": file_digest(photo.path), "settings": settings}
             with atomic_folder(out / photo.name) as folder:
                 write_results(
@@ -127,7 +130,7 @@ def fit_person(
             written.append(records[index])
             report.done += 1
     if drawn is not None:
-        texture, vector = merge_aligned(textures), faces_of_photos[joint[0]].vector
+        texture, vector = merge_aligned(textures), solved[joint[0]].vector
         write_person(out / PERSON_FOLDER, face_model, vector, drawn, texture, photos=written, settings=settings)
     if len(photos) + len(report.failures) > 1:
         pages.append(write_overview(out, report.reasons))
@@ -138,8 +141,10 @@ def _is_occupied(out: Path, name: str, path: Path) -> bool:
     return name.lower() == PERSON_FOLDER or holds_another_photo(out / name, path, record=DONE_FILE)
 
 
-def load_for_person(model: str, recognition: str | os.PathLike) -> tuple[FaceModel, Prior, FaceRecognizer | None]:
-    """Loads the face model, its prior and the recognition network, as `jaxface.fit` does.
+def load_for_person(
+    model: str, recognition: str | os.PathLike, calibration: str | os.PathLike | None = None
+) -> tuple[FaceModel, Prior, FaceRecognizer | None, Evidence]:
+    """Loads the face model, its prior, the recognition network and what points are worth, as `jaxface.fit` does.
 
     Raises:
         InputError: when the model or the network cannot be used.
@@ -147,9 +152,10 @@ def load_for_person(model: str, recognition: str | os.PathLike) -> tuple[FaceMod
     from jaxface.fitting import solver  # which imports this module
 
     face_model = load_face_model(model)
-    solver.fit_solver(face_model, recognition="off")  # checks that the model will do
-    prior = people_prior(face_model)
-    return face_model, prior, solver.find_recognizer(str(recognition))[1]
+    table = None if calibration is None else Calibration.load(calibration)
+    solver.fit_solver(face_model, recognition="off", calibration=table)  # checks that the model will do
+    evidence = evidence_for(face_model, dense=True, calibration=table)
+    return face_model, people_prior(face_model, table), solver.find_recognizer(str(recognition))[1], evidence
 
 
 def choose_faces(
@@ -219,6 +225,7 @@ def fit_photos_of_person(
     prior: Prior,
     *,
     recognizer: FaceRecognizer | None = None,
+    evidence: Evidence | None = None,
 ) -> list[SolvedFace]:
     """The faces of all samples, with one identity and albedo.
 
@@ -228,13 +235,16 @@ def fit_photos_of_person(
         joint: indices of those that identity and albedo are fitted to; the others follow.
         prior: of the model's coefficients.
         recognizer: network of the perceptual loss.
+        evidence: what the detector's points are worth; see `fit_faces`.
     """
     camera = Camera().resized(samples[0]["image"].shape[0])
-    known = fit_same_person(model, stack_samples([samples[i] for i in joint]), camera, prior, recognizer=recognizer)
+    together = stack_samples([samples[i] for i in joint])
+    known = fit_same_person(model, together, camera, prior, recognizer=recognizer, evidence=evidence)
     faces = dict(zip(joint, known, strict=True))
     others = [index for index in range(len(samples)) if index not in faces]
     for first in progress(range(0, len(others), CHUNK), description="fit", unit="chunk") if others else ():
         rows = others[first : first + CHUNK]
         batch = stack_samples([samples[i] for i in rows])
-        faces |= dict(zip(rows, fit_known_person(model, batch, known[0].vector, camera, prior), strict=True))
+        fitted = fit_known_person(model, batch, known[0].vector, camera, prior, evidence=evidence)
+        faces |= dict(zip(rows, fitted, strict=True))
     return [faces[index] for index in range(len(samples))]

@@ -6,6 +6,7 @@ OUT/<photo>/photo_overlay.png    all faces drawn into the original photo
 OUT/<photo>/face_<i>/
     crop.png                     what was reconstructed: the aligned crop
     overlay.png, shape.png, parts.png    the face in its colours, as clay, and its parts, over the crop
+    expected_error.png           how far each spot is expected to lie from the truth: blue 0, red 5 mm; of fits alone
     landmarks.png                the landmarks on the crop, one picture per scheme of the face model
     depth.png, normals.png       in the photo: 16 bits, millimetres from the camera, 0 where there is no face; and
                                  255 (n + 1) / 2 of the normals (x right, y up, z towards the viewer)
@@ -55,6 +56,7 @@ from jaxface.results.drawing import (
     face_pictures,
     landmark_picture,
 )
+from jaxface.results.expected_error import error_measures, error_picture, vertex_errors
 from jaxface.results.exporters import EXPORTERS, export_face
 from jaxface.results.photo_maps import PhotoMaps, depth_picture, normal_colors, photo_maps, write_photo_maps
 from jaxface.texture.from_photo import texture_layout
@@ -64,9 +66,12 @@ SCHEMA = "jaxface face 1"
 
 
 def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
-    """Part IoU and landmark error against the detector's masks and landmarks, at the sample's size.
+    """How sure the fit is of its shape, and how well it agrees with the detector's masks and landmarks.
+
+    The agreement says nothing about the shape: a detector's masks and landmarks are no truth.
 
     Returns:
+        expected_error_mm and expected_error_mm_of {part: mm}, see `expected_error.error_measures`;
         part_iou (mean of the seven parts other than skin), part_iou_of {part: IoU}, landmark_error_px (pixels of the
         224 crop), landmark_error_interocular (share of the distance between the outer eye corners); NaN if unknown.
     """
@@ -85,7 +90,7 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
     )
     iou, error, interocular = (np.asarray(value)[0] for value in measured)
     iou = np.where([part in model.parts for part in PARTS], iou, np.nan)
-    return {
+    return error_measures(model, vertex_errors(model, reconstruction)) | {
         "part_iou": float(metrics.mean_part_iou(iou)),
         "part_iou_of": dict(zip(PARTS, iou.tolist(), strict=True)),
         "landmark_error_px": float(error) * CROP_SIZE / size,
@@ -224,6 +229,9 @@ def write_photo(
         (folder / name).mkdir()
         maps = photo_maps(model, face)
         pictures = _pictures(face, maps)
+        errors = vertex_errors(model, one)
+        if errors is not None:
+            pictures["Expected error"] = error_picture(model, face, errors)
         record = face_record(
             model,
             one,
@@ -271,7 +279,13 @@ _OTHER_FILES = {
     "coefficients": "coefficients.json",
 }
 
-_PICTURE_FILES = {"Photo": "crop", "Overlay": "overlay", "Shape": "shape", "Parts": "parts"}
+_PICTURE_FILES = {
+    "Photo": "crop",
+    "Overlay": "overlay",
+    "Shape": "shape",
+    "Parts": "parts",
+    "Expected error": "expected_error",
+}
 
 
 def _pictures(drawn: DrawnFace, maps: PhotoMaps) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
@@ -284,7 +298,8 @@ def _pictures(drawn: DrawnFace, maps: PhotoMaps) -> dict[str, UInt8[np.ndarray, 
 
 def _write_face(folder: Path, model: FaceModel, drawn: DrawnFace, pictures: Mapping, record: dict) -> None:
     for title, name in _PICTURE_FILES.items():
-        _write_png(folder / f"{name}.png", pictures[title])
+        if title in pictures:
+            _write_png(folder / f"{name}.png", pictures[title])
     _write_png(folder / "landmarks.png", landmark_picture(drawn))
     export_face(folder, model, drawn)
     (folder / "coefficients.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -311,10 +326,11 @@ def _printed(measures: Mapping, drawn: DrawnFace) -> dict[str, str]:
     def known(value: float, text: str) -> str:
         return text if np.isfinite(value) else "unknown"
 
-    iou, error = measures["part_iou"], measures["landmark_error_interocular"]
+    iou, error, expected = (measures[name] for name in ("part_iou", "landmark_error_interocular", "expected_error_mm"))
     return {
-        "Part IoU, mean of 7 parts": known(iou, f"{iou:.3f}"),
-        "Landmark error, of the eye distance": known(error, f"{100 * error:.2f} %"),
+        "Expected error of the shape": known(expected, f"{expected:.1f} mm"),
+        "Agreement with the detector, Part IoU": known(iou, f"{iou:.3f}"),
+        "Agreement with the detector, landmarks": known(error, f"{100 * error:.2f} % of the eye distance"),
         "Pitch, yaw, roll": f"{pitch:.0f}°, {yaw:.0f}°, {roll:.0f}°",
         "Face in the photo": f"{drawn.alignment.size / drawn.alignment.scale:.0f} px crop",
     }

@@ -22,7 +22,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.version import __version__
 from jaxface.files.atomic import atomic_folder, atomic_write
-from jaxface.files.images import read_image
+from jaxface.files.images import photo_focal, read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.fitting.descent import SolvedFace
@@ -91,7 +91,7 @@ def process_photos(
     def find(job: tuple[Path, str]) -> PhotoWithFaces:
         path, name = job
         photo = _read(path)
-        crops = preprocess_photo(photo, model)[: 1 if faces == "largest" else None]
+        crops = preprocess_photo(photo, model, focal=photo_focal(path))[: 1 if faces == "largest" else None]
         return PhotoWithFaces(path, name, file_digest(path), crops, None if predict is None else predict(photo, crops))
 
     def write(photo: PhotoWithFaces, faces: Sequence[SolvedFace]) -> None:

@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from jaxface.clips.frames import VIDEO_SUFFIXES
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
-from jaxface.files.images import read_image
+from jaxface.files.images import photo_focal, read_image
 from jaxface.files.progress import BatchReport
+from jaxface.fitting.evidence import Calibration
 from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
@@ -35,6 +36,7 @@ def fit_files(
     checkpoint: str | os.PathLike | None = None,
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
+    calibration: str | os.PathLike | None = None,
     overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
@@ -49,6 +51,7 @@ def fit_files(
         checkpoint: of single photos, an encoder to start from.
         faces: of single photos, "all" faces or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
+        calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         overwrite: of single photos, makes results again that are there already.
         drawing: how the faces are drawn and textured.
 
@@ -68,7 +71,9 @@ def fit_files(
     if same_person:
         # Of the person's own texture the light is always taken off; those of the photos keep it.
         lit = dataclasses.replace(drawing, delight=False)
-        report, pages = fit_person(photos, out, model=model or "anny", recognition=recognition, drawing=lit)
+        report, pages = fit_person(
+            photos, out, model=model or "anny", recognition=recognition, calibration=calibration, drawing=lit
+        )
     elif photos:
         report, pages = fit_photos(
             photos,
@@ -77,12 +82,15 @@ def fit_files(
             checkpoint=checkpoint,
             faces=faces,
             recognition=recognition,
+            calibration=calibration,
             overwrite=overwrite,
             drawing=drawing,
         )
     for clip in clips:
         with report.guard(clip):
-            fitted, page = fit_video(clip, out, model=model or "anny", recognition=recognition, drawing=drawing)
+            fitted, page = fit_video(
+                clip, out, model=model or "anny", recognition=recognition, calibration=calibration, drawing=drawing
+            )
             report.done += fitted.done
             pages += page
     return report, pages
@@ -96,6 +104,7 @@ def fit_photos(
     checkpoint: str | os.PathLike | None = None,
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
+    calibration: str | os.PathLike | None = None,
     overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
@@ -110,6 +119,7 @@ def fit_photos(
         checkpoint: an encoder to start from; None starts from the mean face.
         faces: "all" faces of a photo, or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
+        calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         overwrite: makes results again that are there already.
         drawing: how the faces are drawn and textured.
 
@@ -121,7 +131,7 @@ def fit_photos(
         MissingDependencyError: when MediaPipe is not installed.
     """
     face_model, predict, solve, settings = _prepared(
-        model, None if checkpoint is None else str(checkpoint), str(recognition)
+        model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
     )
     return process_photos(
         patterns,
@@ -144,6 +154,7 @@ def fit_photo(
     checkpoint: str | os.PathLike | None = None,
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
+    calibration: str | os.PathLike | None = None,
     delight: bool = False,
 ) -> FittedPhoto:
     """Fits the faces of one photo; models and networks stay in memory for the next call.
@@ -158,6 +169,7 @@ def fit_photo(
         checkpoint: an encoder to start from.
         faces: "all" faces of the photo, the largest first, or the "largest" alone.
         recognition: network of the perceptual loss.
+        calibration: the detector's table.
         delight: takes the photo's light off the texture.
 
     Raises:
@@ -166,17 +178,17 @@ def fit_photo(
         MissingDependencyError: when MediaPipe is not installed.
     """
     if isinstance(photo, np.ndarray):
-        name, pixels = "photo", photo
+        name, pixels, focal = "photo", photo, None
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
             raise InputError(f"the photo should be uint8 [H, W, 3], but is {pixels.dtype} {list(pixels.shape)}")
     else:
-        name, pixels = Path(photo).name, read_image(photo)
+        name, pixels, focal = Path(photo).name, read_image(photo), photo_focal(photo)
     face_model, predict, solve, settings = _prepared(
-        model, None if checkpoint is None else str(checkpoint), str(recognition)
+        model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
     )
-    crops = preprocess_photo(pixels, face_model)[: 1 if faces == "largest" else None]
-    vectors = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
-    reconstructions = reconstructions_of(vectors, crops)
+    crops = preprocess_photo(pixels, face_model, focal=focal)[: 1 if faces == "largest" else None]
+    solved = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
+    reconstructions = reconstructions_of(solved, crops)
     return FittedPhoto(
         face_model, pixels, reconstructions, name=name, settings=settings, drawing=DrawingOptions(delight=delight)
     )
@@ -184,7 +196,7 @@ def fit_photo(
 
 @functools.cache
 def _prepared(
-    model: str | None, checkpoint: str | None, recognition: str
+    model: str | None, checkpoint: str | None, calibration: str | None, recognition: str
 ) -> tuple[FaceModel, PredictFaces | None, SolveFaces, Mapping[str, str]]:
     """The face model, encoder and solver, and what a result says of them."""
     predict = None
@@ -192,6 +204,7 @@ def _prepared(
         face_model = load_face_model(model or "anny")
     else:
         predict, face_model = predict_faces(checkpoint, model=model)
+    table = None if calibration is None else Calibration.load(calibration)
     network, recognizer = find_recognizer(recognition)
     settings = {
         "method": "fit",
@@ -199,7 +212,9 @@ def _prepared(
         "start": checkpoint or "mean face",
         "recognition network": network,
     }
-    return face_model, predict, sample_solver(face_model, recognizer), settings
+    if table is not None:
+        settings["calibration"] = f"{calibration}: {table.made}"
+    return face_model, predict, sample_solver(face_model, recognizer, table), settings
 
 
 def reconstruct_photos(

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxface.core.errors import InputError
-from jaxface.files.images import decode_mask, read_image
+from jaxface.files.images import decode_mask, photo_focal, read_image
 
 # Smooth, so that JPEG keeps it; brighter to the right and reddish at the top, so that turns and flips show.
 RAMP = np.linspace(20, 235, 32)[None, :].repeat(24, 0)
@@ -144,3 +144,27 @@ def test_masks_keep_their_values(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / "color.png")
     with pytest.raises(InputError, match=r"color\.png.*one channel"):
         decode_mask(tmp_path / "color.png")
+
+
+def test_the_focal_length_is_told_by_exif_unless_the_photo_was_cut(tmp_path):
+    path = tmp_path / "photo.jpg"
+
+    def write(size, tags):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769).update(tags)
+        Image.new("RGB", size).save(path, exif=exif)
+
+    write((300, 200), {0xA405: 50, 0xA002: 3000, 0xA003: 2000})  # made smaller since
+    assert photo_focal(path) == pytest.approx(50 / 36 * 300)
+    write((200, 300), {0xA405: 50, 0xA002: 3000, 0xA003: 2000})  # turned upright since
+    assert photo_focal(path) == pytest.approx(50 / 36 * 300)
+    write((300, 200), {0xA405: 50})
+    assert photo_focal(path) == pytest.approx(50 / 36 * 300)
+    write((300, 300), {0xA405: 50, 0xA002: 3000, 0xA003: 2000})
+    assert photo_focal(path) is None
+    write((300, 200), {0xA405: 0})
+    assert photo_focal(path) is None
+    write((300, 200), {})
+    assert photo_focal(path) is None
+    path.write_bytes(b"no picture")
+    assert photo_focal(path) is None and photo_focal(tmp_path / "missing.jpg") is None
