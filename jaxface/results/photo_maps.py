@@ -55,7 +55,7 @@ class PhotoMaps:
 def photo_maps(model: FaceModel, drawn: DrawnFace) -> PhotoMaps:
     """Draws the maps of a face that is drawn already.
 
-    The camera of the depth is that of the photo in coefficients.json. Its distance is an estimate: a single photo hardly
+    The camera of the depth is that of the photo in coefficients.json. Its distance is an estimate: one photo hardly
     tells how far a face is away; differences of depth are those of the face.
     """
     alignment, size = drawn.alignment, drawn.labels.shape[0]
