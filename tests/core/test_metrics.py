@@ -104,3 +104,13 @@ def test_vertex_error_is_in_millimetres():
     assert metrics.vertex_error_mm(spoiled, target, vertices=np.arange(5))[0] < 1e-2
     with pytest.raises(ValueError, match="align"):
         metrics.vertex_error_mm(target, target, align="affine")
+
+
+def test_landmark_error_by_box_is_a_share_of_the_box():
+    """A box of 40 x 10 is as good as a square of 20; all points 3-4-5 off are 5 / 20 off."""
+    random = np.random.default_rng(0)
+    target = random.uniform(0, 1, (2, 68, 2)).astype(np.float32) * [40, 10] + [100, 50]
+    target[:, 0], target[:, 1] = [100, 50], [140, 60]
+    error = metrics.landmark_error_by_box(target + [[[3, 4]], [[-4, 3]]], target)
+    np.testing.assert_allclose(error, 0.25, rtol=1e-5)
+    assert np.isnan(metrics.landmark_error_by_box(target[0], np.full((68, 2), 5.0)))
