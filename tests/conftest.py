@@ -31,6 +31,7 @@ SLOWEST_FIRST = (
     "losses/test_pixel_prdl.py",
     "test_reconstruct_published.py",
     "experiments/test_photo_fit.py",
+    "experiments/test_scan_accuracy.py",
     "losses/test_silhouette_losses.py",
     "losses/test_point_sets.py",
     "losses/test_perceptual.py",
