@@ -78,13 +78,14 @@ def _summarize_now(measured: Sequence[tuple[Case, Measured]]) -> Row:
 
 
 def _measure_realy(case: Case, faces: Sequence[PredictedFace], model: str | None) -> Measured:
-    scales = np.loadtxt(case.truth["scale"], ndmin=1)
     number = int(case.name.partition("_")[0])
-    if not 1 <= number <= len(scales):
-        raise InputError(f"{case.truth['scale']}: has no line {number} for the photo {case.photo.name}")
+    try:
+        scale = float(dict(enumerate(case.truth["scale"].read_text().split(), 1))[number])
+    except (ValueError, KeyError) as error:
+        told = f"{case.truth['scale']}: has no number in line {number}, for the photo {case.photo.name}"
+        raise InputError(told) from error
     regions = {name: read_obj(case.truth[name]) for name in REGIONS}
     keypoints, _ = read_obj(case.truth["keypoints"])
-    scale = float(scales[number - 1])
     return realy_errors(regions, keypoints, Surface(*faces[0].mesh()), faces[0].landmarks(), mm_per_unit=scale)
 
 

@@ -234,7 +234,7 @@ def test_realy_says_what_is_missing(realy, capsys):
 def test_realy_without_a_scale_for_the_subject(realy, capsys):
     (realy / "metrical_scale.txt").write_text("8.5\n")
     assert run("realy", realy, "--predictions", str(realy.parent / "fits")) == 2
-    assert "has no line 2" in capsys.readouterr().err
+    assert "has no number in line 2" in capsys.readouterr().err
 
 
 # AFLW2000-3D
