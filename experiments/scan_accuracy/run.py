@@ -4,8 +4,8 @@
 
 Draws each scan from seven sides, fits the drawings by `python -m jaxface.fit`, each alone and all of a scan as one
 person, and measures by NoW's protocol. Without scans, people of the face model stand in for them. README.md tells how a
-folder of scans is laid out. Writes results.json and prints the table of the README. Drawings, fits and their picture go
-to --work and nowhere else, for scans are seldom ours to give.
+folder of scans is laid out. Writes results.json (of made people made.json) and prints the table of the README. What is
+drawn of scans, fits and their picture go to --work and nowhere else, for scans are seldom ours to give.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def fit_all(
     for scan in scans if person else []:
         folder = work / "fits" / "person" / scan.name
         own = [photo for photo in photos if photo.stem in {f"{scan.name}_{name}" for name in usual}]
-        fit(own, folder, ["--model", model, "--same-person"])
+        if not (folder / "person" / "mesh.obj").exists():  # which the command would make again
+            fit(own, folder, ["--model", model, "--same-person"])
         collect(PERSON, folder, scan)
         mesh = fitted_mesh(folder / "person")
         if mesh is not None:
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="for results.json (default: this folder; with --quick, --work)")
     options = parser.parse_args(arguments)
     out = options.out or (options.work if options.quick else HERE)
+    made = options.scans is None and options.shared_scans is None
     model = jaxface.load_face_model(options.model)
     views = list(VIEWS[:2] if options.quick else VIEWS)
     views += [*(PROFILES if options.profiles else ()), *(DISTANCES if options.distances else ())]
@@ -148,23 +150,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [f"{scan.name}_{view.name}" for scan in scans for view in views]
     missing = [name for name in missing if name not in {f"{row['scan']}_{row['view']}" for row in faces}]
     content = {
-        "scans": "made" if scans[0].name.startswith("made") else [scan.name for scan in scans],
+        "scans": "made" if made else [scan.name for scan in scans],
         "face_model": options.model,
         "summary": lines,
         "not_found": missing,
         "distances": distances,
         **measured,
     }
-    with atomic.atomic_write(out / "results.json") as path:
+    results, picture = out / "results.json", options.work / "picture.png"
+    if made:  # may be shown
+        results, picture = out / "made.json", out / "made.png"
+    with atomic.atomic_write(results) as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
-    save_picture(options.work / "picture.png", scans, photos, found.get("fit", {}), model)
+    save_picture(picture, scans, photos, found.get("fit", {}), model)
     print(table(lines))
     for row in measured["persons"]:
         print(f"\nthe person of {row['scan']}: {row['mean']:.2f} mm, mean face {row['mean_face']:.2f} mm")
     for row in distances:
         print(f"\nfrom {row['metres']:g} m: {row['mean']:.2f} mm, {row['change_of_shape']:.2f} mm from the fit at 1 m")
     print(f"\nnot found: {', '.join(missing) or 'none'}")
-    print(f"written: {out / 'results.json'}, {options.work / 'picture.png'}")
+    print(f"written: {results}, {picture}")
 
 
 if __name__ == "__main__":
