@@ -17,7 +17,7 @@ from jaxface.core.faces import decode_face
 from jaxface.core.landmarks import IBUG_68
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import MM_PER_UNIT
-from jaxface.photos.alignment import fit_alignment, five_points
+from jaxface.photos.alignment import Alignment, fit_alignment, five_points
 from jaxface.render import rasterize
 from jaxface.synthetic.photographs import PHOTO_SIZE
 
@@ -147,17 +147,27 @@ def detection_errors(
     barycentric: Float[np.ndarray, "P 3"],
 ) -> Float[np.ndarray, "N P 2"]:
     """Detected minus true points, in pixels of the 224 crop that the detected landmarks would give."""
-    template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
-    errors = []
+    errors, crops = [], crop_alignments(model, found)
     for index, points in enumerate(found.points):
         camera = found.camera(index)
         vertices = np.asarray(_posed(model, found.coefficients[index][None]))[0]
         spots = (barycentric[..., None] * vertices[triangles]).sum(1)
         true = np.asarray(cameras.project(cameras.to_camera_space(spots, camera), camera))
-        landmarks = points[IBUG_68]
-        scale = fit_alignment(landmarks, template, photo_size=(PHOTO_SIZE, PHOTO_SIZE)).scale
-        errors.append(scale * (points - true))
+        errors.append(crops[index].scale * (points - true))
     return np.stack(errors)
+
+
+def crop_alignments(model: FaceModel, found: Detections) -> list[Alignment]:
+    """The crops that the detected landmarks give."""
+    template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
+    photo_size = (PHOTO_SIZE, PHOTO_SIZE)
+    return [fit_alignment(points[IBUG_68], template, photo_size=photo_size) for points in found.points]
+
+
+def crop_points(model: FaceModel, found: Detections) -> Float[np.ndarray, "N P 2"]:
+    """The detected points in pixels of their crops."""
+    crops = crop_alignments(model, found)
+    return np.stack([crop.to_crop(points) for crop, points in zip(crops, found.points, strict=True)])
 
 
 @typed_jit

@@ -15,22 +15,26 @@ from jaxface.annotation.calibration import (
     YAWS,
     Detections,
     covariance_table,
+    crop_points,
     detection_errors,
     mirror_points,
     vote_places,
 )
+from jaxface.core import face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import vector_columns, vector_size
+from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.metrics import vertex_error_mm
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import visualize
 from jaxface.files.images import read_image
 from jaxface.files.inputs import collect_files
 from jaxface.files.progress import BatchReport, progress
-from jaxface.fitting.estimate import DISTANCE_DEVIATION, estimate_faces
+from jaxface.fitting.estimate import DISTANCE_DEVIATION, Estimate, estimate_faces
 from jaxface.fitting.evidence import Calibration, Evidence, dense_evidence
+from jaxface.fitting.posterior import expected_error_mm, shape_covariance
 from jaxface.fitting.priors import Prior, coefficient_prior
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
@@ -55,6 +59,9 @@ ROUNDS = 4
 
 BLOCK = 8
 """Photographs drawn, and photos estimated, at a time."""
+
+SPREAD_FACES = 400
+"""Drawn faces that are fitted to learn how far fits stray."""
 
 FEWEST = 200
 """Faces: with fewer the covariance would be a guess."""
@@ -181,7 +188,7 @@ def calibration_of(
     triangles, barycentric = triangles[used], barycentric[used]
     places = (barycentric[..., None] * np.asarray(model.mean_shape)[triangles]).sum(1)
     variances, factors = covariance_table(errors[kept][:, used], found.yaws[kept], mirror_points(places))
-    return Calibration(
+    calibration = Calibration(
         face_model=model.name,
         detector=detector,
         points=used,
@@ -191,8 +198,45 @@ def calibration_of(
         variances=variances,
         factors=factors,
         identity_mean=np.zeros(model.identity_basis.shape[-1], np.float32),
+        spread=np.zeros(2, np.float32),
         made=f"{made}, and another face in {int((~kept).sum())}",
     )
+    return dataclasses.replace(calibration, spread=error_spread(model, calibration, found))
+
+
+def error_spread(model: FaceModel, calibration: Calibration, found: Detections) -> Float[np.ndarray, "2"]:
+    """How much larger the errors of fitted shapes are than the posterior expects, by the misfit; `Calibration.spread`.
+
+    Args:
+        model: the face model.
+        calibration: without this.
+        found: drawn faces, whose people have the face model's own mean; up to `SPREAD_FACES` of them count.
+    """
+    evidence, prior, truth = dense_evidence(model, calibration), coefficient_prior(model), found.coefficients
+    points = crop_points(model, found)[:SPREAD_FACES, calibration.points].astype(np.float32)
+    vertices = np.unique(np.concatenate([np.asarray(part) for part in model.parts.values()]))
+    expected, true, misfit = [], [], []
+    for start in progress(range(0, len(points), BLOCK), description="spread", unit="block"):
+        some = pad_rows(points[start : start + BLOCK], BLOCK)
+        estimate = _estimated(evidence, some, np.ones(some.shape[:2], np.float32), prior)
+        shapes = _shapes(model, estimate.vectors), _shapes(model, pad_rows(truth[start : start + BLOCK], BLOCK))
+        errors = np.asarray(vertex_error_mm(*shapes, align="similarity", vertices=vertices))
+        covariance = np.asarray(shape_covariance(model, estimate, jnp.zeros(vector_size(model), bool)))
+        for index in range(min(BLOCK, len(points) - start)):
+            error = expected_error_mm(model, np.asarray(estimate.vectors)[index], covariance[index], vertices)
+            expected.append(error[vertices].mean())
+            true.append(errors[index])
+            misfit.append(float(estimate.misfit[index]))
+    ratio, logarithm = np.array(true) / np.array(expected), np.log(misfit)
+    slope = np.polyfit(logarithm, np.log(ratio), 1)[0]
+    level = np.log(ratio.mean() / np.exp(slope * logarithm).mean())
+    return np.array([level, slope], np.float32)
+
+
+@typed_jit
+def _shapes(model: FaceModel, vectors: Float[jax.Array | np.ndarray, "B K"]) -> Float[jax.Array, "B V 3"]:
+    coefficients = Coefficients.from_vector(vectors, model)
+    return face_models.shape(model, coefficients.identity, coefficients.expression)
 
 
 def with_people_mean(
@@ -235,8 +279,8 @@ def people_mean(model: FaceModel, evidence: Evidence, samples: Sequence[Sample])
         found = []
         for start in range(0, len(samples), BLOCK):
             some = slice(start, start + BLOCK)
-            vectors = _estimated(evidence, pad_rows(points[some], BLOCK), pad_rows(weights[some], BLOCK), prior)
-            found.append(np.asarray(vectors)[: len(points[some]), identity])
+            estimate = _estimated(evidence, pad_rows(points[some], BLOCK), pad_rows(weights[some], BLOCK), prior)
+            found.append(np.asarray(estimate.vectors)[: len(points[some]), identity])
         mean = symmetric_identity(model, np.concatenate(found).mean(0))
     return mean
 
@@ -244,14 +288,14 @@ def people_mean(model: FaceModel, evidence: Evidence, samples: Sequence[Sample])
 @typed_jit
 def _estimated(
     evidence: Evidence, points: Float[np.ndarray, "B P 2"], weights: Float[np.ndarray, "B P"], prior: Prior
-) -> Float[jax.Array, "B K"]:
+) -> Estimate:
     size = vector_size(evidence.surface)
     log_stretch = jnp.broadcast_to(jnp.array([0.0, DISTANCE_DEVIATION]), (len(points), 2))
     camera, held = Camera().resized(CROP_SIZE), np.zeros(size, bool)
     zeros = jnp.zeros((len(points), size))
     return estimate_faces(
         evidence, zeros, jnp.asarray(points), jnp.asarray(weights), camera, prior, held=held, log_stretch=log_stretch
-    ).vectors
+    )
 
 
 def symmetric_identity(model: FaceModel, identity: Float[np.ndarray, "Ki"]) -> Float[np.ndarray, "Ki"]:

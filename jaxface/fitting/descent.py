@@ -21,7 +21,7 @@ from jaxface.fitting.appearance import fit_appearance
 from jaxface.fitting.estimate import DISTANCE_DEVIATION, Estimate, estimate_faces, estimate_person
 from jaxface.fitting.evidence import Evidence, evidence_for
 from jaxface.fitting.occlusion import hidden_pixels
-from jaxface.fitting.posterior import posterior_of, shape_covariance
+from jaxface.fitting.posterior import posterior_of, shape_covariance, spread_of
 from jaxface.fitting.priors import Prior
 from jaxface.losses.faces import part_loss, part_targets
 from jaxface.losses.perceptual import cosine_feature_loss
@@ -184,7 +184,8 @@ def fit_faces(
         part_weights=tuple((DETECTORS_OUTLINE if part_weights is None else part_weights).items()),
     )
     vector = _paint_all(model, vector, arrays, cameras, counts, held)  # the shape has moved under the colours
-    return Fit(vector, estimate.stretch, shape_covariance(model, estimate, given))
+    factor = spread_of(estimate, evidence.spread)[:, None, None] ** 2
+    return Fit(vector, estimate.stretch, factor * shape_covariance(model, estimate, given))
 
 
 @typed_jit

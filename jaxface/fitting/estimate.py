@@ -53,12 +53,15 @@ class Estimate:
         stretch: [N] focal length and distance of the camera, in those of the usual one.
         precision: [N, C, C] inverse covariance of a picture's unknowns, as that picture and the prior know them.
         shared: [N, Ki, Ki] inverse covariance of the identity, as all pictures of the person know it.
+        misfit: [N] mean square of what the points are still off by, in units of their covariance: large where a
+            detector is worse than usual.
     """
 
     vectors: Float[Array, "N K"]
     stretch: Float[Array, "N"]
     precision: Float[Array, "N C C"]
     shared: Float[Array, "N Ki Ki"]
+    misfit: Float[Array, "N"]
 
 
 def estimate_faces(
@@ -79,7 +82,7 @@ def estimate_faces(
         return estimate_person(evidence, *one, camera, prior, held=held, log_stretch=log_stretch[None])
 
     found = jax.vmap(alone)(vectors, points, known, log_stretch)
-    return Estimate(found.vectors[:, 0], found.stretch[:, 0], found.precision[:, 0], found.shared[:, 0])
+    return jax.tree.map(lambda array: array[:, 0], found)
 
 
 def estimate_person(
@@ -236,7 +239,12 @@ class _Problem:
         together = corners.sum(0) + jnp.diag(1 / self.deviation**2) - _product("nkd,ndl->kl", arms, eliminated)
         precision = jnp.concatenate([upper, lower], axis=1)
         together = jnp.broadcast_to(together, (len(own), *together.shape))
-        return Estimate(vectors, jnp.exp(own[:, -1]), precision, together)
+        return Estimate(vectors, jnp.exp(own[:, -1]), precision, together, self.misfit(identity, own))
+
+    def misfit(self, identity, own):
+        residual, inverses = self.all_residuals(identity, own), self.inverses(own)
+        weighed = jax.vmap(Precision.times)(inverses, residual[..., None])[..., 0] / self.tempering
+        return (residual * weighed).sum(-1) / jnp.maximum(self.known.sum(-1), 1.0)
 
 
 def _pushed_on_bound(

@@ -46,6 +46,8 @@ class Calibration:
         variances: [Y, 2 P] px^2 at 224 x 224: what each coordinate (x and y in turns) errs by itself.
         factors: [Y, 2 P, R] px: the covariance at a yaw is diag(variances) + factors factors'.
         identity_mean: [Ki] of real people, in the face model's identity coefficients.
+        spread: c and g: true errors of fitted shapes are exp(c) misfit^g times what the posterior expects, on average
+            over drawn faces; see `Estimate.misfit`.
         made: how, in words.
     """
 
@@ -58,6 +60,7 @@ class Calibration:
     variances: Float[np.ndarray, "Y P2"]
     factors: Float[np.ndarray, "Y P2 R"]
     identity_mean: Float[np.ndarray, "Ki"]
+    spread: Float[np.ndarray, "2"]
     made: str
 
     def save(self, path: str | os.PathLike) -> None:
@@ -86,7 +89,7 @@ class Calibration:
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({error})") from error
         text = {name: str(values[name]) for name in ("face_model", "detector", "made")}
-        floats = ("barycentric", "yaws", "variances", "factors", "identity_mean")
+        floats = ("barycentric", "yaws", "variances", "factors", "identity_mean", "spread")
         return cls(**(values | text | {name: values[name].astype(np.float32) for name in floats}))
 
 
@@ -110,6 +113,7 @@ class Evidence:
         yaws: [Y] in radians, ascending and evenly spaced.
         variances: [Y, 2 P] px^2 at 224 x 224.
         factors: [Y, 2 P, R] px.
+        spread: as in `Calibration`.
     """
 
     entry: str = dataclasses.field(metadata={"static": True})
@@ -119,6 +123,7 @@ class Evidence:
     yaws: Float[Array | np.ndarray, "Y"]
     variances: Float[Array | np.ndarray, "Y P2"]
     factors: Float[Array | np.ndarray, "Y P2 R"]
+    spread: Float[Array | np.ndarray, "2"]
 
 
 def dense_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
@@ -134,7 +139,8 @@ def dense_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
         )
     yaws = np.radians(calibration.yaws)
     surface, weights = _surface(model, calibration.triangles, calibration.barycentric)
-    return Evidence("points", calibration.points, surface, weights, yaws, calibration.variances, calibration.factors)
+    errors = calibration.variances, calibration.factors, calibration.spread
+    return Evidence("points", calibration.points, surface, weights, yaws, *errors)
 
 
 def landmark_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
@@ -160,6 +166,7 @@ def landmark_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
         yaws,
         calibration.variances[:, both],
         calibration.factors[:, both],
+        calibration.spread,
     )
 
 

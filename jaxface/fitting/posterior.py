@@ -66,6 +66,15 @@ def shape_covariance(model: FaceModel, estimate: Estimate, held: Bool[Array, "K"
     return jnp.concatenate([upper, lower], axis=1)[:, :size, :size]
 
 
+def spread_of(estimate: Estimate, spread: Float[Array | np.ndarray, "2"]) -> Float[Array, "B"]:
+    """How many times larger the errors of fits are than their posterior says, by the misfit; see `Calibration.spread`.
+
+    A posterior trusts that faces and errors are normal. Where nothing is known of the misfit, it is trusted.
+    """
+    log_misfit = jnp.log(jnp.maximum(estimate.misfit, 1e-6))
+    return jnp.where(estimate.misfit > 0, jnp.exp(jnp.asarray(spread)[0] + jnp.asarray(spread)[1] * log_misfit), 1.0)
+
+
 def expected_error_mm(
     model: FaceModel,
     vector: Float[Array | np.ndarray, "K"],

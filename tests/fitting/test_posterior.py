@@ -1,5 +1,7 @@
 """The posterior has the covariance that the estimate tells, and its expected error is what its faces err."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from jaxface.core import face_models
 from jaxface.core.coefficients import column_mask
 from jaxface.core.metrics import vertex_error_mm
 from jaxface.fitting.estimate import Estimate
-from jaxface.fitting.posterior import expected_error_mm, posterior_of, shape_covariance
+from jaxface.fitting.posterior import expected_error_mm, posterior_of, shape_covariance, spread_of
 from toys.models import toy_model
 
 GEOMETRY = np.flatnonzero(np.r_[[True] * 5, [False] * 3, [True] * 3, [False] * 27, [True] * 3])
@@ -28,7 +30,7 @@ def estimate(model):
     precision = root @ root.transpose(0, 2, 1) + 4 * np.eye(12)
     shared = np.stack([np.linalg.inv(np.linalg.inv(one)[:3, :3]) for one in precision])
     vectors = 0.3 * random.normal(size=(2, 41))
-    values = (vectors, np.array([0.5, 1.2]), precision, shared)
+    values = (vectors, np.array([0.5, 1.2]), precision, shared, np.array([1.0, 0.0]))
     return Estimate(*(jnp.asarray(value, jnp.float32) for value in values))
 
 
@@ -58,6 +60,14 @@ def test_shape_covariance_leaves_nothing_out(model, estimate):
     assert not np.asarray(held)[:, :3].any()
     own = np.linalg.inv(np.asarray(estimate.precision, np.float64)[:, 3:, 3:])[:, :2, :2]
     np.testing.assert_allclose(held[:, 3:, 3:], own, rtol=2e-3)
+
+
+def test_the_spread_follows_the_misfit(estimate):
+    np.testing.assert_allclose(spread_of(estimate, np.float32([0.5, 0.3])), [np.exp(0.5), 1.0], rtol=1e-6)
+    worse = dataclasses.replace(estimate, misfit=jnp.float32([4.0, 0.25]))
+    np.testing.assert_allclose(
+        spread_of(worse, np.float32([0.5, 0.3])), np.exp(0.5) * np.float32([4**0.3, 0.25**0.3]), rtol=1e-6
+    )
 
 
 def test_expected_error_is_the_mean_of_what_faces_err(model, estimate):

@@ -23,6 +23,7 @@ def toy_calibration(model, *, points=478, rank=3, noise=1.0, correlated=0.0, see
         variances=noise**2 * np.float32([[2.0], [1.0], [2.0]]) * np.ones((3, 2 * points), np.float32),
         factors=(correlated * random.normal(size=(3, 2 * points, rank))).astype(np.float32),
         identity_mean=np.zeros(model.identity_basis.shape[-1], np.float32),
+        spread=np.zeros(2, np.float32),
         made="by a test",
     )
 
