@@ -150,8 +150,8 @@ def test_real_portraits_fit_closely(tmp_path):
     for name in paths:
         face = tmp_path / name / "face_0"
         record = json.loads((face / "coefficients.json").read_text())
-        assert record["measures"]["part_iou"] > 0.78
-        assert record["measures"]["landmark_error_interocular"] < 0.018
+        assert record["measures"]["part_iou"] > 0.72
+        assert record["measures"]["landmark_error_interocular"] < 0.03
         coefficients = {key: np.array(value) for key, value in record["coefficients"].items()}
         assert np.abs(coefficients["identity"]).mean() < 1.0  # a usual head
         assert coefficients["expression"].min() > -0.11 and coefficients["expression"].max() < 1.11

@@ -213,6 +213,9 @@ class _Problem:
         corners = _product("nrk,nrl->nkl", for_shared, to_shared)
         arms = _product("nrk,nrd->nkd", for_shared, to_own)
         blocks = _product("nrd,nre->nde", for_own, to_own) + jax.vmap(jnp.diag)(1 / self.own_deviation**2)
+        # The pose of a picture without points is not determined: its equations say nothing, and must not say nan.
+        nothing = jnp.diagonal(blocks, axis1=1, axis2=2) == 0
+        blocks += jax.vmap(jnp.diag)(nothing.astype(blocks.dtype))
         return slope, slopes, corners, arms, blocks
 
     def change(self, system, identity, own, damping, free):

@@ -173,6 +173,7 @@ def test_pictures_without_points_count_nothing(views, prior, estimate):
     for one, other in zip(
         jax.tree.leaves(estimate(noisy, two, prior)), jax.tree.leaves(estimate(moved, two, prior)), strict=True
     ):
+        assert np.isfinite(one).all()
         np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-4)
     none = estimate(moved, np.zeros_like(known), prior)
     np.testing.assert_allclose(none.vectors[:, :3], np.broadcast_to(prior.mean[:3], (3, 3)), atol=1e-5)

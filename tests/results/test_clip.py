@@ -178,7 +178,7 @@ def test_the_same_face_is_followed(monkeypatch):
 def toy_video(tmp_path, monkeypatch, model, clip, samples):
     """fit_video without MediaPipe, and with small pictures."""
     prior = coefficient_prior(model)
-    monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, prior, None))
+    monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, prior, None, None))
     monkeypatch.setattr(clip_module, "follow_face", lambda source: (clip.faces(MISSING), clip.frames.shape[1:3]))
     monkeypatch.setattr(
         clip_module, "smooth_windows", lambda *_, **options: tracking.smooth_windows(*_, **options, size=SIZE)

@@ -136,7 +136,7 @@ def test_joint_photos_are_the_finest(views):
 def toy_photos(tmp_path, monkeypatch, model, prior, views):
     """A folder of photos whose faces are told by their pixels, without MediaPipe; pictures are small."""
     clip, found = views
-    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None))
+    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None, None))
     faces = {frame.tobytes(): one for frame, one in zip(clip.frames, found, strict=True)}
 
     def find(image, model, *, focal=None):
@@ -178,7 +178,7 @@ def test_results_of_a_person(toy_photos, tmp_path, model):
 
 
 def test_no_photo_of_a_person_is_a_failure(tmp_path, monkeypatch, model, prior):
-    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None))
+    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None, None))
     report, pages = person.fit_person([tmp_path / "none.jpg"], tmp_path / "out")
     assert (report.exit_code, pages) == (2, []) and not (tmp_path / "out").exists()
     (tmp_path / "file").touch()

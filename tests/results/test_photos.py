@@ -51,7 +51,7 @@ def toy_photos(tmp_path, monkeypatch, model):
 
 
 def mean_faces(model):
-    return lambda samples, initial: np.zeros((len(samples), vector_size(model)), np.float32)
+    return lambda samples, initial: [SolvedFace(np.zeros(vector_size(model), np.float32)) for _ in samples]
 
 
 def process(folder, out, model, **options):
@@ -198,7 +198,7 @@ def test_vectors_that_are_not_numbers_are_no_result(hundred_files, tmp_path, sta
         [hundred_files / "animated.gif"],
         tmp_path / "out",
         None,
-        solve=lambda samples, initial: np.full((len(samples), 4), np.nan),
+        solve=lambda samples, initial: [SolvedFace(np.full(4, np.nan)) for _ in samples],
         description="test",
         settings={},
     )
