@@ -29,7 +29,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.faces import decode_face, landmark_points
 from jaxface.core.parts import BACKGROUND
 from jaxface.files import atomic, command_line, progress, visualize
-from jaxface.fitting import FitWeights, coefficient_prior, fit_faces
+from jaxface.fitting import Evidence, FitWeights, coefficient_prior, evidence_for, fit_faces
 from jaxface.networks.face_recognition import load_recognizer
 from jaxface.photos.alignment import Alignment, align_face
 from jaxface.photos.face_crops import preprocess_photo
@@ -42,10 +42,9 @@ CAMERA = Camera()
 BATCH = 16
 WITHOUT = {
     "prdl": "PRDL",
-    "landmark": "landmarks",
     "photometric": "colours",
     "perceptual": "recognition",
-    "prior": "prior",
+    "prior": "the prior of the albedo",
 }
 MEASURES = {
     "part_iou": "Part IoU",
@@ -94,17 +93,38 @@ def exact(model: jaxface.FaceModel, photos: Sequence[Photo]) -> list[Case]:
     return cases
 
 
+def evidence(model, *, exact: bool) -> Evidence:
+    """What the points are worth: MediaPipe's as they were measured; exact landmarks err by a pixel, each by itself."""
+    found = evidence_for(model, dense=not exact)
+    if not exact:
+        return found
+    return dataclasses.replace(
+        found, variances=np.ones_like(found.variances), factors=np.zeros_like(found.factors), spread=np.zeros(2)
+    )
+
+
 def fit(model, cases: Sequence[Case], recognizer, weights: FitWeights, *, steps: int, label: str) -> np.ndarray:
     """Fits all cases in batches of one size; [N, K]."""
-    prior = coefficient_prior(model)
+    prior, worth = coefficient_prior(model), evidence(model, exact=not cases[0].by_detector)
     size = min(BATCH, len(cases))
     vectors = []
     for start in progress.progress(range(0, len(cases), size), description=label, unit="batch"):
         chunk = list(cases[start : start + size])
         batch = stack_samples([case.sample for case in chunk + [chunk[-1]] * (size - len(chunk))])
-        found = fit_faces(model, batch, CAMERA, prior, weights=weights, recognizer=recognizer, steps=steps)
-        vectors.append(np.asarray(found)[: len(chunk)])
-    return np.concatenate(vectors)
+        found = fit_faces(
+            model,
+            batch,
+            CAMERA,
+            prior,
+            evidence=worth,
+            weights=weights,
+            recognizer=recognizer,
+            steps=steps,
+            part_weights=None if chunk[0].by_detector else {},
+            usual_distance=True,  # what is measured and drawn below takes the usual camera for granted
+        )
+        vectors += [face.vector for face in found.faces(len(chunk))]
+    return np.stack(vectors)
 
 
 @jax.jit

@@ -11,7 +11,7 @@ from faces import DEGREES, SIZE, Faces, decode
 from tqdm import tqdm
 
 import jaxface
-from jaxface.fitting import FitWeights, coefficient_prior
+from jaxface.fitting import coefficient_prior
 from jaxface.losses import pixel_prdl, pixel_prdl_loss
 from jaxface.losses.faces import part_loss, part_targets
 from jaxface.render import label_triangles, render_labels
@@ -21,6 +21,9 @@ SETS = {"all": pixel_prdl.STATISTICS, **{name: {name: share} for name, share in 
 
 STARTS = {"translation": (2, 2.0), "angles": (3, 3 / DEGREES)}
 """How many numbers, and how far from the truth Adam starts: px of translation, radians of angles."""
+
+PRIOR_WEIGHT = 0.05
+"""Of squared coefficients in standard deviations, in px of the loss."""
 
 FIRST_STEP = 0.075
 """Of Adam, in that distance."""
@@ -91,13 +94,12 @@ def _shifted(shift, *, model, truth, labels, targets, kind: str, name: str):
 @jax.jit
 def _with_prior(vector, *, model, truth, targets, deviation):
     """The loss [B], and the gradient [B, K] of it and of the fit's prior, moved to the truth."""
-    ratio = FitWeights().prior / FitWeights().prdl
 
     def total(vector):
         face = jaxface.decode_face(model, jaxface.Coefficients.from_vector(vector, model), jaxface.Camera())
         loss = part_loss(model, face, targets)
         prior = jnp.square((vector - truth) / deviation[None]).sum(-1)
-        return (loss + ratio * prior).sum(), loss
+        return (loss + PRIOR_WEIGHT * prior).sum(), loss
 
     (_, loss), gradient = jax.value_and_grad(total, has_aux=True)(vector)
     return loss, gradient

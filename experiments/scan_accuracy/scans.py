@@ -132,6 +132,9 @@ def shared_scans(folder: Path) -> list[Scan]:
     """The two scans that are shared beside the project and never go into it: `lps` (its unit unknown) and `fran`."""
     with needs_extra("photo", "reading scans"):
         import trimesh
+    missing = [name for name in ("LeePerrySmith.glb", "Map-COL.jpg", "fran_cut.vtk") if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: has no {', '.join(missing)}; name the folder that holds the shared scans' files")
     head = trimesh.load(folder / "LeePerrySmith.glb", force="mesh", process=False)
     triangles = np.asarray(head.faces)
     vertices = 49.4 * np.asarray(head.vertices, np.float64)
