@@ -166,7 +166,8 @@ class _Problem:
     def inverses(self, own) -> Precision:
         """Of the covariance of each picture's errors at its present yaw."""
         variance, factor = jax.vmap(functools.partial(errors_at, self.evidence))(own[:, self.yaw])
-        return jax.vmap(inverse_covariance)(variance, factor, self.tempering * self.known)
+        inverse = jax.vmap(inverse_covariance)(variance, factor, self.known)
+        return Precision(self.tempering * inverse.weights, jnp.sqrt(self.tempering) * inverse.weighted, inverse.root)
 
     def place(self, identity, own):
         """The poses alone."""

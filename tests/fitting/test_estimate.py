@@ -36,7 +36,7 @@ def prior(model):
 
 @pytest.fixture(scope="module")
 def evidence(model):
-    return dense_evidence(model, toy_calibration(model, points=40, noise=1.5, correlated=1.0))
+    return dense_evidence(model, toy_calibration(model, points=40, noise=1.0, correlated=3.0))
 
 
 @pytest.fixture(scope="module")
