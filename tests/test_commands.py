@@ -11,7 +11,7 @@ import jaxface
 from jaxface.__main__ import list_commands, main
 from jaxface.core.errors import MissingDependencyError, needs_extra
 
-COMMANDS = ["annotate", "convert", "demo", "evaluate", "fit", "preprocess", "reconstruct", "train"]
+COMMANDS = ["annotate", "calibrate", "convert", "demo", "evaluate", "fit", "preprocess", "reconstruct", "train"]
 
 
 def exit_code_of(arguments) -> int:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from drawing import DISTANCES, PROFILES, SIZE, VIEWS, View, write_views
 from jaxtyping import Float
-from measuring import Measure, change_of_shape, fitted_mesh, mean_face, mean_face_line, summary, table
 from picture import save_picture
+from scan_measures import Measure, change_of_shape, fitted_mesh, mean_face, mean_face_line, summary, table
 from scans import Scan, made_scans, read_folder, shared_scans, upright
 
 import jaxface

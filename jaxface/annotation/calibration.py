@@ -4,7 +4,6 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-import trimesh
 from jaxtyping import Array, Bool, Float, Integer
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
@@ -12,6 +11,7 @@ from scipy.spatial import cKDTree
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import LAST_COLUMNS, Coefficients
+from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
 from jaxface.core.landmarks import IBUG_68
@@ -104,6 +104,8 @@ def _nearest_spots(
     vertices: Float[np.ndarray, "V 3"], triangles: Integer[np.ndarray, "T 3"], points: Float[np.ndarray, "P 3"]
 ) -> tuple[Integer[np.ndarray, "P 3"], Float[np.ndarray, "P 3"]]:
     """The vertices around the nearest spot of a surface, and their weights; among the triangles with near centres."""
+    with needs_extra("photo", "calibration"):
+        import trimesh
     corners = vertices[triangles]
     _, near = cKDTree(corners.mean(1)).query(points, min(CANDIDATES, len(triangles)))
     candidates = corners[near].reshape(-1, 3, 3)

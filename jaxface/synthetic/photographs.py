@@ -31,6 +31,7 @@ FACE_SIZES = 0.7, 1.6
 """Size of the face against that of the 224 crop: from ear to ear 100 to 240 pixels of the photograph's 512."""
 
 GAMMA = 2.2
+"""Of the pictures: lamps add up in linear light."""
 
 
 def draw_photographs(

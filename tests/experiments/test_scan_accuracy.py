@@ -20,7 +20,7 @@ from jaxface.training.scan_errors import SEVEN_LANDMARKS
 from toys.heads import sphere, toy_head
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "scan_accuracy"
-MODULES = ("scans", "drawing", "measuring", "picture", "run")
+MODULES = ("scans", "drawing", "scan_measures", "picture", "run")
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +142,10 @@ def test_drawings_tell_their_focal_length_if_asked(tmp_path, made, experiment):
 @pytest.mark.slow
 def test_a_scan_is_no_distance_from_its_own_mesh(made, experiment, model):
     scan = made[0]
-    measure = experiment.measuring.Measure(scan, model)
+    measure = experiment.scan_measures.Measure(scan, model)
     own = measure(0.5 * scan.vertices @ TURN.T + 7)
     assert own["mean"] == 0 and own["median"] == 0
-    assert 0.3 < measure(experiment.measuring.mean_face(model))["mean"] < 3
+    assert 0.3 < measure(experiment.scan_measures.mean_face(model))["mean"] < 3
     inside = scan.vertices - [0, 0, 15]  # a second shell behind the first, which nobody sees
     count = len(scan.vertices)
     both = dataclasses.replace(
@@ -158,16 +158,16 @@ def test_a_scan_is_no_distance_from_its_own_mesh(made, experiment, model):
 
 
 def test_sums_are_over_scans_alike(experiment):
-    drawing, measuring = experiment.drawing, experiment.measuring
+    drawing, scan_measures = experiment.drawing, experiment.scan_measures
     views = (*drawing.VIEWS, drawing.View(distance=300))
     rows = [("a", "yaw0", 1.0), ("a", "yaw40", 3.0), ("b", "yaw0", 4.0), ("a", "0.3m", 9.0)]
     faces = [{"scan": s, "view": v, "method": "fit", "mean": m, "mean_face": 2.0} for s, v, m in rows]
-    line = measuring.summary(faces, views, ["fit"])["fit"]
+    line = scan_measures.summary(faces, views, ["fit"])["fit"]
     assert line == {
         "all": 3.0, "to 20 degrees": 2.5, "40 degrees": 3.0, "better than the mean face": 1, "views": 3
     }  # fmt: skip
-    lines = {"mean face": measuring.mean_face_line({"a": {"mean": 2.0}, "b": {"mean": 3.0}}, views), "fit": line}
-    printed = measuring.table(lines).splitlines()
+    lines = {"mean face": scan_measures.mean_face_line({"a": {"mean": 2.0}, "b": {"mean": 3.0}}, views), "fit": line}
+    printed = scan_measures.table(lines).splitlines()
     assert printed[0] == "| | all | to 20 degrees | 40 degrees | better than the mean face |"
     assert printed[2:] == ["| mean face | 2.50 | 2.50 | 2.50 |  |", "| fit | 3.00 | 2.50 | 3.00 | 1 of 3 |"]
 
@@ -176,7 +176,7 @@ def test_sums_are_over_scans_alike(experiment):
 def test_a_run_whose_fits_are_known(tmp_path, experiment, model, monkeypatch, capsys):
     """The fit knows the truth but for one view, which it misses, and for distances, where it says "mean face"."""
     scan = experiment.scans.made_scans(model, count=1, seed=1)[0]
-    truth, vertices = scan.vertices, experiment.measuring.mean_face(model)
+    truth, vertices = scan.vertices, experiment.scan_measures.mean_face(model)
     uv = np.asarray(model.uv)
 
     def fit(photos, out, options):
