@@ -143,7 +143,7 @@ class Measure:
 
     def __init__(self, model, persons: Sequence[Person]):
         self.model, self.true = model, jnp.asarray(np.stack([person.shape for person in persons]))
-        self.vertices = np.unique(np.concatenate([np.asarray(vertices) for vertices in model.parts.values()]))
+        self.vertices = face_models.vertices_of_parts(model)
         self.yaws = np.abs([person.yaw for person in persons])
 
     def errors(self, shapes) -> np.ndarray:

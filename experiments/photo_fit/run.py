@@ -22,7 +22,7 @@ from faces import Photo
 from jaxtyping import Float
 
 import jaxface
-from jaxface.core import metrics
+from jaxface.core import face_models, metrics
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_size
 from jaxface.core.errors import InputError
@@ -149,7 +149,7 @@ def measure(model, cases: Sequence[Case], vectors: Float[np.ndarray, "N K"]) -> 
     distance between the outer eye corners; vertices of all parts after alignment by a similarity.
     """
     labels_of_triangles = label_triangles(model.parts, model.triangles)
-    in_parts = np.unique(np.concatenate([np.asarray(vertices) for vertices in model.parts.values()]))
+    in_parts = face_models.vertices_of_parts(model)
     rows = []
     for case, vector in zip(cases, vectors, strict=True):
         found = jax.tree.map(np.asarray, _decoded(model, vector[None], labels_of_triangles))

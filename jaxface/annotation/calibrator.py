@@ -214,7 +214,7 @@ def error_spread(model: FaceModel, calibration: Calibration, found: Detections) 
     """
     evidence, prior, truth = dense_evidence(model, calibration), coefficient_prior(model), found.coefficients
     points = crop_points(model, found)[:SPREAD_FACES, calibration.points].astype(np.float32)
-    vertices = np.unique(np.concatenate([np.asarray(part) for part in model.parts.values()]))
+    vertices = face_models.vertices_of_parts(model)
     expected, true, misfit = [], [], []
     for start in progress(range(0, len(points), BLOCK), description="spread", unit="block"):
         some = pad_rows(points[start : start + BLOCK], BLOCK)

@@ -134,6 +134,11 @@ def shape_of_vertices(model: FaceModel, vertices: Integer[Array | np.ndarray, "N
     return dataclasses.replace(model, **shapes, skinning=skinning)
 
 
+def vertices_of_parts(model: FaceModel) -> Integer[np.ndarray, "N"]:
+    """The vertices that belong to any part, ascending: errors of shape are measured on these."""
+    return np.unique(np.concatenate([np.asarray(vertices) for vertices in model.parts.values()]))
+
+
 def albedo(model: FaceModel, coefficients: Float[Array, "*B Ka"]) -> Float[Array, "*B V 3"]:
     """Vertex colours without light, about [0, 1], not clipped (3DDFA-V3, eq. 2)."""
     return linear(model.mean_albedo, model.albedo_basis, coefficients)

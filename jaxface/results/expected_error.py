@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
-from jaxface.core.face_models import FaceModel
+from jaxface.core.face_models import FaceModel, vertices_of_parts
 from jaxface.core.parts import PARTS
 from jaxface.core.typed_jit import typed_jit
 from jaxface.files import visualize
@@ -24,7 +24,7 @@ def vertex_errors(model: FaceModel, reconstruction: Reconstruction) -> Float[np.
     """The expected distance of each vertex from the truth in mm; None where nobody says how sure the face is."""
     if reconstruction.covariance is None:
         return None
-    return expected_error_mm(model, reconstruction.vector, reconstruction.covariance, _in_parts(model))
+    return expected_error_mm(model, reconstruction.vector, reconstruction.covariance, vertices_of_parts(model))
 
 
 def error_measures(model: FaceModel, errors: Float[np.ndarray, "V"] | None) -> dict[str, Any]:
@@ -33,17 +33,13 @@ def error_measures(model: FaceModel, errors: Float[np.ndarray, "V"] | None) -> d
         return {"expected_error_mm": float("nan"), "expected_error_mm_of": dict.fromkeys(PARTS, float("nan"))}
     each = {part: float(errors[vertices].mean()) for part, vertices in _parts(model).items()}
     return {
-        "expected_error_mm": float(errors[_in_parts(model)].mean()),
+        "expected_error_mm": float(errors[vertices_of_parts(model)].mean()),
         "expected_error_mm_of": {part: each.get(part, float("nan")) for part in PARTS},
     }
 
 
 def _parts(model: FaceModel) -> dict[str, np.ndarray]:
     return {part: np.asarray(vertices) for part, vertices in model.parts.items() if len(vertices)}
-
-
-def _in_parts(model: FaceModel) -> np.ndarray:
-    return np.unique(np.concatenate(list(_parts(model).values())))
 
 
 def error_picture(model: FaceModel, drawn: DrawnFace, errors: Float[np.ndarray, "V"]) -> UInt8[np.ndarray, "S S 3"]:

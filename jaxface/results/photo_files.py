@@ -75,6 +75,12 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
         part_iou (mean of the seven parts other than skin), part_iou_of {part: IoU}, landmark_error_px (pixels of the
         224 crop), landmark_error_interocular (share of the distance between the outer eye corners); NaN if unknown.
     """
+    errors = vertex_errors(model, reconstruction)
+    return error_measures(model, errors) | detector_agreement(model, reconstruction)
+
+
+def detector_agreement(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
+    """The part of `measure` that compares with the detector's masks and landmarks."""
     sample = reconstruction.sample
     size = sample["image"].shape[0]
     weights, target = sample["landmark_weights"][None], sample["landmarks"][None]
@@ -90,7 +96,7 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
     )
     iou, error, interocular = (np.asarray(value)[0] for value in measured)
     iou = np.where([part in model.parts for part in PARTS], iou, np.nan)
-    return error_measures(model, vertex_errors(model, reconstruction)) | {
+    return {
         "part_iou": float(metrics.mean_part_iou(iou)),
         "part_iou_of": dict(zip(PARTS, iou.tolist(), strict=True)),
         "landmark_error_px": float(error) * CROP_SIZE / size,
@@ -220,16 +226,20 @@ def write_photo(
         InputError: when a file cannot be written.
     """
     drawn = [draw_face(model, one, photo, options=drawing) for one in reconstructions]
-    all_measures = [measure(model, one) for one in reconstructions]
+    all_errors = [vertex_errors(model, one) for one in reconstructions]
+    all_measures = [
+        error_measures(model, errors) | detector_agreement(model, one)
+        for one, errors in zip(reconstructions, all_errors, strict=True)
+    ]
     blendshapes = expression_blendshapes(model)
     links = {told: file for file, (told, _) in EXPORTERS.items()} | _OTHER_FILES
     page_faces = []
-    for index, (one, face, measures) in enumerate(zip(reconstructions, drawn, all_measures, strict=True)):
+    faces = zip(reconstructions, drawn, all_measures, all_errors, strict=True)
+    for index, (one, face, measures, errors) in enumerate(faces):
         name = f"face_{index}"
         (folder / name).mkdir()
         maps = photo_maps(model, face)
         pictures = _pictures(face, maps)
-        errors = vertex_errors(model, one)
         if errors is not None:
             pictures["Expected error"] = error_picture(model, face, errors)
         record = face_record(

@@ -20,6 +20,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.parts import PARTS, SEVEN_PARTS
 from jaxface.files import atomic, progress
 from jaxface.files.obj_file import read_obj
+from jaxface.files.tables import aligned_table
 from jaxface.photos.parsing import read_label_map
 from jaxface.training import benchmark_folders as folders
 from jaxface.training.benchmark_folders import Case, PredictedFace
@@ -233,12 +234,7 @@ def benchmark_table(benchmark: Benchmark, ours: Mapping[str, Row]) -> str:
     for method, row in methods.items():
         values = [row.get(name, math.nan) for name in columns]
         rows.append([method, *("-" if math.isnan(value) else f"{value:.{benchmark.digits}f}" for value in values)])
-    first, *others = (max(len(row[i]) for row in rows) for i in range(len(columns) + 1))
-    rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
-    return "\n".join(
-        f"| {row[0]:<{first}} | " + " | ".join(f"{cell:>{w}}" for cell, w in zip(row[1:], others, strict=True)) + " |"
-        for row in rows
-    )
+    return aligned_table(rows)
 
 
 def run_benchmark(

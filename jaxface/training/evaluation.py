@@ -20,6 +20,7 @@ from jaxface.core.faces import decode_face, landmark_points
 from jaxface.core.parts import PARTS, SEVEN_PARTS
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import atomic, progress, visualize
+from jaxface.files.tables import aligned_table
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.photos.folder import FolderSource
@@ -157,12 +158,7 @@ def comparison_table(columns: Mapping[str, Mapping[str, float]]) -> str:
         values = [factor * summary.get(name, math.nan) for summary in columns.values()]
         if not all(math.isnan(value) for value in values):
             rows.append([label, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
-    first, *others = (max(len(row[i]) for row in rows) for i in range(len(columns) + 1))
-    rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
-    return "\n".join(
-        f"| {row[0]:<{first}} | " + " | ".join(f"{cell:>{w}}" for cell, w in zip(row[1:], others, strict=True)) + " |"
-        for row in rows
-    )
+    return aligned_table(rows)
 
 
 def evaluate_folder(
