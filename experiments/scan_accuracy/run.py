@@ -1,6 +1,7 @@
 """How far fits lie from 3D scans of the same faces, beside the mean face: what agreement with a photo does not tell.
 
-    python experiments/scan_accuracy/run.py [SCANS] [--shared-scans PATH] [--profiles] [--distances] [--quick]
+    python experiments/scan_accuracy/run.py [SCANS] [--shared-scans PATH] [--profiles] [--distances] [--stages]
+        [--quick]
 
 Draws each scan from seven sides, fits the drawings by `python -m jaxface.fit`, each alone and all of a scan as one
 person, and measures by NoW's protocol. Without scans, people of the face model stand in for them. README.md tells how a
@@ -22,6 +23,7 @@ from jaxtyping import Float
 from picture import save_picture
 from scan_measures import Measure, change_of_shape, fitted_mesh, mean_face, mean_face_line, summary, table
 from scans import Scan, made_scans, read_folder, shared_scans, upright
+from stages import fit_stages
 
 import jaxface
 from jaxface.core.errors import InputError
@@ -31,10 +33,7 @@ HERE = Path(__file__).resolve().parent
 WORK = Path("outputs/experiments/scan_accuracy")
 
 METHODS: dict[str, list[str]] = {"fit": []}
-"""Ways to fit each view by itself: line of the table -> further options of `python -m jaxface.fit`.
-
-A stage or a loss that the fit can leave out becomes a line here.
-"""
+"""Ways to fit each view by itself: line of the table -> further options of `python -m jaxface.fit`."""
 
 PERSON = "fit, all views as one person"
 
@@ -127,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--distances", action="store_true", help="also from 0.3, 0.6 and 2 m")
     parser.add_argument("--size", type=int, default=SIZE, help=f"of the drawings in pixels (default: {SIZE})")
     parser.add_argument("--exif", action="store_true", help="the drawings tell their focal length, as a camera's do")
+    parser.add_argument("--stages", action="store_true", help="also the points alone, and all without one loss each")
     parser.add_argument("--no-person", action="store_true", help="leave out all views as one person")
     parser.add_argument("--quick", action="store_true", help="one made scan from two sides: does it run?")
     parser.add_argument("--seed", type=int, default=1, help="of the made scans (default: 1)")
@@ -142,6 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     photos = write_views(options.work / "renders", scans, views, exif=options.exif, size=options.size)
     person = not (options.no_person or options.quick)
     found = fit_all(scans, views, photos, options.work, model=options.model, person=person)
+    if options.stages:
+        for stage, meshes in fit_stages(photos, model).items():
+            keys = {f"{scan.name}_{view.name}": (scan.name, view.name) for scan in scans for view in views}
+            found[stage] = {keys[name]: mesh for name, mesh in meshes.items()}
     measured = measure(scans, model, found)
 
     faces, means = measured["faces"], measured["mean_face"]

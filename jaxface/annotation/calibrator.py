@@ -29,10 +29,10 @@ from jaxface.core.metrics import vertex_error_mm
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import visualize
-from jaxface.files.images import read_image
+from jaxface.files.images import photo_focal, read_image
 from jaxface.files.inputs import collect_files
 from jaxface.files.progress import BatchReport, progress
-from jaxface.fitting.estimate import DISTANCE_DEVIATION, Estimate, estimate_faces
+from jaxface.fitting.estimate import Estimate, distance_prior, estimate_faces
 from jaxface.fitting.evidence import Calibration, Evidence, dense_evidence
 from jaxface.fitting.posterior import expected_error_mm, shape_covariance
 from jaxface.fitting.priors import Prior, coefficient_prior
@@ -218,7 +218,8 @@ def error_spread(model: FaceModel, calibration: Calibration, found: Detections) 
     expected, true, misfit = [], [], []
     for start in progress(range(0, len(points), BLOCK), description="spread", unit="block"):
         some = pad_rows(points[start : start + BLOCK], BLOCK)
-        estimate = _estimated(evidence, some, np.ones(some.shape[:2], np.float32), prior)
+        unknown = np.full(BLOCK, np.nan, np.float32)
+        estimate = _estimated(evidence, some, np.ones(some.shape[:2], np.float32), unknown, prior)
         shapes = _shapes(model, estimate.vectors), _shapes(model, pad_rows(truth[start : start + BLOCK], BLOCK))
         errors = np.asarray(vertex_error_mm(*shapes, align="similarity", vertices=vertices))
         covariance = np.asarray(shape_covariance(model, estimate, jnp.zeros(vector_size(model), bool)))
@@ -252,7 +253,8 @@ def with_people_mean(
     report, samples = BatchReport(), list[Sample]()
     for path in progress(collect_files(photos), description="detect"):
         with report.guard(path):
-            samples.append(preprocess_photo(read_image(path), model)[0].sample)
+            crops = preprocess_photo(read_image(path), model, focal=photo_focal(path))
+            samples.append(crops[0].sample)
             report.done += 1
     if not samples:
         raise InputError("none of the photos shows a face; the mean of people cannot be estimated")
@@ -274,27 +276,31 @@ def people_mean(model: FaceModel, evidence: Evidence, samples: Sequence[Sample])
     identity, mean = vector_columns(model)["identity"], np.zeros(model.identity_basis.shape[-1], np.float32)
     points = np.stack([sample["points"][evidence.rows] for sample in samples])
     weights = np.stack([sample["point_weights"][evidence.rows] for sample in samples])
+    focal = np.stack([sample["focal"] for sample in samples])
     for _ in progress(range(ROUNDS), description="mean of people", unit="round"):
         prior = coefficient_prior(model, identity_mean=mean)
         found = []
         for start in range(0, len(samples), BLOCK):
-            some = slice(start, start + BLOCK)
-            estimate = _estimated(evidence, pad_rows(points[some], BLOCK), pad_rows(weights[some], BLOCK), prior)
-            found.append(np.asarray(estimate.vectors)[: len(points[some]), identity])
+            seen, known, told = (pad_rows(rows[start : start + BLOCK], BLOCK) for rows in (points, weights, focal))
+            estimate = _estimated(evidence, seen, known, told, prior)
+            found.append(np.asarray(estimate.vectors)[: len(points) - start, identity])
         mean = symmetric_identity(model, np.concatenate(found).mean(0))
     return mean
 
 
 @typed_jit
 def _estimated(
-    evidence: Evidence, points: Float[np.ndarray, "B P 2"], weights: Float[np.ndarray, "B P"], prior: Prior
+    evidence: Evidence,
+    points: Float[np.ndarray, "B P 2"],
+    weights: Float[np.ndarray, "B P"],
+    focal: Float[np.ndarray, "B"],
+    prior: Prior,
 ) -> Estimate:
     size = vector_size(evidence.surface)
-    log_stretch = jnp.broadcast_to(jnp.array([0.0, DISTANCE_DEVIATION]), (len(points), 2))
     camera, held = Camera().resized(CROP_SIZE), np.zeros(size, bool)
-    zeros = jnp.zeros((len(points), size))
+    zeros, distance = jnp.zeros((len(points), size)), distance_prior(focal, camera)
     return estimate_faces(
-        evidence, zeros, jnp.asarray(points), jnp.asarray(weights), camera, prior, held=held, log_stretch=log_stretch
+        evidence, zeros, jnp.asarray(points), jnp.asarray(weights), camera, prior, held=held, log_stretch=distance
     )
 
 

@@ -18,7 +18,14 @@ from jaxface.core.faces import decode_face
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import to_float
 from jaxface.fitting.appearance import fit_appearance
-from jaxface.fitting.estimate import DISTANCE_DEVIATION, Estimate, estimate_faces, estimate_person
+from jaxface.fitting.estimate import (
+    DISTANCE_DEVIATION,
+    KNOWN_DEVIATION,
+    Estimate,
+    distance_prior,
+    estimate_faces,
+    estimate_person,
+)
 from jaxface.fitting.evidence import Evidence, evidence_for
 from jaxface.fitting.occlusion import hidden_pixels
 from jaxface.fitting.posterior import posterior_of, shape_covariance, spread_of
@@ -36,9 +43,6 @@ State = tuple[Float[Array, "B C"], Float[Array, "B A"]]
 
 WEIGHTS_OF = {"points": "point_weights", "landmarks": "landmark_weights"}
 """The entries of a sample that are evidence, and what they weigh."""
-
-KNOWN_DEVIATION = 0.05
-"""Of the logarithm of a distance that follows from a focal length which the photo's file tells."""
 
 RATES = {"identity": 0.05, "expression": 0.03, "albedo": 0.05, "angles": 0.004, "light": 0.02, "translation": 0.006}
 """Adam's step for each kind of coefficient; for those of the shape, where nothing is known of a posterior."""
@@ -202,12 +206,8 @@ def _estimate(
 ) -> Estimate:
     points = batch[evidence.entry][:, evidence.rows]
     known = batch[WEIGHTS_OF[evidence.entry]][:, evidence.rows]
-    log_stretch = jnp.broadcast_to(jnp.stack([jnp.zeros(()), jnp.asarray(deviation)]), (len(vector), 2))
-    if "focal" in batch:
-        told = jnp.isfinite(batch["focal"])
-        logarithm = jnp.log(jnp.where(told, batch["focal"], camera.focal) / camera.focal)
-        known_focal = jnp.stack([logarithm, jnp.full_like(logarithm, KNOWN_DEVIATION)], axis=-1)
-        log_stretch = jnp.where(told[:, None], known_focal, log_stretch)
+    focal = batch.get("focal", jnp.full(len(vector), jnp.nan))
+    log_stretch = distance_prior(focal, camera, deviation=deviation)
     if same_person is None:
         return estimate_faces(evidence, vector, points, known, camera, prior, held=held, log_stretch=log_stretch)
     known *= same_person[:, None]

@@ -35,8 +35,14 @@ DISTANCE_DEVIATION = 0.5
 """Of the logarithm of the distance from camera to face where nobody knows it: two in three photos are taken from 0.6 to
 1.6 m."""
 
-SAME_MISTAKES = 0.3
-"""Share of a detector's errors that is the same in all pictures of a person: n pictures count as n / (1 + 0.3 (n - 1)).
+KNOWN_DEVIATION = 0.05
+"""Of the logarithm of a distance that follows from a focal length which the photo's file tells."""
+
+SAME_MISTAKES = 0.2
+"""Share of a detector's errors that is the same in all pictures of a person: n pictures count as n / (1 + 0.2 (n - 1)).
+
+Measured for MediaPipe on 527 people drawn twice, in units of the covariance: 0.22, of pictures less than 20 degrees of
+yaw apart 0.31, more than 50 degrees apart 0.14; of different people 0.02.
 """
 
 
@@ -114,6 +120,22 @@ def estimate_person(
     for _ in range(ROUNDS):
         identity, own = problem.solve(identity, own)
     return problem.estimate(identity, own)
+
+
+def distance_prior(
+    focal: Float[Array | np.ndarray, "N"], camera: Camera, *, deviation: float | Array = DISTANCE_DEVIATION
+) -> Float[Array, "N 2"]:
+    """Mean and standard deviation of the logarithm of the distance, in the camera's own: `log_stretch` of an estimate.
+
+    Args:
+        focal: focal lengths in pixels of the camera's pictures; NaN where nobody knows.
+        camera: the usual one of the crops.
+        deviation: where nobody knows.
+    """
+    focal = jnp.asarray(focal)
+    told = jnp.isfinite(focal)
+    logarithm = jnp.log(jnp.where(told, focal, camera.focal) / camera.focal)
+    return jnp.stack([logarithm, jnp.where(told, KNOWN_DEVIATION, deviation)], axis=-1)
 
 
 class _Problem:

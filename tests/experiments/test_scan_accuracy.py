@@ -20,7 +20,7 @@ from jaxface.training.scan_errors import SEVEN_LANDMARKS
 from toys.heads import sphere, toy_head
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "scan_accuracy"
-MODULES = ("scans", "drawing", "scan_measures", "picture", "run")
+MODULES = ("scans", "drawing", "scan_measures", "picture", "stages", "run")
 
 
 @pytest.fixture(scope="module")
@@ -211,10 +211,13 @@ def test_a_run_whose_fits_are_known(tmp_path, experiment, model, monkeypatch, ca
 
 @pytest.mark.slow
 def test_quick_run(tmp_path):
-    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--work", str(tmp_path)]
+    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--stages", "--work", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "made.json").read_text())
     assert results["summary"]["fit"]["views"] == 2 and results["not_found"] == []
+    errors = {title: line["all"] for title, line in results["summary"].items()}
+    stages = {title: error for title, error in errors.items() if title not in ("mean face", "fit")}
+    assert len(stages) == 4 and all(errors["fit"] < 1.05 * error for error in stages.values()), errors
     assert 0.1 < results["summary"]["fit"]["all"] < 1.5 * results["summary"]["mean face"]["all"]
     assert (tmp_path / "made.png").read_bytes()[:4] == b"\x89PNG"

@@ -9,6 +9,7 @@ from jaxface import Camera, Coefficients, decode_face
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_size, vector_sizes
 from jaxface.core.faces import landmark_points
+from jaxface.core.metrics import vertex_error_mm
 from jaxface.fitting import FitWeights, coefficient_prior, descent, fit_faces
 from jaxface.fitting.appearance import fit_appearance
 from jaxface.losses import faces
@@ -54,6 +55,26 @@ def drawn(model):
 def fit(model, batch, prior, **options):
     evidence = good_landmarks(model)
     return np.asarray(fit_faces(model, batch, CAMERA, prior, evidence=evidence, steps=15, **options).vectors)
+
+
+@pytest.mark.slow
+def test_no_stage_takes_the_shape_away_from_the_truth(model, prior, drawn):
+    """Points that err by two pixels; the colours and the parts are true, and know more of the shape than they do."""
+    vector, batch = drawn
+    noise = np.random.default_rng(3).normal(scale=2.0, size=batch["landmarks"].shape).astype(np.float32)
+    seen = batch | {"landmarks": batch["landmarks"] + noise}
+    true = decode_face(model, Coefficients.from_vector(jnp.asarray(vector), model), CAMERA).shape
+
+    def error(**weights):
+        options = {"evidence": good_landmarks(model, noise=2.0), "part_weights": {}, "steps": 60}
+        found = fit_faces(model, seen, CAMERA, prior, weights=FitWeights(perceptual=0.0, **weights), **options)
+        shape = decode_face(model, Coefficients.from_vector(found.vectors, model), CAMERA).shape
+        return float(vertex_error_mm(shape, true, align="similarity").mean())
+
+    points, colors = error(prdl=0.0, photometric=0.0), error(prdl=0.0)
+    parts, both = error(photometric=0.0), error()
+    assert colors < points and parts < points and both < points, (points, colors, parts, both)
+    assert both < 1.02 * min(colors, parts), (colors, parts, both)
 
 
 @pytest.fixture(scope="module")
