@@ -1,16 +1,23 @@
 """Smoothing in time against a dense solve of its definition; no lag; gaps, outliers and jitter."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from jaxface.clips import smoothing
 
 
-def dense_smoother(values, weights, stiffness):
+def dense_smoother(values, weights, stiffness, times=None):
     """The normal equations as they stand in the definition."""
     second = np.zeros((len(values) - 2, len(values)))
     for row in range(len(second)):
         second[row, row : row + 3] = 1, -2, 1
+        if times is not None:
+            usual = np.median([later - earlier for earlier, later in pairwise(times)])
+            a, b = (times[row + 1] - times[row]) / usual, (times[row + 2] - times[row + 1]) / usual
+            slope_before, slope_after = np.array([-1 / a, 1 / a, 0]), np.array([0, -1 / b, 1 / b])
+            second[row, row : row + 3] = np.sqrt((a + b) / 2) * 2 / (a + b) * (slope_after - slope_before)
     return np.linalg.solve(np.diag(weights) + stiffness * second.T @ second, weights[:, None] * values)
 
 
@@ -21,6 +28,66 @@ def test_smoother_is_the_minimum(frames, stiffness):
     values, weights = random.normal(size=(frames, 3)), random.uniform(0.1, 1, frames)
     smooth = smoothing.smooth_in_time(values, weights, stiffness=stiffness)
     np.testing.assert_allclose(smooth, dense_smoother(values, weights, stiffness), atol=1e-8)
+
+
+@pytest.mark.parametrize("frames", [3, 4, 5, 40])
+@pytest.mark.parametrize("stiffness", [0.3, 50.0])
+def test_smoother_at_uneven_times_is_the_minimum(frames, stiffness):
+    random = np.random.default_rng(frames)
+    values, weights = random.normal(size=(frames, 3)), random.uniform(0.1, 1, frames)
+    times = 7 + np.cumsum(random.uniform(0.01, 0.08, frames))
+    times[frames // 2 :] += 2.0
+    smooth = smoothing.smooth_in_time(values, weights, stiffness=stiffness, times=times)
+    np.testing.assert_allclose(smooth, dense_smoother(values, weights, stiffness, times), atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [10, 24, 25, 29.97, 240])
+def test_equal_steps_give_what_no_times_give(rate):
+    random = np.random.default_rng(0)
+    values, weights, times = random.normal(size=(50, 3)), random.uniform(0.1, 1, 50), np.arange(50) / rate
+    for stiffness in (0.3, 4e3):
+        np.testing.assert_allclose(
+            smoothing.smooth_in_time(values, weights, stiffness=stiffness, times=times),
+            smoothing.smooth_in_time(values, weights, stiffness=stiffness),
+            atol=1e-9,
+        )
+    np.testing.assert_allclose(
+        smoothing.outlier_weights(values, weights, stiffness=4.0, times=times),
+        smoothing.outlier_weights(values, weights, stiffness=4.0),
+        atol=1e-9,
+    )
+    found = random.random(50) < 0.7
+    np.testing.assert_allclose(
+        smoothing.fill_gaps(values, found, times=times), smoothing.fill_gaps(values, found), atol=1e-9
+    )
+    assert smoothing.jitter(values, times=times) == pytest.approx(smoothing.jitter(values))
+    assert smoothing.usual_step(times) == pytest.approx(1 / rate)
+
+
+def test_lines_in_time_pass_at_any_times():
+    times = np.cumsum(np.random.default_rng(0).uniform(0.005, 0.1, 60)) + 2.0 * (np.arange(60) > 30)
+    times[50:] += 1e-6 - (times[50] - times[49])  # two frames at almost one time
+    line = times[:, None] * [[1.0, -3.0]] + 5
+    smooth = smoothing.smooth_in_time(line, np.ones(60), stiffness=100, times=times)
+    np.testing.assert_allclose(smooth, line, atol=0.03)
+    np.testing.assert_allclose(smooth[:40], line[:40], atol=1e-3)
+    assert smoothing.jitter(line[:50], times=times[:50]) < 1e-9 < smoothing.jitter(line[:50])
+
+
+def test_a_pause_holds_little_together():
+    """A head that turned while the clip stood still: with true times the frames on either side stay where they are."""
+    values = np.repeat([0.0, 1.0], 20)[:, None]
+    times = np.arange(40) / 25 + 2.0 * (np.arange(40) >= 20)
+    stiffness = smoothing.smoothing_stiffness(2.0, frame_rate=25)
+    true = smoothing.smooth_in_time(values, np.ones(40), stiffness=stiffness, times=times)
+    even = smoothing.smooth_in_time(values, np.ones(40), stiffness=stiffness)
+    assert np.abs(true - values).max() < 0.05 and np.abs(even - values).max() > 0.3
+
+
+def test_gaps_are_lines_in_time():
+    times, found = np.array([0.0, 1, 3, 4]), np.array([True, False, False, True])
+    filled = smoothing.fill_gaps(np.array([[0.0], [9], [9], [8]]), found, times=times)
+    np.testing.assert_allclose(filled[:, 0], [0, 2, 6, 8])
 
 
 def test_lines_and_short_clips_pass():
@@ -106,6 +173,9 @@ def test_jitter_is_the_second_difference():
     assert smoothing.jitter(values) == pytest.approx(np.sqrt((100 + 25) / 4))
     assert smoothing.jitter(np.arange(10.0)[:, None]) == 0
     assert np.isnan(smoothing.jitter(np.zeros((2, 1))))
+    gaps = np.concatenate([values, np.full((1, 2, 2), np.nan), values])
+    assert smoothing.jitter(gaps) == pytest.approx(smoothing.jitter(values))
+    assert np.isnan(smoothing.jitter(np.full((5, 1), np.nan)))
 
 
 def test_key_frames_are_good_and_spread():
