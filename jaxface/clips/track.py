@@ -57,7 +57,7 @@ class Track:
         found: whether the frame shows the face; the others are bridged.
         weights: what each frame counted in the smoothing, 0..1.
         key_frames: those that identity and albedo come from.
-        frame_rate: frames per second.
+        times: of the frames, in seconds.
         seconds_per_frame: that the fit of a frame took, the median over the chunks; without key frames and detection.
     """
 
@@ -67,8 +67,14 @@ class Track:
     found: Bool[np.ndarray, "F"]
     weights: Float[np.ndarray, "F"]
     key_frames: Sequence[int]
-    frame_rate: float
+    times: Float[np.ndarray, "F"]
     seconds_per_frame: float
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, on average over the clip."""
+        steps = max(len(self.times) - 1, 1)
+        return steps / (float(self.times[-1] - self.times[0]) or smoothing.STEP)
 
 
 def track_face(
@@ -77,7 +83,7 @@ def track_face(
     windows: Sequence[Alignment],
     prior: Prior,
     *,
-    frame_rate: float,
+    times: Float[np.ndarray, "F"],
     cutoff: float = CUTOFF,
     recognizer: FaceRecognizer | None = None,
     evidence: Evidence | None = None,
@@ -89,7 +95,7 @@ def track_face(
         samples: per frame the crop, or None where there is no face; one frame at least has one.
         windows: per frame where the crop lies.
         prior: of the model's coefficients.
-        frame_rate: frames per second.
+        times: of the frames, in seconds, increasing.
         cutoff: in Hz, of the head's motion; 0 smooths nothing.
         recognizer: network of the perceptual loss of the key frames.
         evidence: what the detector's points are worth; see `fit_faces`.
@@ -114,23 +120,22 @@ def track_face(
             durations.append((time.perf_counter() - began) / len(chunk))
             start = raw[chunk[-1]].astype(np.float32)
             bar.update(len(chunk))
-    raw = _continuous(smoothing.fill_gaps(raw, found), found, model)
-    vectors, weights = smooth_vectors(raw, found, model, prior, frame_rate=frame_rate, cutoff=cutoff)
-    return Track(
-        vectors, raw.astype(np.float32), windows, found, weights, chosen, frame_rate, float(np.median(durations))
-    )
+    raw = _continuous(smoothing.fill_gaps(raw, found, times=times), found, model, times)
+    vectors, weights = smooth_vectors(raw, found, model, prior, times=times, cutoff=cutoff)
+    seconds = float(np.median(durations))
+    return Track(vectors, raw.astype(np.float32), windows, found, weights, chosen, times, seconds)
 
 
 def _stack(samples: Sequence[Sample | None], indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     return stack_samples([sample for sample in (samples[index] for index in indices) if sample is not None])
 
 
-def _continuous(vectors: np.ndarray, found: np.ndarray, model: FaceModel) -> np.ndarray:
+def _continuous(vectors: np.ndarray, found: np.ndarray, model: FaceModel, times: np.ndarray) -> np.ndarray:
     """Angles without jumps by whole turns, which would make gaps turn the long way round."""
     columns = vector_columns(model)["angles"]
     vectors = vectors.copy()
     vectors[found, columns] = smoothing.continuous_angles(vectors[found, columns])
-    return smoothing.fill_gaps(vectors, found)
+    return smoothing.fill_gaps(vectors, found, times=times)
 
 
 def key_frame_score(sample: Sample) -> float:
@@ -153,7 +158,7 @@ def smooth_vectors(
     model: FaceModel,
     prior: Prior,
     *,
-    frame_rate: float,
+    times: Float[np.ndarray, "F"],
     cutoff: float = CUTOFF,
 ) -> tuple[Float[np.ndarray, "F K"], Float[np.ndarray, "F"]]:
     """Smooths pose, expression and light in time, without lag; identity and albedo stay.
@@ -163,7 +168,7 @@ def smooth_vectors(
         found: False for frames that were bridged.
         model: the face model.
         prior: expressions stay within its bounds.
-        frame_rate: frames per second.
+        times: of the frames, in seconds, increasing.
         cutoff: in Hz, of the pose; 0 changes nothing.
 
     Returns:
@@ -174,11 +179,11 @@ def smooth_vectors(
         return vectors.astype(np.float32), weights
 
     def stiffness(factor: float) -> float:
-        return smoothing.smoothing_stiffness(factor * cutoff, frame_rate=frame_rate)
+        return smoothing.smoothing_stiffness(factor * cutoff, frame_rate=1 / smoothing.usual_step(times))
 
     columns, smooth = vector_columns(model), np.asarray(vectors, np.float64).copy()
     pose = np.concatenate([smooth[:, columns["angles"]], smooth[:, columns["translation"]]], axis=1)
-    weights = smoothing.outlier_weights(pose, weights, stiffness=stiffness(1.0))
+    weights = smoothing.outlier_weights(pose, weights, stiffness=stiffness(1.0), times=times)
     for kind, factor in (
         ("angles", 1.0),
         ("translation", 1.0),
@@ -186,7 +191,7 @@ def smooth_vectors(
         ("light", LIGHT_CUTOFF),
     ):
         values = smooth[:, columns[kind]]
-        smooth[:, columns[kind]] = smoothing.smooth_in_time(values, weights, stiffness=stiffness(factor))
+        smooth[:, columns[kind]] = smoothing.smooth_in_time(values, weights, stiffness=stiffness(factor), times=times)
     expression = columns["expression"]
     smooth[:, expression] = np.clip(smooth[:, expression], prior.lower[expression], prior.upper[expression])
     return smooth.astype(np.float32), weights
@@ -202,9 +207,10 @@ def jitter_of(model: FaceModel, track: Track) -> dict[str, dict[str, float]]:
     measures = {}
     for name, vectors in (("before", track.raw), ("after", track.vectors)):
         angles = np.degrees(vectors[:, vector_columns(model)["angles"]])
+        landmarks = scale * frame_landmarks(model, vectors, track.windows)
         measures[name] = {
-            "landmarks_px": smoothing.jitter(scale * frame_landmarks(model, vectors, track.windows)),
-            "angles_degrees": smoothing.jitter(angles),
+            "landmarks_px": smoothing.jitter(landmarks, times=track.times),
+            "angles_degrees": smoothing.jitter(angles, times=track.times),
         }
     return measures
 

@@ -6,6 +6,7 @@ pose inside makes up for where it lies. So smoothing windows loses nothing and d
 inside smooth windows is smooth in the frame.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,14 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from jaxface.clips.frames import Clip
-from jaxface.clips.smoothing import GAP_WEIGHT, fill_gaps, outlier_weights, smooth_in_time, smoothing_stiffness
+from jaxface.clips.smoothing import (
+    GAP_WEIGHT,
+    fill_gaps,
+    outlier_weights,
+    smooth_in_time,
+    smoothing_stiffness,
+    usual_step,
+)
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
@@ -30,41 +38,57 @@ WINDOW_CUTOFF = 2.5
 SEARCH = 1.0
 """The face is looked for in its last box, enlarged by so much of its size on every side, before the whole frame."""
 
-FARTHEST, FARTHER = 0.8, 0.1
-"""How far the face may have gone since the last frame, and more for each frame without it, in sizes of its box."""
+FARTHEST, FARTHER = 0.8, 2.5
+"""How far the face may have gone since it was last seen, and more for each second beyond 1/25, in sizes of its box."""
 
 SMALLEST = 32
 """Side in pixels of a region worth looking at."""
 
 
-def follow_face(clip: Clip) -> tuple[list[DetectedFace | None], tuple[int, int]]:
-    """Finds one face in every frame: at first the largest, then the one nearest to where it was.
+@dataclasses.dataclass(frozen=True)
+class FollowedFace:
+    """One face through a clip.
 
-    Returns:
-        Per frame the face, or None; and (height, width) of the frames.
+    Attributes:
+        faces: per frame the face, or None.
+        times: of the frames, in seconds.
+        frame_size: (height, width) of the frames.
+    """
+
+    faces: Sequence[DetectedFace | None]
+    times: Float[np.ndarray, "F"]
+    frame_size: tuple[int, int]
+
+
+def follow_face(clip: Clip) -> FollowedFace:
+    """Finds one face in every frame: at first the largest, then the one nearest to where it was.
 
     Raises:
         InputError: when no frame shows a face.
         MissingDependencyError: when MediaPipe is not installed.
     """
     faces: list[DetectedFace | None] = []
-    last, missing, size = None, 0, None
-    for frame in tqdm(clip.frames(), desc="detect", unit="frame", total=clip.count, dynamic_ncols=True, disable=None):
+    times: list[float] = []
+    last, seen, size = None, 0.0, None
+    bar = tqdm(clip.frames(), desc="detect", unit="frame", total=clip.count, dynamic_ncols=True, disable=None)
+    for time, frame in bar:
         face = None
         if frame is not None:
             size = size or frame.shape[:2]
-            face = _find(frame, last, missing)
+            face = _find(frame, last, time - seen)
         faces.append(face)
-        last, missing = (last, missing + 1) if face is None else (face, 0)
+        times.append(time)
+        last, seen = (last, seen) if face is None else (face, time)
     if last is None or size is None:
         raise InputError(f"{clip.path}: no face was found in any of the {len(faces)} frames")
-    return faces, size
+    return FollowedFace(faces, np.array(times), size)
 
 
-def _find(frame: UInt8[np.ndarray, "H W 3"], last: DetectedFace | None, missing: int) -> DetectedFace | None:
+def _find(frame: UInt8[np.ndarray, "H W 3"], last: DetectedFace | None, seconds: float) -> DetectedFace | None:
+    """The face that was seen last, so many seconds ago."""
     if last is None:
         return next(iter(detect_faces(frame)), None)
-    reach = last.size * (FARTHEST + FARTHER * missing)
+    reach = last.size * (FARTHEST + FARTHER * max(seconds - 1 / 25, 0.0))
     margin = SEARCH * last.size + reach
     height, width = frame.shape[:2]
     low = np.clip(np.floor(last.box[:2] - margin), 0, None).astype(int)
@@ -93,29 +117,21 @@ def _center(face: DetectedFace) -> Float[np.ndarray, "2"]:
     return face.box[:2] / 2 + face.box[2:] / 2
 
 
-def smooth_windows(
-    faces: Sequence[DetectedFace | None],
-    model: FaceModel,
-    *,
-    photo_size: tuple[int, int],
-    frame_rate: float,
-    size: int = CROP_SIZE,
-) -> list[Alignment]:
+def smooth_windows(followed: FollowedFace, model: FaceModel, *, size: int = CROP_SIZE) -> list[Alignment]:
     """A crop for each frame, as `fit_alignment` places it, smoothed in time (Whittaker's smoother, without lag).
 
     Args:
-        faces: from `follow_face`; frames without a face get a window between those of their neighbours.
+        followed: frames without a face get a window between those of their neighbours.
         model: gives the alignment's template.
-        photo_size: (height, width) of the frames.
-        frame_rate: frames per second.
         size: side of the crops in pixels.
 
     Raises:
         InputError: when no face can be aligned.
     """
     template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
-    values, error = np.full((len(faces), 3), np.nan), None
-    for index, face in enumerate(faces):
+    values, error = np.full((len(followed.faces), 3), np.nan), None
+    photo_size, times = followed.frame_size, followed.times
+    for index, face in enumerate(followed.faces):
         if face is not None:
             try:
                 alignment = fit_alignment(face.landmarks68, template, photo_size=photo_size, size=size)
@@ -127,32 +143,32 @@ def smooth_windows(
     found = np.isfinite(values).all(-1)
     if not found.any():
         raise error or InputError("no face was found, so there is nothing to align")
-    values = fill_gaps(values, found)
-    stiffness = smoothing_stiffness(WINDOW_CUTOFF, frame_rate=frame_rate)
-    weights = outlier_weights(values, np.where(found, 1, GAP_WEIGHT), stiffness=stiffness)
+    values = fill_gaps(values, found, times=times)
+    stiffness = smoothing_stiffness(WINDOW_CUTOFF, frame_rate=1 / usual_step(times))
+    weights = outlier_weights(values, np.where(found, 1, GAP_WEIGHT), stiffness=stiffness, times=times)
     windows = []
-    for logarithm, x, y in smooth_in_time(values, weights, stiffness=stiffness):
+    for logarithm, x, y in smooth_in_time(values, weights, stiffness=stiffness, times=times):
         scale = float(np.exp(logarithm))
         windows.append(Alignment(scale, float(size / 2 - scale * x), float(size / 2 - scale * y), size, photo_size))
     return windows
 
 
 def cut_samples(
-    clip: Clip, faces: Sequence[DetectedFace | None], windows: Sequence[Alignment], model: FaceModel
+    clip: Clip, followed: FollowedFace, windows: Sequence[Alignment], model: FaceModel
 ) -> list[Sample | None]:
     """The aligned sample of every frame, through its window; None where there is no face, or no part of one in it.
 
     Args:
         clip: read once more; crops alone stay in memory, 0.2 MB a frame.
-        faces: from `follow_face`.
+        followed: from `follow_face`.
         windows: from `smooth_windows`.
         model: tells the length of the (zero) coefficients.
     """
     samples: list[Sample | None] = []
-    for frame, face, window in zip(clip.frames(), faces, windows, strict=False):
+    for (_, frame), face, window in zip(clip.frames(), followed.faces, windows, strict=False):
         sample = None if frame is None or face is None else _sample(frame, face, window, model)
         samples.append(sample if sample is not None and sample["labels"].any() else None)
-    return samples + [None] * (len(faces) - len(samples))
+    return samples + [None] * (len(followed.faces) - len(samples))
 
 
 def _sample(frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel) -> Sample:

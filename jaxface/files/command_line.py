@@ -94,7 +94,7 @@ def print_summary(report: BatchReport, pages: Sequence[Path]) -> int:
     """Prints the summary, what failed and why and, last, the page to open; returns the exit code."""
     print(report.summary())
     if report.done + report.skipped + len(report.failures) > 1:
-        for message in report.failures:
+        for message in report.failures + report.incomplete:
             print(f"  {message}")
     if pages:
         print(pages[-1])

@@ -38,6 +38,7 @@ class BatchReport:
         skipped: inputs left alone because their results were there already.
         failures: one message per failed input, which names it.
         reasons: failed input -> what is wrong with it.
+        incomplete: one message per input that is done, but for a part that is missing.
         unit: what the inputs are called.
     """
 
@@ -45,7 +46,13 @@ class BatchReport:
     skipped: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+    incomplete: list[str] = dataclasses.field(default_factory=list)
     unit: str = "photo"
+
+    def add_incomplete(self, path: str | os.PathLike, problem: str) -> None:
+        """Reports on one line what is missing of an input that is done otherwise."""
+        self.incomplete.append(f"{path}: {problem}")
+        tqdm.write(f"incomplete: {path}: {problem}", file=sys.stderr)
 
     @contextlib.contextmanager
     def guard(self, path: str | os.PathLike) -> Iterator[None]:
@@ -62,14 +69,15 @@ class BatchReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when all went well, 1 when some inputs failed, 2 when nothing could be done."""
+        """0 when all went well, 1 when some inputs failed or are incomplete, 2 when nothing could be done."""
         if not self.failures:
-            return SUCCESS
+            return SOME_FAILED if self.incomplete else SUCCESS
         return SOME_FAILED if self.done or self.skipped else FAILED
 
     def summary(self) -> str:
         """The closing line, such as "3 photos done, 1 skipped (already there), 1 failed"."""
         parts = [f"{self.done} {self.unit}{'' if self.done == 1 else 's'} done"]
+        parts += [f"{len(self.incomplete)} of them incomplete"] if self.incomplete else []
         parts += [f"{self.skipped} skipped (already there)"] if self.skipped else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         return ", ".join(parts)

@@ -36,25 +36,26 @@ def fit_video(
         model: name or path of the face model.
         recognition: network of the perceptual loss of the key frames, see `fitting.solver.fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
-        frame_rate: frames per second; None takes what the file tells.
+        frame_rate: frames per second, at equal steps; None takes the time that the file tells of each frame.
         cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
         drawing: sizes of pictures and texture.
 
     Returns:
-        What was done, and the HTML page written.
+        What was done, and the HTML page written. Of a clip that cannot be read whole, what can be is fitted, and the
+        report says what is missing.
 
     Raises:
         InputError: when the clip, the model or `out` cannot be used, or no frame shows a face.
-        MissingDependencyError: when MediaPipe is not installed, or OpenCV for a video.
+        MissingDependencyError: when MediaPipe is not installed, or PyAV for a video.
     """
     if cutoff < 0:
         raise InputError(f"the cutoff is a frequency in Hz, 0 for no smoothing; it cannot be {cutoff}")
     clip = open_clip(path, frame_rate=frame_rate)
     folder = clip_folder(Path(out), clip.path.resolve().stem)
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
-    faces, size = follow_face(clip)
-    windows = smooth_windows(faces, face_model, photo_size=size, frame_rate=clip.frame_rate)
-    samples = cut_samples(clip, faces, windows, face_model)
+    followed = follow_face(clip)
+    windows = smooth_windows(followed, face_model)
+    samples = cut_samples(clip, followed, windows, face_model)
     if not any(samples):
         raise InputError(f"{clip.path}: no part of the face could be told in any frame")
     track = track_face(
@@ -62,11 +63,15 @@ def fit_video(
         samples,
         windows,
         prior,
-        frame_rate=clip.frame_rate,
+        times=followed.times,
         cutoff=cutoff,
         recognizer=recognizer,
         evidence=evidence,
     )
     settings = {"method": "video", "face model": face_model.name, "cutoff": f"{cutoff:g} Hz"}
     page = write_clip(folder, face_model, clip, track, samples, settings=settings, drawing=drawing)
-    return BatchReport(done=1), [page]
+    report = BatchReport(done=1, unit="clip")
+    if clip.problems:
+        there = f"the results hold the {len(followed.times)} frames, {followed.times[-1]:.2f} s, that are left"
+        report.add_incomplete(clip.path, "; ".join([*clip.problems, there]))
+    return report, [page]

@@ -3,7 +3,7 @@
 OUT/<clip>/index.html       offline page: the film, what trembles, links
 OUT/<clip>/track.json       coefficients, camera and landmarks of every frame; see `track_record`
 OUT/<clip>/animation.glb    the person's mesh; expressions as blendshapes, played with the head's motion
-OUT/<clip>/overlay.mp4      frame, face drawn over it, shape, side by side (overlay.gif without OpenCV)
+OUT/<clip>/overlay.mp4      frame, face drawn over it, shape, side by side (overlay.gif without PyAV)
 OUT/<clip>/angles.png       pitch, yaw and roll, as fitted and smooth (with Matplotlib)
 """
 
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from jaxface.clips.frames import Clip, load_opencv
+from jaxface.clips.frames import Clip
 from jaxface.clips.smoothing import jitter
 from jaxface.clips.track import Track, frame_landmarks, jitter_of
 from jaxface.core import cameras
@@ -37,6 +37,7 @@ from jaxface.files.atomic import atomic_folder
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample
 from jaxface.render import render_face
+from jaxface.results.clip_film import Picture, write_film
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, Reconstruction
 from jaxface.results.person_files import write_animated_person
 from jaxface.results.person_texture import delighted_face, merge_aligned, texture_and_trust
@@ -53,9 +54,6 @@ PANEL_HEIGHT = 400
 
 TEXTURE_FRAMES = 4
 """Key frames that the mesh's texture is taken from."""
-
-LONGEST_GIF = 150
-"""Frames of overlay.gif: a longer clip shows every second, third, ... frame."""
 
 
 def clip_folder(out: Path, name: str) -> Path:
@@ -97,32 +95,27 @@ def write_clip(
     with atomic_folder(folder) as partial:
         textures = []
 
-        def film() -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        def film() -> Iterator[Picture]:
             frames = tqdm(
                 clip.frames(), desc="draw", unit="frame", total=len(samples), dynamic_ncols=True, disable=None
             )
-            shown: UInt8[np.ndarray, "H W 3"] | None = None
-            for index, (frame, _) in enumerate(zip(frames, samples, strict=False)):
+            for index, ((_, frame), _) in enumerate(zip(frames, samples, strict=False)):
                 if frame is None:  # unreadable: the film stands still
-                    if shown is not None:
-                        yield shown
                     continue
                 if index in key_frames:
                     one = Reconstruction(track.vectors[index], samples[index], track.windows[index], f"Frame {index}")  # type: ignore[arg-type]
                     drawn = delighted_face(model, one, frame, options=drawing)
                     textures.append(texture_and_trust(model, drawn, one.sample))
-                shown = _panels(model, track.vectors[index], track.windows[index], frame)
-                yield shown
+                yield track.times[index], _panels(model, track.vectors[index], track.windows[index], frame)
 
         film_file = write_film(partial / "overlay", film(), frame_rate=track.frame_rate, count=len(samples))
         rotation, translation = head_motion(track)
-        times = np.arange(len(track.vectors)) / track.frame_rate
         write_animated_person(
             partial / "animation.glb",
             model,
             track.vectors,
             merge_aligned(textures),
-            times=times,
+            times=track.times,
             rotation=rotation,
             translation=translation,
         )
@@ -142,14 +135,16 @@ def track_record(
 ) -> dict[str, Any]:
     """What track.json holds; schema "jaxface track 1".
 
-    schema, jaxface (version), clip {file, frame_rate, frames, height, width}, face_model, settings;
+    schema, jaxface (version), face_model, settings;
+    clip {file, frame_rate (on average), frames, height, width, problems (what could not be read, a message each)};
     identity, albedo: of the person; key_frames: what they come from; missing: frames without the face, bridged;
     jitter {before, after, detector}: root mean square second difference of the 68 landmarks in pixels of the 224 crop
     (landmarks_px) and of the angles (angles_degrees); seconds_per_frame: of the fit;
-    frames: per frame time (seconds), found, weight (what it counted in the smoothing), expression, angles (pitch, yaw,
-    roll; radians) and translation (model units) relative to the frame's alignment {scale, offset_x, offset_y, size,
-    photo_size}, light [3 channels][9 bands], matrix (3 x 4: (X, Y, Z, 1) of model space before the pose, 1 unit = 10
-    cm, to (x w, y w, w) in pixels of the frame, y down) and landmarks68 [68][2] in pixels of the frame.
+    frames: per frame time (seconds since the first frame, by the file's own clock), found, weight (what it counted in
+    the smoothing), expression, angles (pitch, yaw, roll; radians) and translation (model units) relative to the frame's
+    alignment {scale, offset_x, offset_y, size, photo_size}, light [3 channels][9 bands], matrix (3 x 4: (X, Y, Z, 1) of
+    model space before the pose, 1 unit = 10 cm, to (x w, y w, w) in pixels of the frame, y down) and landmarks68
+    [68][2] in pixels of the frame.
     """
     landmarks = frame_landmarks(model, track.vectors, track.windows)
     coefficients = Coefficients.from_vector(track.vectors, model)
@@ -159,7 +154,7 @@ def track_record(
         camera = window.photo_camera(Camera().resized(window.size))
         frames.append(
             {
-                "time": round(index / track.frame_rate, 6),
+                "time": round(float(track.times[index]), 6),
                 "found": bool(track.found[index]),
                 "weight": round(float(track.weights[index]), 4),
                 **{name: _rounded(getattr(one, name)[0]) for name in ("expression", "angles", "light", "translation")},
@@ -178,6 +173,7 @@ def track_record(
             "frames": len(frames),
             "height": height,
             "width": width,
+            "problems": list(clip.problems),
         },
         "face_model": model.name,
         "settings": dict(settings),
@@ -209,9 +205,7 @@ def _detector_jitter(track: Track, samples: Sequence[Sample | None]) -> dict[str
     for index, (sample, window) in enumerate(zip(samples, track.windows, strict=True)):
         if sample is not None:
             points[index] = scale * window.to_photo(sample["landmarks"])
-    triples = [points[i : i + 3] for i in range(len(points) - 2) if np.isfinite(points[i : i + 3]).all()]
-    squares = [jitter(triple) ** 2 for triple in triples]
-    return {"landmarks_px": float(np.sqrt(np.mean(squares))) if squares else float("nan")}
+    return {"landmarks_px": jitter(points, times=track.times)}
 
 
 def head_motion(track: Track) -> tuple[Float[np.ndarray, "F 4"], Float[np.ndarray, "F 3"]]:
@@ -264,54 +258,6 @@ def _draw(model: FaceModel, vector: Float[Array, "1 K"], camera: Camera):
     return view.draw(face.colors), view.draw(face.normals), view.seen
 
 
-def write_film(path: Path, pictures: Iterator[UInt8[np.ndarray, "H W 3"]], *, frame_rate: float, count: int) -> str:
-    """Writes pictures as PATH.mp4, or as PATH.gif where no video can be written; one picture is in memory at a time.
-
-    Args:
-        path: without a suffix.
-        pictures: of one size, with even sides.
-        frame_rate: pictures per second.
-        count: how many there are, about.
-
-    Returns:
-        The file's name.
-    """
-    first = next(pictures)
-    writer = _video_writer(path.with_suffix(".mp4"), first.shape[1], first.shape[0], frame_rate)
-    if writer is not None:
-        for picture in _chain(first, pictures):
-            writer.write(np.ascontiguousarray(picture[..., ::-1]))  # OpenCV keeps blue first
-        writer.release()
-        return path.with_suffix(".mp4").name
-    step = -(-count // LONGEST_GIF)
-    # All pictures share the first one's palette: a palette each would make colours flicker.
-    palette = Image.fromarray(first).quantize(256)
-    images = (
-        Image.fromarray(picture).quantize(palette=palette)
-        for index, picture in enumerate(_chain(first, pictures))
-        if index % step == 0
-    )
-    duration = round(1000 * step / frame_rate)
-    next(images).save(path.with_suffix(".gif"), save_all=True, append_images=images, duration=duration, loop=0)
-    return path.with_suffix(".gif").name
-
-
-def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from rest
-
-
-def _video_writer(path: Path, width: int, height: int, frame_rate: float) -> Any:
-    """OpenCV's writer in the first codec that it has: VP9, which browsers play, or MPEG-4; None without OpenCV."""
-    opencv = load_opencv()
-    for codec in ("vp09", "mp4v") if opencv is not None else ():
-        writer = opencv.VideoWriter(str(path), opencv.VideoWriter_fourcc(*codec), frame_rate, (width, height))
-        if writer.isOpened():
-            return writer
-        path.unlink(missing_ok=True)
-    return None
-
-
 def _plot_angles(path: Path, track: Track) -> bool:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -321,7 +267,7 @@ def _plot_angles(path: Path, track: Track) -> bool:
     figure = Figure(figsize=(9, 3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    times, angles = np.arange(len(track.vectors)) / track.frame_rate, LAST_COLUMNS["angles"]
+    times, angles = track.times, LAST_COLUMNS["angles"]
     for column, (name, color) in enumerate((("pitch", "tab:blue"), ("yaw", "tab:orange"), ("roll", "tab:green"))):
         before, after = (np.degrees(vectors[:, angles])[:, column] for vectors in (track.raw, track.vectors))
         axes.plot(times, before, color=color, alpha=0.4, linewidth=1)
@@ -351,6 +297,7 @@ def _page(clip: Clip, record: Mapping[str, Any], film: str, plotted: bool) -> st
     gaps = (
         f"{len(missing)} without the face, bridged: {', '.join(map(str, missing))}" if missing else "all with the face"
     )
+    problems = "".join(f" <b>{html.escape(problem)}.</b>" for problem in record["clip"]["problems"])
     plot = '<img src="angles.png" alt="pitch, yaw and roll over time">' if plotted else ""
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -361,7 +308,7 @@ video, img {{ max-width: 100%; border-radius: 6px }} th {{ text-align: left; fon
 td, th {{ padding: 2px 18px 2px 0 }} td {{ font-variant-numeric: tabular-nums }} small {{ color: #666 }}
 </style>
 <h1>{html.escape(clip.path.name)}</h1>
-<p>{len(record["frames"])} frames, {record["clip"]["frame_rate"]:.4g} per second; {gaps}.
+<p>{len(record["frames"])} frames, {record["clip"]["frame_rate"]:.4g} per second on average; {gaps}.{problems}
 Frame, face, shape:</p>
 {shown}
 <p><a href="animation.glb">animation.glb</a> &middot; <a href="track.json">track.json</a></p>

@@ -38,6 +38,7 @@ def fit_files(
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
     overwrite: bool = False,
+    frame_rate: float | None = None,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits whatever it is given: photos one by one (`fit_photos`), one person's (`fit_person`), clips (`fit_video`).
@@ -53,6 +54,7 @@ def fit_files(
         recognition: network of the perceptual loss, see `fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         overwrite: of single photos, makes results again that are there already.
+        frame_rate: of clips, frames per second at equal steps; None takes the time that a file tells of each frame.
         drawing: how the faces are drawn and textured.
 
     Returns:
@@ -89,9 +91,16 @@ def fit_files(
     for clip in clips:
         with report.guard(clip):
             fitted, page = fit_video(
-                clip, out, model=model or "anny", recognition=recognition, calibration=calibration, drawing=drawing
+                clip,
+                out,
+                model=model or "anny",
+                recognition=recognition,
+                calibration=calibration,
+                frame_rate=frame_rate,
+                drawing=drawing,
             )
             report.done += fitted.done
+            report.incomplete += fitted.incomplete
             pages += page
     return report, pages
 

@@ -168,6 +168,8 @@ def test_batch_report_stops_at_a_missing_dependency():
         (BatchReport(done=1, failures=["a"]), 1),
         (BatchReport(skipped=1, failures=["a"]), 1),
         (BatchReport(failures=["a"]), 2),
+        (BatchReport(done=2, incomplete=["a"]), 1),
+        (BatchReport(done=1, incomplete=["a"], failures=["b"]), 1),
     ],
 )
 def test_exit_codes(report, code):

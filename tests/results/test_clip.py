@@ -1,6 +1,8 @@
 """A face followed through a clip: found, windowed, fitted, smoothed, written."""
 
+import dataclasses
 import json
+import sys
 import types
 
 import numpy as np
@@ -14,9 +16,11 @@ from jaxface.core.errors import InputError
 from jaxface.fitting import coefficient_prior, descent
 from jaxface.results import clip as clip_module
 from jaxface.results import clip_files
+from jaxface.results.clip_film import write_film
 from jaxface.results.drawing import DrawingOptions
 from toys.clips import detected, toy_clip
 from toys.models import toy_model
+from toys.videos import cut, write_video
 
 SIZE = 64
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -35,9 +39,7 @@ def clip(model):
 
 @pytest.fixture(scope="module")
 def windows(model, clip):
-    return tracking.smooth_windows(
-        clip.faces(MISSING), model, photo_size=clip.frames.shape[1:3], frame_rate=25.0, size=SIZE
-    )
+    return tracking.smooth_windows(clip.followed(MISSING), model, size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def samples(model, clip, windows):
     patch = pytest.MonkeyPatch()
     labels = {clip.frames[index].tobytes(): clip.labels[index] for index in range(len(clip.frames))}
     patch.setattr(tracking, "mediapipe_labels", lambda frame, face, window: window.crop_labels(labels[frame.tobytes()]))
-    source = types.SimpleNamespace(frames=lambda: iter(clip.frames))
-    yield tracking.cut_samples(source, clip.faces(MISSING), windows, model)
+    source = types.SimpleNamespace(frames=lambda: zip(clip.times, clip.frames, strict=True))
+    yield tracking.cut_samples(source, clip.followed(MISSING), windows, model)
     patch.undo()
 
 
@@ -61,9 +63,9 @@ def landmarks_alone():
 
 
 @pytest.fixture(scope="module")
-def tracked(model, samples, windows):
+def tracked(model, clip, samples, windows):
     prior = coefficient_prior(model)
-    return track.track_face(model, samples, windows, prior, frame_rate=25.0)
+    return track.track_face(model, samples, windows, prior, times=clip.times)
 
 
 @pytest.mark.slow
@@ -104,7 +106,7 @@ def test_smoothing_lowers_jitter_and_zero_leaves_all(model, tracked):
     for measure in ("landmarks_px", "angles_degrees"):
         assert jitter["after"][measure] < 0.8 * jitter["before"][measure]
     prior = coefficient_prior(model)
-    same, weights = track.smooth_vectors(tracked.raw, tracked.found, model, prior, frame_rate=25.0, cutoff=0)
+    same, weights = track.smooth_vectors(tracked.raw, tracked.found, model, prior, times=tracked.times, cutoff=0)
     np.testing.assert_array_equal(same, tracked.raw)
     assert weights[0] == 1 > weights[MISSING[0]] > 0
 
@@ -118,7 +120,7 @@ def test_smoothing_does_not_lag_and_comes_nearer(model):
     truth[:, columns["expression"]] = 0.5 * np.sin(2 * np.pi * 1.5 * times)[:, None]
     noisy = truth + 0.03 * random.normal(size=truth.shape)
     noisy[40, columns["angles"]] += 0.8  # one frame went wrong
-    smooth, weights = track.smooth_vectors(noisy, np.ones(100, bool), model, prior, frame_rate=25.0)
+    smooth, weights = track.smooth_vectors(noisy, np.ones(100, bool), model, prior, times=times)
     assert weights[40] < 0.05
     for kind in ("angles", "expression"):
         ours, theirs, noise = (array[:, columns[kind]] for array in (smooth, truth, noisy))
@@ -159,14 +161,16 @@ def test_the_same_face_is_followed(monkeypatch):
         for time, picture in enumerate(pictures):
             current["time"] = time
             picture[..., :2] = marks
-            yield picture
+            yield time / 25, picture
 
     current["low"] = lambda image: image[0, 0, 1::-1].astype(int)
     monkeypatch.setattr(tracking, "detect_faces", detect)
     source = types.SimpleNamespace(frames=play, count=8, path="clip")
-    faces, size = tracking.follow_face(source)
-    assert size == (120, 200) and [face is None for face in faces] == [False] * 5 + [True] + [False] * 2
-    for time, face in enumerate(faces):
+    followed = tracking.follow_face(source)
+    np.testing.assert_allclose(followed.times, np.arange(8) / 25)
+    assert followed.frame_size == (120, 200)
+    assert [face is None for face in followed.faces] == [False] * 5 + [True] + [False] * 2
+    for time, face in enumerate(followed.faces):
         if face is not None:
             np.testing.assert_allclose(face.landmarks68, 1.5 * shape + paths["large"][time])
     monkeypatch.setattr(tracking, "detect_faces", lambda image: [])
@@ -179,26 +183,27 @@ def toy_video(tmp_path, monkeypatch, model, clip, samples):
     """fit_video without MediaPipe, and with small pictures."""
     prior = coefficient_prior(model)
     monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, prior, None, None))
-    monkeypatch.setattr(clip_module, "follow_face", lambda source: (clip.faces(MISSING), clip.frames.shape[1:3]))
-    monkeypatch.setattr(
-        clip_module, "smooth_windows", lambda *_, **options: tracking.smooth_windows(*_, **options, size=SIZE)
-    )
+
+    def follow(source):
+        times = np.array([time for time, _ in source.frames()])
+        return dataclasses.replace(clip.followed(MISSING, count=len(times)), times=times)
+
+    monkeypatch.setattr(clip_module, "follow_face", follow)
+    monkeypatch.setattr(clip_module, "smooth_windows", lambda *_: tracking.smooth_windows(*_, size=SIZE))
     return clip.write(tmp_path / "clip")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opencv", [True, False])
-def test_results_of_a_clip(toy_video, tmp_path, model, monkeypatch, opencv):
-    if not opencv:
-        monkeypatch.setattr(clip_files, "load_opencv", lambda: None)
-    elif frames.load_opencv() is None:
-        pytest.skip("needs OpenCV")
+@pytest.mark.parametrize("pyav", [True, False])
+def test_results_of_a_clip(toy_video, tmp_path, model, monkeypatch, pyav):
+    if not pyav:
+        monkeypatch.setitem(sys.modules, "av", None)
     report, (page,) = clip_module.fit_video(
         toy_video, tmp_path / "out", drawing=DrawingOptions(picture_size=SIZE, largest_texture=32)
     )
     folder = tmp_path / "out" / "clip"
     assert (report.done, report.exit_code, page) == (1, 0, folder / "index.html")
-    film = "overlay.mp4" if opencv else "overlay.gif"
+    film = "overlay.mp4" if pyav else "overlay.gif"
     assert {path.name for path in folder.iterdir()} - {"angles.png"} == {
         "index.html", "track.json", "animation.glb", film
     }  # fmt: skip
@@ -207,12 +212,69 @@ def test_results_of_a_clip(toy_video, tmp_path, model, monkeypatch, opencv):
     assert len(record["frames"]) == 12 and record["frames"][4]["found"] is False
     assert record["jitter"]["after"]["landmarks_px"] < record["jitter"]["before"]["landmarks_px"]
     assert film in page.read_text() and "4, 5" in page.read_text()
-    played = list(frames.open_clip(folder / film).frames())
+    times, played = zip(*frames.open_clip(folder / film).frames(), strict=True)
     assert len(played) == 12 and played[0].shape == (140, 3 * 180, 3)
+    np.testing.assert_allclose(times, np.arange(12) / 25, atol=1e-3)
     # The panel in the middle shows the frame with the face drawn over it: nearly the frame.
     original = frames.read_image(toy_video / "frame0.png").astype(float)
     assert np.abs(played[0][:, 180:360] - original).mean() < 12
     check_animation(folder / "animation.glb", record)
+
+
+@pytest.mark.slow
+def test_a_pause_in_a_video_is_one_in_every_result(toy_video, tmp_path, clip):
+    times = clip.times + 2.0 * (np.arange(12) >= 6)
+    # Lossless: the labels of a frame are found by its bytes.
+    video = write_video(tmp_path / "film.mov", clip.frames, times=times, codec="png", pixels="rgb24")
+    drawing = DrawingOptions(picture_size=SIZE, largest_texture=32)
+    report, (page,) = clip_module.fit_video(video, tmp_path / "out", drawing=drawing)
+    assert report.exit_code == 0 and report.summary() == "1 clip done"
+    record = json.loads((page.parent / "track.json").read_text())
+    np.testing.assert_allclose([frame["time"] for frame in record["frames"]], times, atol=1e-3)
+    assert record["clip"]["frame_rate"] == pytest.approx(11 / times[-1], rel=1e-3) and not record["clip"]["problems"]
+    check_animation(page.parent / "animation.glb", record)
+    played = [time for time, _ in frames.open_clip(page.parent / "overlay.mp4").frames()]
+    np.testing.assert_allclose(played, times, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_video_that_is_cut_off_is_half_done(toy_video, tmp_path, clip, capsys):
+    options = {"movflags": "faststart"}
+    video = write_video(tmp_path / "film.mov", clip.frames, codec="png", pixels="rgb24", file_options=options)
+    drawing = DrawingOptions(picture_size=SIZE, largest_texture=32)
+    report, (page,) = clip_module.fit_video(cut(video, 0.7), tmp_path / "out", frame_rate=50, drawing=drawing)
+    assert report.exit_code == 1 and report.summary() == "1 clip done, 1 of them incomplete"
+    record = json.loads((page.parent / "track.json").read_text())
+    count = len(record["frames"])
+    assert 6 <= count <= 9 and record["frames"][2]["time"] == 2 / 50
+    error = capsys.readouterr().err
+    assert f"incomplete: {video}: the file is cut off ({video.stat().st_size:,} of " in error
+    assert f"the results hold the {count} frames, {(count - 1) / 50:.2f} s, that are left" in error
+    assert "the file is cut off" in record["clip"]["problems"][0] and "the file is cut off" in page.read_text()
+
+
+def test_a_film_without_pyav_keeps_its_times(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    times = [0, 1 / 30, 2 / 30, 2.1, 2.2]
+    ramp = np.broadcast_to(np.linspace(0, 255, 30, dtype=np.uint8)[:, None], (20, 30, 3))
+    pictures = ((time, np.roll(ramp, index, axis=1)) for index, time in enumerate(times))
+    assert write_film(tmp_path / "film", pictures, frame_rate=20, count=5) == "film.gif"
+    played = [time for time, _ in frames.open_clip(tmp_path / "film.gif").frames()]
+    np.testing.assert_allclose(played, times, atol=0.0051)
+
+
+@pytest.mark.parametrize(("pause", "same"), [(1 / 25, False), (2.0, True)])
+def test_the_search_reaches_farther_after_a_pause(monkeypatch, pause, same):
+    """A face that is far away a frame later is another one, and the same two seconds later."""
+    shape = 20 * np.random.default_rng(0).uniform(size=(68, 2))
+    pictures = [np.full((40, 90, 3), place, np.uint8) for place in (5, 65)]
+
+    def detect(image):
+        return [detected(shape + [int(image[0, 0, 0]), 5])] if image.shape == pictures[0].shape else []
+
+    monkeypatch.setattr(tracking, "detect_faces", detect)
+    source = types.SimpleNamespace(frames=lambda: zip((0, pause), pictures, strict=True), count=2, path="clip")
+    assert (tracking.follow_face(source).faces[1] is not None) == same
 
 
 def check_animation(path, record):
@@ -242,7 +304,7 @@ def check_animation(path, record):
 
 @pytest.mark.slow
 def test_the_matrix_projects_into_the_frame(model, tracked, samples):
-    source = types.SimpleNamespace(path=types.SimpleNamespace(name="clip"))
+    source = types.SimpleNamespace(path=types.SimpleNamespace(name="clip"), problems=[])
     record = clip_files.track_record(model, source, tracked, samples, settings={})
     for frame in (0, 7):
         entry = record["frames"][frame]

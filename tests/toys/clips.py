@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jaxface import Camera, Coefficients, decode_face
+from jaxface.clips.tracking import FollowedFace
 from jaxface.core import landmarks as landmarks_module
 from jaxface.core.coefficients import vector_size
 from jaxface.core.faces import landmark_points
@@ -28,8 +29,13 @@ class ToyClip:
     vectors: np.ndarray
     camera: Camera
 
-    def faces(self, missing=()):
-        return [None if index in missing else detected(points) for index, points in enumerate(self.landmarks)]
+    @property
+    def times(self):
+        return np.arange(len(self.frames)) / 25
+
+    def followed(self, missing=(), count=None):
+        found = [None if index in missing else detected(points) for index, points in enumerate(self.landmarks)]
+        return FollowedFace(found[:count], self.times[:count], self.frames.shape[1:3])
 
     def write(self, folder):
         folder.mkdir()
