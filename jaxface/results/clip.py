@@ -72,6 +72,7 @@ def fit_video(
     page = write_clip(folder, face_model, clip, track, samples, settings=settings, drawing=drawing)
     report = BatchReport(done=1, unit="clip")
     if clip.problems:
-        there = f"the results hold the {len(followed.times)} frames, {followed.times[-1]:.2f} s, that are left"
-        report.add_incomplete(clip.path, "; ".join([*clip.problems, there]))
+        count = len(followed.times)
+        left = f"{count} frame{'' if count == 1 else 's'}, {followed.times[-1]:.2f} s, could be fitted"
+        report.add_incomplete(clip.path, "; ".join([*clip.problems, left]))
     return report, [page]

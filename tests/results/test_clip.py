@@ -249,7 +249,7 @@ def test_a_video_that_is_cut_off_is_half_done(toy_video, tmp_path, clip, capsys)
     assert 6 <= count <= 9 and record["frames"][2]["time"] == 2 / 50
     error = capsys.readouterr().err
     assert f"incomplete: {video}: the file is cut off ({video.stat().st_size:,} of " in error
-    assert f"the results hold the {count} frames, {(count - 1) / 50:.2f} s, that are left" in error
+    assert f"; {count} frames, {(count - 1) / 50:.2f} s, could be fitted" in error
     assert "the file is cut off" in record["clip"]["problems"][0] and "the file is cut off" in page.read_text()
 
 
