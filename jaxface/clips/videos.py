@@ -1,5 +1,6 @@
 """The frames of a video file, one after another, upright, with the time of each: PyAV, which brings FFmpeg along."""
 
+import collections
 import contextlib
 import math
 from collections.abc import Iterator
@@ -144,7 +145,9 @@ def _decoded(
     """Time by the file's clock, None if it tells none, and frame; None for data that gave no sound frame."""
     import av
 
-    packets = container.demux(stream)
+    packets, unit = container.demux(stream), float(stream.time_base or 1)
+    # AVI tells when a frame is decoded, not when it is shown: the first one shown has the first one's time, and so on.
+    told: collections.deque[int] | None = collections.deque() if container.format.name == "avi" else None
     while True:
         try:
             packet = next(packets)
@@ -156,12 +159,16 @@ def _decoded(
         if packet.is_corrupt:  # the file ends in its midst
             yield None, None
             continue
+        if told is not None and packet.dts is not None:
+            told.append(packet.dts)
         try:
             for frame in packet.decode():
-                stamp, unit = frame.dts if frame.pts is None else frame.pts, frame.time_base
-                time = None if stamp is None or unit is None else float(stamp * unit)
+                stamp = told.popleft() if told else frame.dts if frame.pts is None else frame.pts
+                time = None if stamp is None else stamp * unit
                 yield (None, None) if frame.is_corrupt else (time, _upright_rgb(frame, stream))
         except (av.FFmpegError, ValueError):  # ValueError: a pixel format that cannot be converted
+            if told:
+                told.pop()
             yield None, None
 
 

@@ -101,6 +101,14 @@ def test_times_begin_at_nought_whatever_the_nominal_rate(tmp_path):
         assert suffix != "avi" or clip.frame_rate == 1000
 
 
+def test_avi_with_frames_that_are_stored_out_of_order(tmp_path):
+    """It tells no times of presentation, and what FFmpeg guesses from the order of decoding goes back and forth."""
+    path = write_video(tmp_path / "clip.avi", numbered(), clock=Fraction(1, 25))
+    _, times, pictures = read(path)
+    np.testing.assert_allclose(times, np.arange(12) / 25, atol=1e-3)
+    assert numbers(pictures) == list(range(12))
+
+
 @pytest.mark.parametrize(
     ("stamps", "times"),
     [
