@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from jaxface.clips.file_lengths import declared_length, ends_in_zeros
 from jaxface.core.errors import InputError, needs_extra
@@ -126,7 +126,8 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
             raise InputError(
                 f"{path}: is a video in a format that cannot be decoded{_cut(path)}; {_CONVERT.format(path.name)}"
             )
-        if stream.width * stream.height * _stretch(stream) > _MOST_PIXELS:
+        ratio = _ratio(stream)
+        if stream.width * stream.height * max(ratio, 1 / ratio) > _MOST_PIXELS:
             raise InputError(
                 f"{path}: has frames of {stream.width} x {stream.height} pixels; at most {_MOST_PIXELS // 10**6} "
                 "million can be read, make them smaller"
@@ -148,6 +149,7 @@ def _decoded(
     packets, unit = container.demux(stream), float(stream.time_base or 1)
     # AVI tells when a frame is decoded, not when it is shown: the first one shown has the first one's time, and so on.
     told: collections.deque[int] | None = collections.deque() if container.format.name == "avi" else None
+    matrix, rotation = None, None
     while True:
         try:
             packet = next(packets)
@@ -165,42 +167,50 @@ def _decoded(
             for frame in packet.decode():
                 stamp = told.popleft() if told else frame.dts if frame.pts is None else frame.pts
                 time = None if stamp is None else stamp * unit
-                yield (None, None) if frame.is_corrupt else (time, _upright_rgb(frame, stream))
+                if frame.rotation != rotation:
+                    matrix, rotation = _display_matrix(frame), frame.rotation
+                yield (None, None) if frame.is_corrupt else (time, _upright_rgb(frame, _ratio(stream), matrix))
         except (av.FFmpegError, ValueError):  # ValueError: a pixel format that cannot be converted
             if told:
                 told.pop()
             yield None, None
 
 
-def _stretch(stream: "VideoStream") -> float:
-    """What the shorter side of a frame is stretched by where pixels are not square; nonsense is passed over."""
+def _ratio(stream: "VideoStream") -> float:
+    """Width by height of a pixel; nonsense is passed over."""
     ratio = float(stream.sample_aspect_ratio or 1)
-    return max(ratio, 1 / ratio) if 1 / 8 <= ratio <= 8 else 1.0
+    return ratio if 1 / 8 <= ratio <= 8 else 1.0
 
 
-def _upright_rgb(frame: "VideoFrame", stream: "VideoStream") -> UInt8[np.ndarray, "H W 3"]:
-    width, height = frame.width, frame.height
-    if (stream.sample_aspect_ratio or 1) > 1:
-        width = round(width * _stretch(stream))
-    else:
-        height = round(height * _stretch(stream))
+def _upright_rgb(
+    frame: "VideoFrame", ratio: float, matrix: Float[np.ndarray, "3 3"] | None
+) -> UInt8[np.ndarray, "H W 3"]:
+    # Where pixels are not square, the shorter side is stretched.
+    width, height = round(frame.width * max(ratio, 1)), round(frame.height / min(ratio, 1))
     # Video that does not tell its colour matrix (2: unspecified) is BT.601 if small and BT.709 if large, as players do.
-    matrix = "ITU709" if frame.colorspace == 2 and (frame.width >= 1280 or frame.height > 576) else None
+    colors = "ITU709" if frame.colorspace == 2 and (frame.width >= 1280 or frame.height > 576) else None
     transparent = any(component.is_alpha for component in frame.format.components)
-    converted = frame.reformat(width, height, format="rgba" if transparent else "rgb24", src_colorspace=matrix)
+    converted = frame.reformat(width, height, format="rgba" if transparent else "rgb24", src_colorspace=colors)
     pixels = converted.to_ndarray()
     if transparent:
         alpha = pixels[..., 3:] / 255.0
         pixels = np.round(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return _turned(pixels, frame)
+    return pixels if matrix is None else _turned(pixels, matrix)
 
 
-def _turned(pixels: UInt8[np.ndarray, "H W 3"], frame: "VideoFrame") -> UInt8[np.ndarray, "h w 3"]:
-    """Turned and mirrored by the display matrix: a, b, u, c, d, v, x, y, w take (x, y) to (a x + c y, b x + d y)."""
+def _display_matrix(frame: "VideoFrame") -> Float[np.ndarray, "3 3"] | None:
+    """(x, y, 1) of the frame, times this matrix, is where it belongs on the screen.
+
+    Not to be asked of every frame: to look at what comes along with a frame ties a knot of references around it, and it
+    stays in memory until Python looks for such knots, which frames outrun.
+    """
     matrix = cast("SideDataContainer", frame.side_data).get("DISPLAYMATRIX")
-    if matrix is None:
-        return pixels
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)
+    return None if matrix is None else np.frombuffer(bytes(matrix), np.int32).astype(float).reshape(3, 3)
+
+
+def _turned(pixels: UInt8[np.ndarray, "H W 3"], matrix: Float[np.ndarray, "3 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """By quarters, and mirrored."""
+    (a, b), (c, d) = matrix[:2, :2]
     if math.hypot(b, c) > math.hypot(a, d):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
