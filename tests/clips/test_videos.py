@@ -18,6 +18,7 @@ from toys.videos import cut, numbered, silence, write_video
 ONE = 1 << 16
 TURNS = {  # display matrices of (x, y) -> (a x + c y, b x + d y), and the same of an array
     "upright": ((1, 0, 0, 1), lambda array: array),
+    "told by nonsense": ((0, 0, 0, 0), lambda array: array),
     "a quarter clockwise": ((0, 1, -1, 0), lambda array: np.rot90(array, -1)),
     "half": ((-1, 0, 0, -1), lambda array: np.rot90(array, 2)),
     "a quarter counterclockwise": ((0, -1, 1, 0), lambda array: np.rot90(array)),
