@@ -106,8 +106,8 @@ def stages() -> list[Stage]:
     return [
         Stage("points", without(usual, prdl=0.0, photometric=0.0), steps=1),
         Stage("+ colours", without(usual, prdl=0.0)),
-        Stage("+ PRDL", without(usual, photometric=0.0)),
         Stage("+ colours and PRDL", usual),
+        Stage("+ PRDL", without(usual, photometric=0.0)),
         Stage("+ colours, PRDL, recognition", usual, recognition=True),
         Stage("+ colours and PRDL, true parts", usual, exact=True),
     ]
@@ -235,11 +235,11 @@ def run_experiment(count: int, out: Path, *, steps: int | None = None) -> dict:
         results["errors_mm"][stage.title] = measure.of(faces).tolist()
         if stage.title == "points":
             results["knowledge"] = measure.knowledge(faces)
-    results["by_yaw_mm"] = {title: measure.by_yaw(np.array(errors)) for title, errors in results["errors_mm"].items()}
-    results["minutes"] = (time.perf_counter() - begin) / 60
-    with atomic.atomic_write(out / "results.json") as partial:
-        partial.write_text(json.dumps(results, indent=1) + "\n")
-    draw_expected(out / "expected.png", results)
+            draw_expected(out / "expected.png", results)
+        by_yaw = {title: measure.by_yaw(np.array(errors)) for title, errors in results["errors_mm"].items()}
+        results |= {"by_yaw_mm": by_yaw, "minutes": (time.perf_counter() - begin) / 60}
+        with atomic.atomic_write(out / "results.json") as partial:  # after each stage: the whole takes hours
+            partial.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
