@@ -148,7 +148,8 @@ def test_the_wheel_holds_the_configs_and_assets_but_no_tests(wheel):
     assert {Path(name).name for name in configs} == {path.name for path in (REPOSITORY / "configs").glob("*.py")}
     sources = [path for path in (REPOSITORY / "jaxface").rglob("*.py") if "configs" not in path.parts]
     assets = [path for path in (REPOSITORY / "jaxface").glob("*/assets/*") if path.is_file()]
-    assert {"anny.npz", "face.schema.json", "viewer.html"} <= {path.name for path in assets}
+    some = {"anny.npz", "face.schema.json", "mediapipe_faces.safetensors", "viewer.html"}
+    assert some <= {path.name for path in assets}
     expected = {str(path.relative_to(REPOSITORY)) for path in (*sources, *assets)} | {"jaxface/py.typed"}
     assert {name for name in names if ".dist-info/" not in name} == expected | configs
 
