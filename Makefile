@@ -26,17 +26,13 @@ help:
 
 setup: $(READY)
 
-# constraints.txt pins what was tested. OpenCV's full build needs the system's libGL; where that is missing, its
-# headless twin takes its place.
+# constraints.txt pins what was tested.
 $(READY): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or 3.12 with venv found; install it (Debian and Ubuntu: python3.11 python3.11-venv) or name one: make PYTHON=/path/to/python3.12" >&2; exit 2; fi
 	@echo "Installing into $(VENV) with $(PYTHON): about 1.6 GB, a few minutes."
 	@test -x $(RUN) || "$(PYTHON)" -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --upgrade pip
 	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
-	@$(RUN) -c 'import cv2' 2>/dev/null || { echo "The system has no libGL: taking OpenCV's headless build."; \
-		$(RUN) -m pip uninstall --quiet --yes opencv-contrib-python && \
-		$(RUN) -m pip install --quiet --constraint constraints.txt opencv-contrib-python-headless; }
 	@touch $(READY)
 
 demo: $(READY)

@@ -141,7 +141,7 @@ def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs jaxface[photo]: mediapipe")
+@pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="needs jaxface[photo]: scikit-image")
 def test_real_portraits_fit_closely(tmp_path):
     """Both portraits, from the files. They agree with the detector about as far as the detector is right: 2 to 3 %."""
     paths = portrait_paths()

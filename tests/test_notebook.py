@@ -29,7 +29,7 @@ def test_the_notebook_holds_its_small_pictures():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs jaxface[photo]: mediapipe")
+@pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="needs jaxface[photo]: scikit-image")
 @pytest.mark.filterwarnings("default")  # those of the notebook's machinery
 def test_the_notebook_runs(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)

@@ -81,7 +81,6 @@ def checkpoint(state, tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(checkpoint, model_file, tmp_path_factory):
     """The folder of the astronaut's face, her photo, and where the crop lies in it."""
-    pytest.importorskip("mediapipe", reason="MediaPipe (extra 'photo') is not installed")
     data = pytest.importorskip("skimage.data")
     folder = tmp_path_factory.mktemp("photos")
     photo = data.astronaut()

@@ -70,8 +70,8 @@ def run_page(page):
 @pytest.mark.parametrize("page", RUNNING, ids=[page.name for page in RUNNING])
 def test_a_page_runs(page, workplace, monkeypatch):
     if page.name in NEED_PHOTOS:
-        if importlib.util.find_spec("mediapipe") is None:
-            pytest.skip("needs jaxface[photo]: mediapipe")
+        if importlib.util.find_spec("skimage") is None:
+            pytest.skip("needs jaxface[photo]: scikit-image")
         (workplace / "photos").mkdir()
         for path in portrait_paths().values():
             shutil.copy(path, workplace / "photos")

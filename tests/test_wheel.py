@@ -61,6 +61,14 @@ for module in pkgutil.walk_packages(jaxface.__path__, "jaxface."):
         print(module.name, error.name)
 """
 
+FACES = """
+import numpy as np
+from PIL import Image
+from jaxface.photos.detection import detect_faces
+
+print(len(detect_faces(np.asarray(Image.open("me.png").convert("RGB")))) > 2)
+"""
+
 READ_CONFIG = """
 import sys
 import jaxface
@@ -165,7 +173,7 @@ def test_losses_and_drawing_need_jax_numpy_and_jaxtyping_alone(light, tmp_path):
 
 
 def test_the_base_is_light(base):
-    heavy = {"flax", "orbax-checkpoint", "tensorstore", "grain", "ml-collections", "trimesh", "mediapipe", "matplotlib"}
+    heavy = {"flax", "orbax-checkpoint", "tensorstore", "grain", "ml-collections", "trimesh", "matplotlib"}
     assert not base[1].keys() & heavy and {"pillow", "safetensors", "optax", "tqdm"} <= base[1].keys()
 
 
@@ -191,8 +199,9 @@ def test_the_program_and_its_missing_extras(base, tmp_path):
         told = _python(*way, "--config", "quickstart", python=python, cwd=tmp_path, code=2)
         assert told == "error: jaxface train needs ml_collections; run: pip install 'jaxface[train]'\n"
     shutil.copy(REPOSITORY / "docs" / "images" / "demo.png", tmp_path / "me.png")
-    told = _python("-m", "jaxface.fit", "me.png", python=python, cwd=tmp_path, code=2)
-    assert told.endswith("error: face detection needs MediaPipe; run: pip install 'jaxface[photo]'\n")
+    told = _python("-m", "jaxface.reconstruct", "me.png", "--checkpoint", "run", python=python, cwd=tmp_path, code=2)
+    assert told.endswith("error: an encoder needs flax; run: pip install 'jaxface[photo]'\n")
+    assert _python("-c", FACES, python=python, cwd=tmp_path) == "True\n"
 
 
 def test_configs_are_found_outside_the_repository(base, tmp_path):

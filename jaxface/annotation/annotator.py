@@ -315,7 +315,6 @@ def annotate_file(
 
     Raises:
         InputError: when a file cannot be used or no picture could be parsed.
-        MissingDependencyError: when MediaPipe is needed and not installed.
     """
     out = Path(out)
     face_model = load_face_model(model)
@@ -325,7 +324,6 @@ def annotate_file(
     if renders is not None:
         vectors, box = read_views(Path(renders), face_model)
     else:
-        detect_faces(np.zeros((64, 64, 3), np.uint8))  # says at once if MediaPipe is missing
         box = face_box(face_model, size=SIZE)
         vectors = random_views(face_model, views, seed=seed, box=box)
     annotation = annotate_model(face_model, vectors, box, label_parser, size=SIZE)

@@ -65,7 +65,6 @@ def follow_face(clip: Clip) -> FollowedFace:
 
     Raises:
         InputError: when no frame shows a face.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     faces: list[DetectedFace | None] = []
     times: list[float] = []

@@ -21,7 +21,7 @@ def missing_extra(extra: str, purpose: str, package: str) -> MissingDependencyEr
     Args:
         extra: its name in pyproject.toml, such as "photo".
         purpose: what cannot be done, the beginning of the message: "face detection".
-        package: what is missing, in the user's words: "MediaPipe".
+        package: what is missing, in the user's words: "dlib's network".
     """
     return MissingDependencyError(f"{purpose} needs {package}; run: pip install 'jaxface[{extra}]'")
 

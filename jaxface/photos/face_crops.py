@@ -52,11 +52,10 @@ def preprocess_photo(
 
     Raises:
         InputError: when there is no face to be found, or none with labels.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     faces = detect_faces(image)
     if not faces:
-        raise InputError("no face found; faces need about 32 pixels, and the eyes, nose and mouth in view")
+        raise InputError("no face found; faces need about 24 pixels, and the eyes, nose and mouth in view")
     crops = [make_crop(image, face, model, size=size, parser=parser, path=path, focal=focal) for face in faces]
     seen = [crop for crop in crops if crop.sample["labels"].any()]
     if not seen:

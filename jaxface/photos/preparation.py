@@ -63,7 +63,6 @@ def preprocess_files(
 
     Raises:
         InputError: when `out` cannot be used, or the parser's options or files cannot.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     out = Path(out)
     settings = {"format": "jaxface", "labels": "jaxface", "size": size, "model": str(model), "faces": faces}

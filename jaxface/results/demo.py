@@ -72,7 +72,7 @@ def run_demo(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
 
     Raises:
         InputError: when the checkpoint or `out` cannot be used.
-        MissingDependencyError: when MediaPipe or a portrait's package is not installed.
+        MissingDependencyError: when a portrait's package, or Flax, is not installed.
     """
     out = Path(out)
     predict, model = predict_faces(checkpoint)

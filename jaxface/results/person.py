@@ -81,7 +81,6 @@ def fit_person(
 
     Raises:
         InputError: when the model, the network or `out` cannot be used.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     out = Path(out)
     check_person_folder(out)

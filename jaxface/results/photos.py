@@ -77,7 +77,6 @@ def process_photos(
 
     Raises:
         InputError: when `out` is a file or cannot be written to.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     out = _writable_folder(out)
     paths = collect_files(patterns, exclude=out)

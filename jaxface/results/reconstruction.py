@@ -137,7 +137,6 @@ def fit_photos(
 
     Raises:
         InputError: when the model, the checkpoint, the network or `out` cannot be used.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     face_model, predict, solve, settings = _prepared(
         model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
@@ -184,7 +183,6 @@ def fit_photo(
     Raises:
         InputError: when the photo cannot be read or shows no face, or the model, the checkpoint or the network cannot
             be used.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     if isinstance(photo, np.ndarray):
         name, pixels, focal = "photo", photo, None
@@ -255,7 +253,6 @@ def reconstruct_photos(
 
     Raises:
         InputError: when the checkpoint, the model or `out` cannot be used.
-        MissingDependencyError: when MediaPipe is not installed.
     """
     predict, face_model = predict_faces(checkpoint, model=model)
     settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint)}

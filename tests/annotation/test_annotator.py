@@ -18,7 +18,7 @@ from jaxface.annotation.votes import (
     part_overlap,
 )
 from jaxface.core.coefficients import Coefficients
-from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.errors import InputError
 from jaxface.core.landmarks import MIRRORED_68
 from jaxface.core.parts import PARTS
 from jaxface.core.skinning import Skinning
@@ -36,10 +36,10 @@ def small_pictures(monkeypatch):
 
 @pytest.fixture
 def no_detector(monkeypatch):
-    def missing(image):
-        raise MissingDependencyError("face detection needs MediaPipe")
+    def refuse(image):
+        raise AssertionError("label maps were given, no detector is to be asked")
 
-    monkeypatch.setattr(annotator, "detect_faces", missing)
+    monkeypatch.setattr(annotator, "detect_faces", refuse)
 
 
 @pytest.mark.slow
@@ -185,12 +185,6 @@ def test_nothing_is_written_when_nothing_can_be_parsed(drawn, no_detector, tmp_p
     assert not out.parent.exists()
 
 
-def test_without_the_detector_the_default_parser_says_so(no_detector, tmp_path):
-    with pytest.raises(MissingDependencyError):
-        annotate.main(["anny", "--out", str(tmp_path / "parts.npz")])
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.slow
 def test_pictures_of_another_model_are_refused(drawn, tmp_path, anny):
     vectors = drawn[1]
@@ -256,7 +250,6 @@ def test_results_are_npz_files(tmp_path):
 @pytest.mark.slow
 def test_mediapipe_finds_parts_and_landmarks_of_a_bare_mesh(monkeypatch, tmp_path, anny):
     """A model without parts, landmarks, contours, mirror table and albedo basis."""
-    pytest.importorskip("mediapipe", reason="MediaPipe (extra 'photo') is not installed")
     bare = dataclasses.replace(
         anny, parts={}, landmarks={}, contours={}, mirror=None, uv=None, name="bare",
         albedo_basis=anny.albedo_basis[..., :0],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("mediapipe")
+pytest.importorskip("skimage")
 
 RUN = Path(__file__).parents[2] / "experiments" / "prdl_vs_rivals" / "run.py"
 

@@ -1,9 +1,8 @@
-"""Faces found in real photographs, the pieces around the detector, and what is said when something is not installed."""
+"""Faces found in real photographs: where they are, at any turn and size, one or many; and where there are none."""
 
-import itertools
+import math
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -11,19 +10,21 @@ from PIL import Image
 
 from jaxface.core import landmarks as landmarks_module
 from jaxface.core import parts
-from jaxface.core.errors import MissingDependencyError
 from jaxface.photos import detection
+
+pytestmark = pytest.mark.slow
+
+RIGHT_CORNER, LEFT_CORNER = 33, 263
+"""Mesh points: the outer corners of the eyes."""
 
 
 @pytest.fixture(scope="module")
 def astronaut():
-    pytest.importorskip("mediapipe", reason="MediaPipe (extra 'photo') is not installed")
     return pytest.importorskip("skimage.data", reason="scikit-image (extra 'photo') is not installed").astronaut()
 
 
 @pytest.fixture(scope="module")
 def hopper():
-    pytest.importorskip("mediapipe", reason="MediaPipe (extra 'photo') is not installed")
     cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib (extra 'photo') is not installed")
     return np.array(Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
@@ -97,9 +98,68 @@ def test_no_face(astronaut):
     assert detection.detect_faces(np.zeros((20, 3000, 3), np.uint8)) == []
 
 
-@pytest.mark.slow
+def turned(photo, degrees):
+    """The photo turned clockwise about its centre, all of it, and the map of its points."""
+    result = photo.rotate(-degrees, Image.Resampling.BICUBIC, expand=True)
+    angle = math.radians(degrees)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return np.asarray(result), lambda points: (points - np.array(photo.size) / 2) @ turn + np.array(result.size) / 2
+
+
+@pytest.mark.parametrize("name", ["astronaut", "hopper"])
+def test_every_turn(name, request):
+    """48 turns of the photo: the face, its points in the mean within 3 % of the distance of the eyes' outer corners."""
+    photo = Image.fromarray(request.getfixturevalue(name)).reduce(2)
+    points = the_face(np.asarray(photo)).landmarks478
+    eyes = math.dist(points[RIGHT_CORNER], points[LEFT_CORNER])
+    photos, maps = zip(*(turned(photo, 7.5 * k) for k in range(48)), strict=True)
+    found = detection.detect_faces_in(photos)
+    assert [len(faces) for faces in found] == [1] * 48
+    errors = [
+        np.linalg.norm(faces[0].landmarks478 - to_turned(points), axis=-1).mean()
+        for faces, to_turned in zip(found, maps, strict=True)
+    ]
+    assert max(errors) < 0.03 * eyes
+
+
+@pytest.mark.parametrize("size", [24, 40])
+def test_small_faces_of_large_photos(astronaut, size):
+    """As many pixels from the outline's top to its bottom as `size`."""
+    face = the_face(astronaut)
+    scale = size / face.size
+    small = Image.fromarray(astronaut).resize((round(512 * scale),) * 2, Image.Resampling.LANCZOS)
+    photo = Image.new("RGB", (1000, 700), (90, 110, 100))
+    photo.paste(small, (640, 333))
+    (found,) = detection.detect_faces(np.asarray(photo), min_size=20)
+    eyes = math.dist(*found.landmarks478[[RIGHT_CORNER, LEFT_CORNER]])
+    assert np.linalg.norm(found.landmarks478 - (640, 333) - face.landmarks478 * scale, axis=-1).mean() < 0.1 * eyes
+    assert detection.detect_faces(np.asarray(photo), min_size=60) == []
+
+
+def test_a_hundred_faces(astronaut, hopper):
+    """In ten rows of different sizes, of which each is found, at its place, once."""
+    faces = [Image.fromarray(astronaut[30:210, 140:320]), Image.fromarray(hopper[80:380, 110:410])]
+    photo = Image.new("RGB", (1300, 1300), (70, 90, 110))
+    places = [(130 * (k % 10), 130 * (k // 10)) for k in range(100)]
+    sides = [70 + 6 * (k // 10) for k in range(100)]
+    for k, (place, side) in enumerate(zip(places, sides, strict=True)):
+        photo.paste(faces[k % 2].resize((side, side)), place)
+    found = detection.detect_faces(np.asarray(photo))
+    centers = {tuple(((face.box[:2] + face.box[2:]) / 2 // 130).astype(int)) for face in found}
+    assert len(found) == len(centers) == 100
+
+
+def test_many_photos_at_once_give_what_each_gives(astronaut, hopper):
+    photos = [astronaut[:260, 60:400], np.zeros((50, 40, 3), np.uint8), hopper[::2, ::2], astronaut[::-1][250:]]
+    found = detection.detect_faces_in(photos)
+    assert [len(faces) for faces in found] == [1, 0, 1, 1]
+    for faces, photo in zip(found, photos, strict=True):
+        for face, alone in zip(faces, detection.detect_faces(photo), strict=True):
+            np.testing.assert_allclose(face.landmarks478, alone.landmarks478, atol=0.05)
+    assert detection.detect_faces_in([]) == []
+
+
 def test_nothing_is_printed(astronaut, tmp_path):
-    """MediaPipe writes to stderr from threads of its own; a fresh process must stay silent, to its very end."""
     Image.fromarray(astronaut).save(tmp_path / "a.png")
     code = (
         "import sys; from jaxface.photos.detection import detect_faces; from jaxface.files.images import read_image\n"
@@ -108,45 +168,3 @@ def test_nothing_is_printed(astronaut, tmp_path):
     command = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "a.png")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("libGL.so.1: cannot open shared object file: No such file or directory", "apt-get install libgl1"),
-        ("libgthread-2.0.so.0: cannot open shared object file: No such file", "apt-get install libglib2.0-0"),
-        ("libxcb.so.1: cannot open shared object file: No such file", "apt-get install libxcb1"),
-        ("libodd.so.7: cannot open shared object file: No such file", "libodd.so.7"),
-        ("No module named 'mediapipe'", "pip install 'jaxface[photo]'"),
-        ("No module named 'cv2'", "No module named 'cv2'"),
-    ],
-)
-def test_what_to_install(message, expected, monkeypatch):
-    name = message.split("'")[1] if "'" in message else None
-
-    class Failing:
-        def find_spec(self, module, path=None, target=None):
-            if module == "mediapipe":
-                raise ImportError(message, name=name)
-
-    monkeypatch.delitem(sys.modules, "mediapipe", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
-    with pytest.raises(MissingDependencyError) as raised:
-        detection._load_mediapipe()
-    assert expected in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_mediapipe_without_models(monkeypatch):
-    fake = types.ModuleType("mediapipe")
-    fake.__version__ = "9.9"
-    monkeypatch.setitem(sys.modules, "mediapipe", fake)
-    with pytest.raises(MissingDependencyError, match=r"mediapipe 9\.9 carries no face models"):
-        detection._load_mediapipe()
-
-
-def test_windows_cover_the_photo():
-    for length in (10, 384, 385, 600, 768, 3072):
-        starts = detection._window_starts(length)
-        assert starts[0] <= 0 and starts[-1] + 384 >= length
-        assert all(b - a <= 256 for a, b in itertools.pairwise(starts))

@@ -14,7 +14,7 @@ def edges(loop, *, closed=True):
 
 
 def test_loops_are_mediapipes():
-    pytest.importorskip("mediapipe", reason="MediaPipe (extra 'photo') is not installed")
+    pytest.importorskip("mediapipe", reason="MediaPipe is not installed")
     from mediapipe.python.solutions import face_mesh_connections as mediapipe
 
     def same(loop_edges, theirs):

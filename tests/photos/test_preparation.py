@@ -27,7 +27,6 @@ def toy_template(monkeypatch):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """A folder with a portrait, a group of two, a picture without a face, and a file that is cut short."""
-    pytest.importorskip("mediapipe", reason="MediaPipe (extra 'photo') is not installed")
     skimage = pytest.importorskip("skimage.data", reason="scikit-image (extra 'photo') is not installed")
     folder = tmp_path_factory.mktemp("photos")
     astronaut = skimage.astronaut()
@@ -122,7 +121,7 @@ def test_the_largest_face_alone(photos, tmp_path):
 
 
 def test_label_maps_on_disk(photos, tmp_path):
-    """MediaPipe's own labels of a photo, saved in each order, come back as they are drawn into the crop."""
+    """The labels of a photo by the parser "mediapipe", saved in each order, come back as they are drawn into the crop."""
     image = read_image(photos / "astronaut.png")
     (face,) = detection.detect_faces(image)
     labels = face.labels(*image.shape[:2])
@@ -189,7 +188,7 @@ def test_results_below_the_photos_are_not_photos(photos, tmp_path):
 
 def test_a_missing_package_stops_the_batch_at_once(tmp_path, monkeypatch):
     def missing(image):
-        raise MissingDependencyError("face detection needs MediaPipe; run: pip install 'jaxface[photo]'")
+        raise MissingDependencyError("the parser needs flax; run: pip install 'jaxface[photo]'")
 
     monkeypatch.setattr(face_crops, "detect_faces", missing)
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")

@@ -1,0 +1,111 @@
+"""From a face detector's raw output to faces: anchors, decoding, and one detection of many that overlap.
+
+Equations and constants are those of MediaPipe 0.10.14's graphs (SsdAnchors, TensorsToDetections, NonMaxSuppression).
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Float
+
+RIGHT_EYE, LEFT_EYE, NOSE, MOUTH, RIGHT_EAR, LEFT_EAR = range(6)
+"""A detection's keypoints; right and left are the subject's."""
+
+_OVERLAP = 0.3
+"""Detections that share more of their union than this are one face."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """What is to know of a detector's output.
+
+    Attributes:
+        network: its name in `FaceNetworks`.
+        side: pixels of its input.
+        grids: cells a side and anchors a cell, in the order of the output.
+        threshold: the lowest score of a face.
+    """
+
+    network: str
+    side: int
+    grids: tuple[tuple[int, int], ...]
+    threshold: float
+
+
+FULL_RANGE = Detector("full_range", 192, ((48, 1),), 0.6)
+"""For faces near and far."""
+
+SHORT_RANGE = Detector("short_range", 128, ((16, 2), (8, 6)), 0.5)
+"""For a face that is most of the picture."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceBox:
+    """A detection, in the square that the detector was shown, whose corners are (0, 0) and (1, 1).
+
+    Attributes:
+        score: confidence in [0, 1].
+        box: [4] left, top, right, bottom: from brows to chin.
+        keypoints: [6, 2] see RIGHT_EYE and its neighbours.
+    """
+
+    score: float
+    box: Float[np.ndarray, "4"]
+    keypoints: Float[np.ndarray, "6 2"]
+
+    def mapped(self, scale: float, offset: Float[np.ndarray, "2"]) -> "FaceBox":
+        """The same detection where the square's points are scale * point + offset."""
+        return FaceBox(self.score, self.box * scale + np.tile(offset, 2), self.keypoints * scale + offset)
+
+
+@functools.cache
+def _anchors(detector: Detector) -> Float[np.ndarray, "A 2"]:
+    """The centres of the cells, as often as they have anchors, row by row."""
+    centers = []
+    for cells, count in detector.grids:
+        middle = (np.arange(cells) + 0.5) / cells
+        x, y = np.meshgrid(middle, middle)
+        centers.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), count, axis=0))
+    return np.concatenate(centers)
+
+
+def face_boxes(boxes: Float[np.ndarray, "A 16"], scores: Float[np.ndarray, " A"], detector: Detector) -> list[FaceBox]:
+    """The faces that a detector saw in one picture, the surest first.
+
+    Args:
+        boxes: centre and size of the box, and six keypoints, in pixels relative to the anchor: the network's.
+        scores: before the sigmoid.
+        detector: which it was.
+    """
+    sure = 1 / (1 + np.exp(-np.clip(np.asarray(scores, np.float64), -100, 100)))
+    (kept,) = np.nonzero(sure >= detector.threshold)
+    kept = kept[np.argsort(-sure[kept], kind="stable")]
+    values = np.asarray(boxes, np.float64)[kept].reshape(-1, 8, 2) / detector.side
+    places = _anchors(detector)[kept]
+    center, size, keypoints = values[:, 0] + places, values[:, 1], values[:, 2:] + places[:, None]
+    corners = np.concatenate([center - size / 2, center + size / 2], -1)
+    return _suppress([FaceBox(*one) for one in zip(sure[kept].tolist(), corners, keypoints, strict=True)])
+
+
+def _suppress(found: list[FaceBox]) -> list[FaceBox]:
+    """Weighted suppression: the surest takes in all that overlap it, averaged by their scores, and keeps its score."""
+    faces = []
+    while found:
+        near = [one for one in found if overlap(one.box, found[0].box) > _OVERLAP]
+        near = near or found[:1]  # a box without area overlaps nothing
+        weights = np.array([one.score for one in near])
+        box, keypoints = (
+            np.average([getattr(one, name) for one in near], axis=0, weights=weights) for name in ("box", "keypoints")
+        )
+        faces.append(FaceBox(found[0].score, box, keypoints))
+        taken = {id(one) for one in near}
+        found = [one for one in found if id(one) not in taken]
+    return faces
+
+
+def overlap(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
+    return float(shared / union) if union > 0 else 0.0
