@@ -29,16 +29,38 @@ def collect_files(
         suffixes: lower-case endings that are looked for in folders.
         exclude: a folder (such as the one for the results) whose files are not taken from folders above it.
     """
+    return [file for file, _ in collect_keyed_files(patterns, suffixes=suffixes, exclude=exclude)]
+
+
+def collect_keyed_files(
+    patterns: Sequence[str | os.PathLike],
+    *,
+    suffixes: frozenset[str] = IMAGE_SUFFIXES,
+    exclude: str | os.PathLike | None = None,
+) -> list[tuple[Path, str]]:
+    """`collect_files`, each file with its key: its path below the folder that was named, or else its name.
+
+    Keys have "/" on every system, and stay the same wherever the folder lies and whatever is added to it.
+    """
     excluded = Path(exclude).resolve() if exclude is not None else None
-    files: dict[Path, Path] = {}
+    files: dict[Path, tuple[Path, str]] = {}
     for pattern in patterns:
         path = Path(pattern)
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         for match in matches or [path]:
             below = _files_below(match, suffixes, excluded) if match.is_dir() else []
             for file in below or [match]:
-                files.setdefault(file.resolve(), file)
+                key = file.relative_to(match).as_posix() if below else file.name
+                files.setdefault(file.resolve(), (file, key))
     return list(files.values())
+
+
+def share_of(key: str, shares: int) -> int:
+    """Which of `shares` equal shares of all files, 1 to `shares`, the file with this key belongs to.
+
+    It depends on nothing else: machines that share work need not talk, and files that are added move no others.
+    """
+    return 1 + int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8]) % shares
 
 
 def _files_below(folder: Path, suffixes: frozenset[str], excluded: Path | None) -> list[Path]:
@@ -64,16 +86,21 @@ def unique_names(
     """
     names: list[str] = []
     taken: set[str] = set()
+    first: dict[str, int] = {}  # of those that share a stem: the count below which all are taken
     for path in paths:
-        name, count = path.stem, 1
-        while name.lower() in taken or occupied(
-            name, path
-        ):  # file systems that ignore case would mix up x.jpg and X.jpg
+        stem = path.stem.lower()  # file systems that ignore case would mix up x.jpg and X.jpg
+        while _numbered(stem, first.setdefault(stem, 1)) in taken:
+            first[stem] += 1
+        count = first[stem]
+        while (name := _numbered(path.stem, count)).lower() in taken or occupied(name, path):
             count += 1
-            name = f"{path.stem}_{count}"
         taken.add(name.lower())
         names.append(name)
     return names
+
+
+def _numbered(stem: str, count: int) -> str:
+    return stem if count == 1 else f"{stem}_{count}"
 
 
 def file_digest(path: str | os.PathLike) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.files.atomic import DiskFullError
 
 Item = TypeVar("Item")
 
@@ -59,7 +60,7 @@ class BatchReport:
         """Reports an InputError raised inside, on one line that names `path`, and lets the batch go on."""
         try:
             yield
-        except MissingDependencyError:
+        except (MissingDependencyError, DiskFullError):
             raise  # no other file would fare better
         except InputError as error:
             message = str(error) if str(path) in str(error) else f"{path}: {error}"

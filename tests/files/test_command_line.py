@@ -1,18 +1,28 @@
 """Errors as one line, atomic output, input files, batch reports."""
 
+import collections
+import errno
 import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import pytest
 
 from jaxface.core.errors import InputError, MissingDependencyError
-from jaxface.files.atomic import atomic_folder, atomic_write
+from jaxface.files.atomic import DiskFullError, atomic_folder, atomic_write
 from jaxface.files.command_line import keep_compiled, run
-from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
+from jaxface.files.inputs import (
+    collect_files,
+    collect_keyed_files,
+    file_digest,
+    holds_another_photo,
+    share_of,
+    unique_names,
+)
 from jaxface.files.progress import BatchReport
 
 
@@ -116,6 +126,41 @@ def test_collect_files_keeps_what_is_missing_for_the_reader_to_report(tmp_path):
     assert collect_files(patterns) == patterns
 
 
+def test_keys_do_not_depend_on_where_a_folder_lies(tmp_path):
+    for place in ("here", "elsewhere/deep"):
+        for name in ("b.jpg", "deep/c.webp"):
+            (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place / name).write_text("")
+        found = collect_keyed_files([tmp_path / place])
+        assert [key for _, key in found] == ["b.jpg", "deep/c.webp"]
+        assert [path for path, _ in found] == collect_files([tmp_path / place])
+    assert collect_keyed_files([tmp_path / "here" / "deep" / "*"])[0][1] == "c.webp"
+
+
+def test_shares_are_even_and_the_same_everywhere():
+    keys = [f"person {number // 9}/{number}.jpg" for number in range(8000)]
+    counts = collections.Counter(share_of(key, 8) for key in keys)
+    assert sorted(counts) == list(range(1, 9)) and all(abs(count - 1000) < 120 for count in counts.values())
+    assert [share_of(key, 8) for key in ("a.jpg", "b/a.jpg", "\udcff.jpg")] == [3, 1, 1]  # on any machine, for ever
+    assert {share_of(key, 1) for key in keys} == {1}
+
+
+def test_unique_names_of_many_files_of_one_name_take_no_time():
+    paths = [Path(f"{number}/image.jpg") for number in range(30_000)]
+    start = time.perf_counter()
+    names = unique_names(paths)
+    assert names[-1] == "image_30000" and len(set(names)) == len(names)
+    assert time.perf_counter() - start < 5  # every name against all before took minutes
+
+
+def test_a_name_that_another_photo_has_stays_free_for_its_own():
+    """x_2 is b/x.jpg's from a run before: a/x.jpg, which is new, passes it over, and b/x.jpg still finds it."""
+    owners = {"x": "old/x.jpg", "x_2": "b/x.jpg"}
+    paths = [Path("a/x.jpg"), Path("b/x.jpg"), Path("old/x.jpg")]
+    names = unique_names(paths, occupied=lambda name, path: owners.get(name, path.as_posix()) != path.as_posix())
+    assert names == ["x_3", "x_2", "x"]
+
+
 def test_unique_names(tmp_path):
     paths = [Path("a/x.jpg"), Path("b/x.jpg"), Path("X.png"), Path("y.jpg")]
     assert unique_names(paths) == ["x", "x_2", "X_3", "y"]
@@ -155,9 +200,29 @@ def test_batch_report_goes_on_after_a_bad_input(capsys):
     assert report.exit_code == 1
 
 
-def test_batch_report_stops_at_a_missing_dependency():
-    with pytest.raises(MissingDependencyError), BatchReport().guard("a.jpg"):
-        raise MissingDependencyError("install it")
+@pytest.mark.parametrize("kind", [MissingDependencyError, DiskFullError])
+def test_batch_report_stops_where_no_other_file_would_fare_better(kind):
+    with pytest.raises(kind), BatchReport().guard("a.jpg"):
+        raise kind("install it")
+
+
+def test_a_full_disk_is_told_from_a_bad_name(tmp_path):
+    with pytest.raises(DiskFullError, match=r"cannot write .*x\.txt: No space left"), atomic_write(tmp_path / "x.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(InputError) as raised, atomic_write(tmp_path / ("x" * 300)) as partial:
+        partial.write_text("")
+    assert not isinstance(raised.value, DiskFullError)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "same.json"
+    with (
+        atomic_write(path, writer="a", lasting=True) as one,
+        atomic_write(path, writer="b", lasting=True) as other,
+    ):
+        one.write_text("of a")
+        other.write_text("of b")
+    assert path.read_text() == "of a" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""What workers are asked to do in tests: each function gets the shared arrays first."""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+from jaxface.core.errors import InputError
+
+
+def process(shared, *ignored):
+    return os.getpid()
+
+
+def double(shared, place, shape, other):
+    return shared.write(other, shared.read(place, shape) * np.uint8(2))
+
+
+def refuse(shared, name):
+    raise InputError(f"{name}: not today")
+
+
+def stumble(shared):
+    raise IndexError("nothing there")
+
+
+def kill_itself(shared):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(shared, code):
+    os._exit(code)
+
+
+def leave_at_once(connection, shared):
+    os._exit(3)
+
+
+def sleep(shared, seconds):
+    time.sleep(seconds)
