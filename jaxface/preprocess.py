@@ -4,6 +4,7 @@ python -m jaxface.preprocess PHOTOS... OUT
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +13,7 @@ from jaxface.core.parts import PARSER_LABELS
 from jaxface.core.units import CROP_SIZE
 from jaxface.files.command_line import run
 from jaxface.photos.parsing import PARSERS
-from jaxface.photos.preparation import CONTACT_SHEET, preprocess_files
+from jaxface.photos.preparation import FORMATS, contact_sheet_name, preprocess_files
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,12 +62,36 @@ def _parser() -> argparse.ArgumentParser:
         "subject's own",
     )
     parser.add_argument("--overwrite", action="store_true", help="make samples again that are there already")
+    many = parser.add_argument_group("for many photos", "docs/large_datasets.md tells what to expect of 600,000")
+    many.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        default="folders",
+        help="a folder per photo, for people (default), or files of a thousand samples, for training",
+    )
+    many.add_argument(
+        "--workers",
+        type=_count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that decode and write beside this one, which finds the faces (default: one per core; 0: none)",
+    )
+    many.add_argument(
+        "--shards", type=_count, default=1, metavar="N", help="split the photos into N shares, for as many machines"
+    )
+    many.add_argument("--shard", type=_count, default=1, metavar="I", help="the share to work on, 1 to N")
     return parser
 
 
 def _crop_size(text: str) -> int:
     if not text.isdecimal() or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 32 to 2048")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 9999:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 9999")
     return int(text)
 
 
@@ -84,10 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser_weights=options.parser_weights,
         labels=options.labels,
         label_folder=options.label_folder,
+        format=options.format,
+        workers=options.workers,
+        share=options.shard,
+        shares=options.shards,
     )
     print(report.summary())
     if report.done:
-        print(f"look at {Path(options.out) / CONTACT_SHEET}")
+        print(f"look at {Path(options.out) / contact_sheet_name(options.shard, options.shards)}")
     return report.exit_code
 
 

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -161,7 +162,7 @@ def _to_bytes(values: Float[np.ndarray, "H W"], ranges: tuple[float, ...]) -> UI
     return np.round(np.clip(values / limit, 0, 1) * 255).astype(np.uint8)
 
 
-PNG_OPTIONS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+PNG_OPTIONS: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 """For photos and renders, whose PNG filters leave little for a search of longer matches: as small, a quarter of the
 time."""
 

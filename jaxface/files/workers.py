@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -143,8 +144,6 @@ class Workers:
 
     def _attend(self, number: int) -> None:
         """Hands calls to one process, one after the other; the main thread of this process may work meanwhile."""
-        if hasattr(signal, "pthread_sigmask"):  # which the process inherits: Ctrl-C is for this process alone
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         connection: Connection | None = None
         while (call := self._calls.get()) is not None:
             future, function, arguments = call
@@ -169,6 +168,9 @@ class Workers:
     def _start(self, number: int) -> Connection:
         # A new interpreter, not a copy of this one: JAX has threads, and a copy of a locked lock stays locked.
         context = multiprocessing.get_context("spawn")
+        # Ctrl-C is for this process alone: what this thread does not hear, the process it starts does not hear either.
+        resource_tracker.ensure_running()  # which the first start does otherwise, and then listens again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         connection, other_end = context.Pipe()
         process = context.Process(target=_work, args=(other_end, self._shared), daemon=True)
         process.start()

@@ -105,6 +105,11 @@ def five_points(landmarks: Float[np.ndarray, "68 D"]) -> Float[np.ndarray, "5 D"
     return np.stack([right_eye, left_eye, landmarks[30], landmarks[48], landmarks[54]])
 
 
+def alignment_template(model: FaceModel) -> Float[np.ndarray, "5 3"]:
+    """What a face is aligned to: `five_points` of the model's mean shape, in model units, y up."""
+    return five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
+
+
 def fit_alignment(
     landmarks: Float[np.ndarray, "68 2"],
     template: Float[np.ndarray, "5 3"],
@@ -116,7 +121,7 @@ def fit_alignment(
 
     Args:
         landmarks: ibug-68 points in photo pixels, y down.
-        template: `five_points` of the model's mean shape, in model units, y up.
+        template: of the face model, see `alignment_template`.
         photo_size: (height, width) of the photo in pixels.
         size: side of the crop in pixels; at 224, a model unit takes 102 pixels.
 
@@ -156,8 +161,7 @@ def align_face(
     Raises:
         InputError: when the landmarks are degenerate.
     """
-    template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
-    alignment = fit_alignment(landmarks, template, photo_size=image.shape[:2], size=size)
+    alignment = fit_alignment(landmarks, alignment_template(model), photo_size=image.shape[:2], size=size)
     return alignment.crop_image(image), alignment
 
 

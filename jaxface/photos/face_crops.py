@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +15,10 @@ from jaxface.photos.alignment import Alignment, align_face
 from jaxface.photos.detection import DetectedFace, detect_faces
 from jaxface.photos.parsing import Parser, mediapipe_labels
 from jaxface.photos.samples import Sample, photo_sample
+
+
+class NoFaceError(InputError):
+    """A photo that could be read and shows no face."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +56,27 @@ def preprocess_photo(
         focal: focal length in pixels of the photo, see `files.images.photo_focal`; None if nobody knows.
 
     Raises:
-        InputError: when there is no face to be found, or none with labels.
+        NoFaceError: when there is no face to be found, or none with labels.
+        InputError: when a face cannot be labelled.
     """
     faces = detect_faces(image)
-    if not faces:
-        raise InputError("no face found; faces need about 24 pixels, and the eyes, nose and mouth in view")
-    crops = [make_crop(image, face, model, size=size, parser=parser, path=path, focal=focal) for face in faces]
+    return seen_crops(
+        [make_crop(image, face, model, size=size, parser=parser, path=path, focal=focal) for face in faces]
+    )
+
+
+def seen_crops(crops: Sequence[FaceCrop]) -> list[FaceCrop]:
+    """The crops, of all faces found in a photo, that have a label.
+
+    Raises:
+        NoFaceError: when there is none.
+    """
+    if not crops:
+        raise NoFaceError("no face found; faces need about 24 pixels, and the eyes, nose and mouth in view")
     seen = [crop for crop in crops if crop.sample["labels"].any()]
-    if not seen:
-        left, top, right, bottom = (round(float(edge)) for edge in faces[0].box)
-        raise InputError(f"no part has a label where the face was found (x {left} to {right}, y {top} to {bottom})")
+    if not seen and (face := crops[0].face) is not None:
+        left, top, right, bottom = (round(float(edge)) for edge in face.box)
+        raise NoFaceError(f"no part has a label where the face was found (x {left} to {right}, y {top} to {bottom})")
     return seen
 
 

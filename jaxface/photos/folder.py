@@ -14,7 +14,7 @@ from jaxface.core import parts
 from jaxface.core.errors import InputError
 from jaxface.core.units import CROP_SIZE
 from jaxface.files.atomic import atomic_write
-from jaxface.files.images import check_file, decode_image, decode_mask
+from jaxface.files.images import PNG_OPTIONS, check_file, decode_image, decode_mask
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import LANDMARKS, Sample, empty_coefficients, validate_sample
 
@@ -69,19 +69,64 @@ class FolderSource:
         if image.shape[0] != image.shape[1]:
             height, width = image.shape[:2]
             raise InputError(f"{image_path}: the crop should be square, but is {width} x {height} pixels")
-        sample = {
-            "image": _resized(image, self._size, Image.Resampling.BICUBIC),
-            "labels": parts.cut_forehead(_resized(labels, self._size, Image.Resampling.NEAREST)),
-            "landmarks": landmarks * np.float32(self._size / image.shape[0]),
-            "landmark_weights": weights,
-            **empty_coefficients(self._coefficient_count),
-        }
-        validate_sample(sample, str(image_path.parent), size=self._size)
-        return sample
+        return fit_sample(
+            image,
+            labels,
+            landmarks,
+            weights,
+            cut=False,
+            size=self._size,
+            coefficient_count=self._coefficient_count,
+            name=str(image_path.parent),
+        )
+
+    def name(self, index: int) -> str:
+        """What to call a sample: the path of its folder, below the dataset's."""
+        return str(self.images[index].parent.relative_to(self.path))
 
     def __repr__(self) -> str:
         # Grain compares this text before it resumes a pipeline: it must say the same in every process.
         return f"FolderSource({str(self.path)!r}, size={self._size}, samples={len(self)})"
+
+
+def fit_sample(
+    image: UInt8[np.ndarray, "P P 3"],
+    labels: UInt8[np.ndarray, "P P"],
+    landmarks: Float[np.ndarray, "68 2"],
+    weights: Float[np.ndarray, "68"],
+    *,
+    cut: bool,
+    size: int,
+    coefficient_count: int,
+    name: str,
+) -> Sample:
+    """The sample of what was stored, in the size wanted.
+
+    Args:
+        image: the stored crop of P pixels a side.
+        labels: its parts.
+        landmarks: in pixels of the stored crop.
+        weights: of the landmarks.
+        cut: whether the labels' forehead is cut already.
+        size: side S of the sample in pixels.
+        coefficient_count: length K of its (all zero) coefficients.
+        name: what to call it in messages.
+
+    Raises:
+        InputError: when it does not hold together.
+    """
+    if labels.shape != image.shape[:2]:
+        raise InputError(f"{name}: the labels are {list(labels.shape)}, but the image is {list(image.shape[:2])}")
+    labels = _resized(labels, size, Image.Resampling.NEAREST)
+    sample = {
+        "image": _resized(image, size, Image.Resampling.BICUBIC),
+        "labels": labels if cut and image.shape[0] == size else parts.cut_forehead(labels),
+        "landmarks": landmarks * np.float32(size / image.shape[0]),
+        "landmark_weights": weights,
+        **empty_coefficients(coefficient_count),
+    }
+    validate_sample(sample, name, size=size)
+    return sample
 
 
 def _find_images(folder: Path) -> list[Path]:
@@ -160,7 +205,7 @@ def write_sample(folder: Path, sample: Sample, alignment: Alignment, details: Ma
         alignment: where the crop lies in its photo.
         details: further entries for landmarks.json, such as the photo's name.
     """
-    Image.fromarray(sample["image"]).save(folder / "image.png")
+    Image.fromarray(sample["image"]).save(folder / "image.png", **PNG_OPTIONS)
     Image.fromarray(sample["labels"]).save(folder / "labels.png")
     content = {
         **details,
@@ -194,9 +239,9 @@ def read_dataset_file(folder: Path) -> dict:
     return _read_json(path) if path.exists() else {}
 
 
-def write_dataset_file(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes dataset.json."""
-    with atomic_write(folder / DATASET_FILE) as partial:
+def write_dataset_file(folder: Path, content: Mapping[str, Any], *, writer: str = "") -> None:
+    """Writes dataset.json; `writer` as for `atomic_write`."""
+    with atomic_write(folder / DATASET_FILE, writer=writer) as partial:
         partial.write_text(json.dumps(dict(content), indent=2) + "\n")
 
 

@@ -1,32 +1,38 @@
-"""From photos to a folder of samples that training reads."""
+"""From photos to a dataset of samples that training reads: a folder per photo, or files of many samples."""
 
-import json
+import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from jaxface.core.errors import InputError
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import visualize
-from jaxface.files.atomic import atomic_folder
-from jaxface.files.images import read_image
-from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
-from jaxface.files.progress import BatchReport, progress
+from jaxface.files.inputs import collect_keyed_files, share_of
+from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.models import load_face_model
-from jaxface.photos.face_crops import FaceCrop, preprocess_photo
-from jaxface.photos.folder import DATASET_FILE, FolderSource, read_dataset_file, write_dataset_file, write_sample
-from jaxface.photos.parsing import LabelFolder, create_parser
+from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
+from jaxface.photos.batches import Photo, prepare_photos
+from jaxface.photos.detection import DetectedFace, detect_faces
+from jaxface.photos.face_crops import FaceCrop, face_sample, seen_crops
+from jaxface.photos.folder import FolderSource, read_dataset_file
+from jaxface.photos.parsing import DmlCsrParser, LabelFolder, Parser, create_parser
+from jaxface.photos.shard_writer import SAMPLES_PER_FILE
+from jaxface.photos.shards import ShardSource, open_samples
+from jaxface.photos.stores import Folders, Shards, Store, Write
 
 CONTACT_SHEET = "contact_sheet.png"
-"""Crops beside their parts, at the top of the folder, to look at."""
+"""Crops beside their parts, at the top of the folder, to look at; that of a share bears its number."""
+
+FORMATS = {"folders": "jaxface", "shards": "jaxface shards"}
+"""Name of a format -> what dataset.json calls it."""
 
 _SHEET_FACES, _SHEET_COLUMNS = 48, 3
-
-_PHOTO_FILE = "photo.json"
 
 
 def preprocess_files(
@@ -41,8 +47,13 @@ def preprocess_files(
     parser_weights: str | os.PathLike | None = None,
     labels: str | None = None,
     label_folder: str | os.PathLike | None = None,
+    format: str = "folders",
+    workers: int = 0,
+    share: int = 1,
+    shares: int = 1,
+    samples_per_file: int = SAMPLES_PER_FILE,
 ) -> BatchReport:
-    """Writes the samples of many photos in the folder format (docs/folder_format.md), and a contact sheet.
+    """Writes the samples of many photos (docs/folder_format.md, docs/large_datasets.md), and a contact sheet.
 
     A photo's samples appear in `out` all at once. Photos whose samples are there already are skipped.
 
@@ -52,42 +63,73 @@ def preprocess_files(
         model: name or path of the face model that gives the alignment's template.
         size: side of the crops in pixels.
         faces: "all" faces of a photo, or the "largest" alone.
-        overwrite: makes samples again that are there already.
+        overwrite: makes samples again that are there already; in the format "folders".
         parser: what labels the parts: "mediapipe" or "dml_csr".
         parser_weights: the file of the weights of "dml_csr".
         labels: instead of a parser, the order of the label maps in `label_folder`, a key of `parts.PARSER_LABELS`.
         label_folder: holds a PNG of the photo's name and size for every photo.
+        format: "folders" has a folder per photo; "shards" has files of many samples.
+        workers: processes that decode and write; 0 does all in this one. A program that asks for them is imported by
+            them, so that its call belongs below `if __name__ == "__main__":`.
+        share: which share of the photos to work on, 1 to `shares`.
+        shares: so many machines, or calls, share the photos; each is given the same patterns and the same `out`, or
+            one of its own.
+        samples_per_file: at which a file of samples ends; what is not finished when a run is killed is done again.
 
     Returns:
         What was done and what failed; a bad photo is reported and does not stop the rest.
 
     Raises:
         InputError: when `out` cannot be used, or the parser's options or files cannot.
+        MissingDependencyError: when ArrayRecord, for shards, is not installed.
     """
     out = Path(out)
-    settings = {"format": "jaxface", "labels": "jaxface", "size": size, "model": str(model), "faces": faces}
+    if not 1 <= share <= shares:
+        raise InputError(f"there is no share {share} of {shares}; shares are numbered from 1 to {shares}")
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}; there are {', '.join(FORMATS)}")
+    if format == "shards" and overwrite:
+        raise InputError("samples in shards cannot be overwritten; name a new folder for the results")
+    settings = {"format": FORMATS[format], "labels": "jaxface", "size": size, "model": str(model), "faces": faces}
     settings["parser"] = f"{labels} labels on disk" if labels else parser
     _check_out(out, settings)
-    face_model = load_face_model(model)
-    paths = collect_files(patterns, exclude=out)
+    template = alignment_template(load_face_model(model))
     parse = create_parser(parser, weights=parser_weights, labels=labels, label_folder=label_folder)
-    if isinstance(parse, LabelFolder):
-        paths = _without_label_maps(paths, parse.folder)
-    names = unique_names(paths, occupied=lambda name, path: holds_another_photo(out / name, path, record=_PHOTO_FILE))
+    photos = _collect(patterns, out, parse)
     report = BatchReport()
-    for path, name in progress(list(zip(paths, names, strict=True)), description="preprocess"):
-        with report.guard(path):
-            if (out / name).exists() and not overwrite:
-                report.skipped += 1
-                continue
-            crops = preprocess_photo(read_image(path), face_model, size=size, parser=parse, path=path)
-            if not (out / DATASET_FILE).exists():
-                write_dataset_file(out, settings)
-            _write_photo(out / name, path, crops[: 1 if faces == "largest" else None])
-            report.done += 1
+    with contextlib.ExitStack() as stack:
+        results: Store
+        if format == "shards":
+            results = stack.enter_context(contextlib.closing(Shards(out, settings, share, shares, samples_per_file)))
+        else:
+            results = Folders(out, settings, overwrite)
+            photos = results.named(photos)  # those of all shares: each knows what names others use
+        photos = [photo for photo in photos if share_of(photo.key, shares) == share]
+        todo = [photo for photo in photos if not results.has(photo)]
+        report.skipped = len(photos) - len(todo)
+        bar = stack.enter_context(progress_bar(len(photos), initial=report.skipped, description="preprocess"))
+        look = _Look(template, size, parse if isinstance(parse, DmlCsrParser) else None)
+        cut = _Cut(template, size, None if isinstance(parse, DmlCsrParser) else parse, faces, results.write)
+        for photo, result in stack.enter_context(
+            contextlib.closing(prepare_photos(todo, look=look, finish=cut, workers=workers))
+        ):
+            with report.guard(photo.path):
+                results.keep(photo, result)
+                report.done += 1
+            bar.update()
+        results.finish()
     if report.done:
-        visualize.save_png(out / CONTACT_SHEET, contact_sheet(FolderSource(out, size=size)))
+        sheet = contact_sheet(open_samples(out, size=size))
+        visualize.save_png(out / contact_sheet_name(share, shares), sheet)
     return report
+
+
+def _collect(patterns: Sequence[str | os.PathLike], out: Path, parse: Parser) -> list[Photo]:
+    found = collect_keyed_files(patterns, exclude=out)
+    if isinstance(parse, LabelFolder):
+        photos = set(_without_label_maps([path for path, _ in found], parse.folder))
+        found = [(path, key) for path, key in found if path in photos]
+    return [Photo(path, key) for path, key in found]
 
 
 def _check_out(out: Path, settings: dict) -> None:
@@ -119,19 +161,69 @@ def _without_label_maps(paths: Sequence[Path], folder: Path) -> list[Path]:
     return photos
 
 
-def _write_photo(folder: Path, photo: Path, crops: Sequence[FaceCrop]) -> None:
-    with atomic_folder(folder) as partial:
-        for index, crop in enumerate(crops):
-            details: dict[str, Any] = {"photo": photo.name}
-            if crop.face is not None:
-                details |= {"score": round(crop.face.score, 4), "box": np.round(crop.face.box, 2).tolist()}
-            (partial / f"face_{index}").mkdir()
-            write_sample(partial / f"face_{index}", crop.sample, crop.alignment, details)
-        content = {"photo": photo.name, "sha256": file_digest(photo), "faces": len(crops)}
-        (partial / _PHOTO_FILE).write_text(json.dumps(content) + "\n")
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What this process does with a batch of photos: it finds the faces, and has a network label them if one shall."""
+
+    template: Float[np.ndarray, "5 3"]
+    size: int
+    parser: DmlCsrParser | None
+
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], photos: Sequence[Photo]) -> list[Any]:
+        found = [detect_faces(image) for image in images]
+        return [self._finding(*one) for one in zip(images, photos, found, strict=True)]
+
+    def _finding(self, image: np.ndarray, photo: Photo, faces: list[DetectedFace]) -> "_Finding | InputError":
+        if self.parser is None:
+            return _Finding(faces)
+        try:
+            alignments = [_align(image, face, self.template, self.size) for face in faces]
+            found = zip(faces, alignments, strict=True)
+            return _Finding(faces, [self.parser(image, *one, path=photo.path) for one in found])
+        except InputError as error:
+            return error
 
 
-def contact_sheet(source: FolderSource) -> UInt8[np.ndarray, "H W 3"]:
+class _Finding(NamedTuple):
+    faces: list[DetectedFace]
+    labels: list[np.ndarray] | None = None  # None: still to be found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """What a worker does with a photo: it cuts out the faces that were found, labels them, and writes them."""
+
+    template: Float[np.ndarray, "5 3"]
+    size: int
+    parser: Parser | None
+    faces: str
+    write: Write
+
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"], photo: Photo, finding: _Finding) -> Any:
+        crops = []
+        for number, face in enumerate(finding.faces):
+            alignment = _align(image, face, self.template, self.size)
+            if self.parser is None:
+                assert finding.labels is not None
+                labels = finding.labels[number]
+            else:
+                labels = self.parser(image, face, alignment, path=photo.path)
+            sample = face_sample(alignment.crop_image(image), labels, face, alignment, coefficients=0)
+            crops.append(FaceCrop(sample, alignment, face))
+        crops = seen_crops(crops)
+        return self.write(photo, crops[: 1 if self.faces == "largest" else None])
+
+
+def _align(image: np.ndarray, face: DetectedFace, template: np.ndarray, size: int) -> Alignment:
+    return fit_alignment(face.landmarks68, template, photo_size=image.shape[:2], size=size)
+
+
+def contact_sheet_name(share: int = 1, shares: int = 1) -> str:
+    """Name of the contact sheet in the dataset's folder."""
+    return CONTACT_SHEET if shares == 1 else f"contact_sheet_{share:04d}_of_{shares:04d}.png"
+
+
+def contact_sheet(source: FolderSource | ShardSource) -> UInt8[np.ndarray, "H W 3"]:
     """A picture of up to 48 samples, evenly chosen: each crop beside its parts and landmarks."""
     cells, names = [], []
     for index in np.unique(np.linspace(0, len(source) - 1, min(len(source), _SHEET_FACES)).round().astype(int)):
@@ -140,7 +232,7 @@ def contact_sheet(source: FolderSource) -> UInt8[np.ndarray, "H W 3"]:
         parts = visualize.draw_labels(sample["image"], sample["labels"])
         radius = max(1.0, sample["image"].shape[0] / CROP_SIZE)
         cells.append([sample["image"], visualize.draw_landmarks(parts, known, radius=radius)])
-        names.append(str(source.images[index].parent.relative_to(source.path)))
+        names.append(source.name(index))
     starts = range(0, len(cells), _SHEET_COLUMNS)
     rows = [[picture for cell in cells[start : start + _SHEET_COLUMNS] for picture in cell] for start in starts]
     captions = ["  |  ".join(names[start : start + _SHEET_COLUMNS]) for start in starts]

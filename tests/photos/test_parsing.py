@@ -283,7 +283,8 @@ def two_faces(tmp_path, monkeypatch):
     photo = np.random.default_rng(0).integers(0, 256, (260, 300, 3)).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photos" / "pair.jpg")
     Image.fromarray(foreign(labels, "lapa")).save(tmp_path / "maps" / "pair.png")
-    monkeypatch.setattr(face_crops, "detect_faces", lambda image: [a_face(*place) for place in places])
+    for module in (face_crops, preparation):
+        monkeypatch.setattr(module, "detect_faces", lambda image: [a_face(*place) for place in places])
     monkeypatch.setattr(preparation, "load_face_model", lambda name: toy_face_model())
     return tmp_path, places
 

@@ -10,7 +10,7 @@ from jaxface import preprocess
 from jaxface.core import parts
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files.images import read_image
-from jaxface.photos import detection, face_crops, preparation
+from jaxface.photos import detection, face_crops, preparation, stores
 from jaxface.photos.detection import DetectedFace
 from jaxface.photos.folder import FolderSource, read_alignment
 from jaxface.photos.samples import validate_sample
@@ -164,7 +164,7 @@ def test_an_interruption_leaves_no_half_written_photo(photos, tmp_path, monkeypa
         (folder / "image.png").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "write_sample", interrupted)
+    monkeypatch.setattr(stores, "write_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         preprocess.main([str(photos / "pair.jpg"), str(tmp_path / "out")])
     assert files_below(tmp_path / "out") == ["dataset.json"]
@@ -190,7 +190,7 @@ def test_a_missing_package_stops_the_batch_at_once(tmp_path, monkeypatch):
     def missing(image):
         raise MissingDependencyError("the parser needs flax; run: pip install 'jaxface[photo]'")
 
-    monkeypatch.setattr(face_crops, "detect_faces", missing)
+    monkeypatch.setattr(preparation, "detect_faces", missing)
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(MissingDependencyError):
         preprocess.main([str(tmp_path / "a.png"), str(tmp_path / "out")])
