@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
-from jaxface.photos.folder import FolderSource
 from jaxface.photos.samples import Sample
+from jaxface.photos.shards import open_samples
 from jaxface.synthetic.source import SyntheticSource
 from jaxface.training import parallel
 from jaxface.training.augmentation import augment_photo, augment_synthetic, coefficient_mirror
@@ -75,14 +75,14 @@ def _synthetic(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, Samp
 def _folder(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, SampleSource]:
     if not config.data.path:
         raise InputError("config.data.path is empty: give the folder that `python -m jaxface.preprocess` wrote")
-    source = FolderSource(config.data.path, size=config.image_size, coefficient_count=vector_size(model))
+    source = open_samples(config.data.path, size=config.image_size, coefficient_count=vector_size(model))
     split = len(source) - config.data.held_out
     if split < 1:
         raise InputError(
             f"{config.data.path}: holds {len(source)} samples, and config.data.held_out would keep "
             f"{config.data.held_out} of them from training"
         )
-    # The last in order of their paths, rather than some in between: neighbours are often pictures of one person.
+    # The last in order of the photos' paths, rather than some in between: neighbours are often pictures of one person.
     return _Slice(source, 0, split), _Slice(source, split, len(source))
 
 

@@ -25,6 +25,7 @@ from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.photos.folder import FolderSource
 from jaxface.photos.samples import Sample, pad_rows, stack_samples
+from jaxface.photos.shards import ShardSource, open_samples
 from jaxface.render import label_map, label_triangles, rasterize, render_face
 
 BATCH_SIZE = 32
@@ -171,7 +172,7 @@ def evaluate_folder(
     """Measures an encoder on a folder of samples beside the mean face, prints the table and writes the results.
 
     Args:
-        dataset: the folder, in the folder format (docs/folder_format.md).
+        dataset: its folder, in either format (docs/folder_format.md, docs/large_datasets.md).
         checkpoint: output folder of a training run, or a file of weights.
         model: name or path of the face model that a file's encoder was trained with; None takes the checkpoint's.
         out: folder for results.json and faces.png; by default evaluation/ in the run's folder, or beside a file.
@@ -186,7 +187,7 @@ def evaluate_folder(
         from jaxface.networks.checkpoints import load_encoder
     predict, face_model, config = load_encoder(Path(checkpoint), model=load_face_model(model) if model else None)
     require_parts(face_model, "the evaluation")
-    source = FolderSource(dataset, size=config.image_size, coefficient_count=vector_size(face_model))
+    source = open_samples(dataset, size=config.image_size, coefficient_count=vector_size(face_model))
     camera = Camera().resized(config.image_size)
     report = progress.BatchReport(unit="face")
     indices, vectors, encoder, mean_face = [], [], [], []
@@ -194,7 +195,7 @@ def evaluate_folder(
     for start in progress.progress(starts, description="evaluating", unit="batch"):
         samples = []
         for index in range(start, min(start + BATCH_SIZE, len(source))):
-            with report.guard(source.images[index].parent):
+            with report.guard(source.name(index)):
                 samples.append(source[index])
                 indices.append(index)
         if samples:
@@ -207,7 +208,7 @@ def evaluate_folder(
         measures, baseline = _joined(encoder), _joined(mean_face)
         summaries = {"encoder": summarize(measures), "mean face": summarize(baseline)}
         print(comparison_table(summaries))
-        names = [str(source.images[index].parent.relative_to(source.path)) for index in indices]
+        names = [source.name(index) for index in indices]
         run = Path(checkpoint)
         folder = Path(out or (run if run.is_dir() else run.parent) / "evaluation")
         made_from = {"dataset": str(dataset), "checkpoint": str(checkpoint)}
@@ -248,7 +249,7 @@ def _write_faces(
     path: Path,
     model: FaceModel,
     camera: Camera,
-    source: FolderSource,
+    source: FolderSource | ShardSource,
     indices: Sequence[int],
     names: Sequence[str],
     vectors: np.ndarray,
