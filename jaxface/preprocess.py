@@ -4,7 +4,6 @@ python -m jaxface.preprocess PHOTOS... OUT
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +11,7 @@ from typing import NoReturn
 from jaxface.core.parts import PARSER_LABELS
 from jaxface.core.units import CROP_SIZE
 from jaxface.files.command_line import run
+from jaxface.files.workers import available_cores
 from jaxface.photos.parsing import PARSERS
 from jaxface.photos.preparation import FORMATS, contact_sheet_name, preprocess_files
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument(
         "--workers",
         type=_count,
-        default=os.cpu_count() or 1,
+        default=available_cores(),
         metavar="N",
         help="processes that decode and write beside this one, which finds the faces (default: one per core; 0: none)",
     )

@@ -1,5 +1,6 @@
 """The files that a user names: patterns, folders, names for their results."""
 
+import functools
 import glob
 import hashlib
 import json
@@ -44,6 +45,11 @@ def collect_keyed_files(
     """
     excluded = Path(exclude).resolve() if exclude is not None else None
     files: dict[Path, tuple[Path, str]] = {}
+    resolve_folder = functools.cache(Path.resolve)  # of hundreds of thousands of files, only the links cost a look
+
+    def resolve(file: Path) -> Path:
+        return file.resolve() if file.is_symlink() else resolve_folder(file.parent) / file.name
+
     for pattern in patterns:
         path = Path(pattern)
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
@@ -51,7 +57,7 @@ def collect_keyed_files(
             below = _files_below(match, suffixes, excluded) if match.is_dir() else []
             for file in below or [match]:
                 key = file.relative_to(match).as_posix() if below else file.name
-                files.setdefault(file.resolve(), (file, key))
+                files.setdefault(resolve(file), (file, key))
     return list(files.values())
 
 

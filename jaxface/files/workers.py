@@ -31,6 +31,11 @@ CALL_SECONDS = 300.0
 _GRACE_SECONDS = 10.0  # that calls under way have to end in, once nobody waits for them any more
 
 
+def available_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class WorkerError(InputError):
     """A call that ended its process, or did not end."""
 

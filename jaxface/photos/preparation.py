@@ -161,6 +161,11 @@ def _without_label_maps(paths: Sequence[Path], folder: Path) -> list[Path]:
     return photos
 
 
+def detect_faces_in(images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[list[DetectedFace]]:
+    """All faces in each of some photos, see `detect_faces`."""
+    return [detect_faces(image) for image in images]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Look:
     """What this process does with a batch of photos: it finds the faces, and has a network label them if one shall."""
@@ -170,7 +175,7 @@ class _Look:
     parser: DmlCsrParser | None
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], photos: Sequence[Photo]) -> list[Any]:
-        found = [detect_faces(image) for image in images]
+        found = detect_faces_in(images)
         return [self._finding(*one) for one in zip(images, photos, found, strict=True)]
 
     def _finding(self, image: np.ndarray, photo: Photo, faces: list[DetectedFace]) -> "_Finding | InputError":
