@@ -37,6 +37,8 @@ SLOWEST_FIRST = (
     "losses/test_perceptual.py",
     "benchmarks/test_prdl.py",
     "benchmarks/test_accelerator.py",
+    "benchmarks/test_preprocess.py",
+    "photos/test_batches.py",
     "experiments/test_prdl_bias.py",
     "test_notebook.py",
     "test_train.py",

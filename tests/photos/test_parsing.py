@@ -12,7 +12,7 @@ from jaxface.core import landmarks, parts
 from jaxface.core.errors import InputError
 from jaxface.core.parts import FOREHEAD, LABELS, PARSER_LABELS
 from jaxface.networks import face_parsing, weight_files
-from jaxface.photos import face_crops, face_mesh, parsing, preparation
+from jaxface.photos import face_mesh, parsing, preparation
 from jaxface.photos.alignment import Alignment, align_face
 from jaxface.photos.detection import DetectedFace
 from toys.face_points import TEMPLATE, toy_face_model
@@ -283,8 +283,9 @@ def two_faces(tmp_path, monkeypatch):
     photo = np.random.default_rng(0).integers(0, 256, (260, 300, 3)).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photos" / "pair.jpg")
     Image.fromarray(foreign(labels, "lapa")).save(tmp_path / "maps" / "pair.png")
-    for module in (face_crops, preparation):
-        monkeypatch.setattr(module, "detect_faces", lambda image: [a_face(*place) for place in places])
+    monkeypatch.setattr(
+        preparation, "detect_faces_in", lambda images: [[a_face(*place) for place in places] for _ in images]
+    )
     monkeypatch.setattr(preparation, "load_face_model", lambda name: toy_face_model())
     return tmp_path, places
 

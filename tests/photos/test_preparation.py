@@ -187,10 +187,10 @@ def test_results_below_the_photos_are_not_photos(photos, tmp_path):
 
 
 def test_a_missing_package_stops_the_batch_at_once(tmp_path, monkeypatch):
-    def missing(image):
+    def missing(images):
         raise MissingDependencyError("the parser needs flax; run: pip install 'jaxface[photo]'")
 
-    monkeypatch.setattr(preparation, "detect_faces", missing)
+    monkeypatch.setattr(preparation, "detect_faces_in", missing)
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(MissingDependencyError):
         preprocess.main([str(tmp_path / "a.png"), str(tmp_path / "out")])
