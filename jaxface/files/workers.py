@@ -40,7 +40,7 @@ class WorkerError(InputError):
     """A call that ended its process, or did not end."""
 
 
-class BrokenWorkersError(RuntimeError):
+class BrokenWorkersError(InputError):
     """Processes cannot even be started."""
 
 

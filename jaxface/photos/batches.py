@@ -30,7 +30,7 @@ _ROAD = 3  # batches: one being decoded, one looked at, one written
 
 _FATAL = (MissingDependencyError, DiskFullError, BrokenWorkersError)  # no other photo would fare better
 
-_ROAD_BYTES = 2**30  # of decoded photos: where they are large, fewer are on the road
+_ROAD_BYTES = 2**31  # of decoded photos: where they are large, fewer are on the road
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,28 +88,29 @@ def prepare_photos(
                 photo, place = todo.popleft(), free.pop()
                 decoding.append((photo, place, pool.submit(_decode, place, photo.path)))
                 on_the_road += 1
-            batch = [decoding.popleft() for _ in range(min(BATCH, len(decoding)))]
-            shapes = [_outcome(future, photo) for photo, _, future in batch]
-            for shape in shapes:
-                if not isinstance(shape, InputError):
-                    expected = max(0.9 * expected, float(np.prod(shape)))
-            found = iter(_look(look, shared, batch, shapes))
-            for (photo, place, future), shape in zip(batch, shapes, strict=True):
-                finding = shape if isinstance(shape, InputError) else next(found)
-                if isinstance(finding, InputError):
-                    future = Future()
-                    future.set_exception(finding)
-                else:
-                    future = pool.submit(_finish, place, shape, finish, photo, finding)
-                finishing.append((photo, place, future))
-            # While there are others to look at, nobody waits for the slowest worker, unless it keeps places.
-            while finishing and (finishing[0][2].done() or not decoding):
+            # Full batches, whoever was quicker: what is looked at together follows from the photos alone.
+            looks = bool(decoding) and (len(decoding) >= BATCH or not todo or not finishing)
+            if looks:
+                batch = [decoding.popleft() for _ in range(min(BATCH, len(decoding)))]
+                shapes = [_outcome(future, photo) for photo, _, future in batch]
+                for shape in shapes:
+                    if not isinstance(shape, InputError):
+                        expected = max(0.9 * expected, float(np.prod(shape)))
+                found = iter(_look(look, shared, batch, shapes))
+                for (photo, place, future), shape in zip(batch, shapes, strict=True):
+                    finding = shape if isinstance(shape, InputError) else next(found)
+                    if isinstance(finding, InputError):
+                        future = Future()
+                        future.set_exception(finding)
+                    else:
+                        future = pool.submit(_finish, place, shape, finish, photo, finding)
+                    finishing.append((photo, place, future))
+            while finishing and (not looks or finishing[0][2].done()):
                 photo, place, future = finishing.popleft()
                 result = _outcome(future, photo)
                 free.append(place)
                 yield photo, result
-                if todo and not decoding and len(free) >= BATCH:
-                    break
+                looks = True  # there is a place again: enough to go on with
 
 
 def _look(look: Look, shared: SharedArrays, batch: Sequence[tuple], shapes: Sequence[Any]) -> Sequence[Any]:
