@@ -40,11 +40,20 @@ from jaxface.training.pipeline import make_pipeline
 MANY = 600_000
 """Photos to look ahead to."""
 
-PROGRAM = (
-    "import sys; from jaxface.photos.preparation import preprocess_files; "
-    "preprocess_files([sys.argv[1]], sys.argv[2], format=sys.argv[3], workers=int(sys.argv[4]), "
-    "samples_per_file=int(sys.argv[5]))"
+PROGRAM = """
+import sys
+from pathlib import Path
+from jaxface.files.images import read_image
+from jaxface.photos import preparation
+
+photos, out, format, workers, samples_per_file, detector = sys.argv[1:]
+if detector == "none":
+    faces = preparation.detect_faces_in([read_image(min(Path(photos).iterdir()))])
+    preparation.detect_faces_in = lambda images: faces * len(images)
+preparation.preprocess_files(
+    [photos], out, format=format, workers=int(workers), samples_per_file=int(samples_per_file)
 )
+"""
 
 
 def make_photos(folder: Path, count: int, side: int) -> Path:
@@ -96,20 +105,25 @@ def stages(photos: Path, work: Path, count: int, batch: int = 16) -> dict[str, d
     return {stage: {"ms": times[stage], "cpu_ms": cpu[stage]} for stage in times}
 
 
-def start(photos: Path, out: Path, *, format: str, workers: int, samples_per_file: int) -> subprocess.Popen:
-    """preprocess in a process group of its own."""
+def start(photos: Path, out: Path, *options: object) -> subprocess.Popen:
+    """preprocess in a process group of its own; options are the other arguments of PROGRAM."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(photos), str(out), format, str(workers), str(samples_per_file)],
+        [sys.executable, "-c", PROGRAM, str(photos), str(out), *map(str, options)],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
-def whole_run(photos: Path, out: Path, *, format: str, workers: int, samples_per_file: int = 1024) -> dict:
-    """Time and memory of a run with its start and its contact sheet, as a user has it."""
+def whole_run(
+    photos: Path, out: Path, *, format: str, workers: int, samples_per_file: int = 1024, detector: str = "all"
+) -> dict:
+    """Time and memory of a run with its start and its contact sheet, as a user has it.
+
+    With the detector "none" all photos have the faces of the first: what is left without the detector's time.
+    """
     begin = time.perf_counter()
-    process = start(photos, out, format=format, workers=workers, samples_per_file=samples_per_file)
+    process = start(photos, out, format, workers, samples_per_file, detector)
     memory: list[int] = []
 
     def watch():
@@ -133,6 +147,7 @@ def whole_run(photos: Path, out: Path, *, format: str, workers: int, samples_per
         "photos_a_second": len(os.listdir(photos)) / seconds,
         "samples": samples,
         "bytes_a_sample": sum(path.stat().st_size for path in files) / samples,
+        "bytes_on_disk_a_sample": sum(512 * path.stat().st_blocks for path in out.rglob("*")) / samples,
         "inodes": sum(1 for _ in out.rglob("*")),
         "peak_mb": max(memory) / 1e6,
         "quarters_mb": [float(np.median(memory[i * quarter : (i + 1) * quarter] or memory)) / 1e6 for i in range(4)],
@@ -145,12 +160,12 @@ def killed_run(photos: Path, out: Path, whole: Path, *, kills: int, seconds: flo
     generator = random.Random(0)
     done = []
     for _ in range(kills):
-        process = start(photos, out, format="shards", workers=workers, samples_per_file=64)
+        process = start(photos, out, "shards", workers, 64, "all")
         time.sleep(generator.uniform(0, 2 * seconds / kills))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         done.append(sum(1 for _ in out.glob("samples-*.json")))
-    process = start(photos, out, format="shards", workers=workers, samples_per_file=64)
+    process = start(photos, out, "shards", workers, 64, "all")
     assert process.wait() == 0
     one, other = ({path.name: path.read_bytes() for path in folder.glob("[!.]*")} for folder in (whole, out))
     source = open_samples(out)
@@ -228,6 +243,8 @@ def main() -> None:
         for side in sides[1:]:
             figure = whole_run(work / f"photos{side}", work / f"out{side}", format="shards", workers=workers)
             told(f"run, shards, {side} px", figure)
+        figure = whole_run(photos, work / "undetected", format="shards", workers=workers, detector="none")
+        told(f"run, shards, {sides[0]} px, without a detector", figure)
         for format in ("folders", "shards"):
             figure = whole_run(photos, work / format, format=format, workers=workers)
             told(f"run, {format}, {sides[0]} px", figure)
@@ -235,7 +252,7 @@ def main() -> None:
             told(
                 f"{MANY} photos, {format}",
                 {
-                    "gigabytes": figure["bytes_a_sample"] * MANY / 1e9,
+                    "gigabytes": figure["bytes_on_disk_a_sample"] * MANY / 1e9,
                     "inodes": figure["inodes"] * share,
                     "hours": MANY / figure["photos_a_second"] / 3600,
                 },

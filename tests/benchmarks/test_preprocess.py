@@ -34,7 +34,9 @@ def test_every_stage_has_its_time(results):
         figure = results[f"run, {format}, 256 px"]
         assert figure["samples"] == results["photos"] and figure["photos_a_second"] > 0
         assert 1e4 < figure["bytes_a_sample"] < 2e5 and figure["peak_mb"] >= max(figure["quarters_mb"]) > 50
-        assert results[f"600000 photos, {format}"]["gigabytes"] == pytest.approx(figure["bytes_a_sample"] * 6e-4)
+        assert results[f"600000 photos, {format}"]["gigabytes"] == pytest.approx(
+            figure["bytes_on_disk_a_sample"] * 6e-4
+        )
     assert results["run, shards, 256 px"]["inodes"] < 10 < results["run, folders, 256 px"]["inodes"]
 
 
