@@ -18,7 +18,7 @@ from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.models import load_face_model
 from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
 from jaxface.photos.batches import Photo, prepare_photos
-from jaxface.photos.detection import DetectedFace, detect_faces
+from jaxface.photos.detection import DetectedFace, detect_faces_in
 from jaxface.photos.face_crops import FaceCrop, face_sample, seen_crops
 from jaxface.photos.folder import FolderSource, read_dataset_file
 from jaxface.photos.parsing import DmlCsrParser, LabelFolder, Parser, create_parser
@@ -159,11 +159,6 @@ def _without_label_maps(paths: Sequence[Path], folder: Path) -> list[Path]:
                 "own --label-folder"
             )
     return photos
-
-
-def detect_faces_in(images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[list[DetectedFace]]:
-    """All faces in each of some photos, see `detect_faces`."""
-    return [detect_faces(image) for image in images]
 
 
 @dataclasses.dataclass(frozen=True)
