@@ -200,7 +200,7 @@ def test_the_program_and_its_missing_extras(base, tmp_path):
         assert told == "error: jaxface train needs ml_collections; run: pip install 'jaxface[train]'\n"
     shutil.copy(REPOSITORY / "docs" / "images" / "demo.png", tmp_path / "me.png")
     told = _python("-m", "jaxface.reconstruct", "me.png", "--checkpoint", "run", python=python, cwd=tmp_path, code=2)
-    assert told.endswith("error: an encoder needs flax; run: pip install 'jaxface[photo]'\n")
+    assert told.endswith("error: an encoder needs orbax; run: pip install 'jaxface[photo]'\n")
     assert _python("-c", FACES, python=python, cwd=tmp_path) == "True\n"
 
 

@@ -32,7 +32,7 @@ from jaxface.annotation.votes import (
     parts_of_labels,
 )
 from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
-from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import PARTS
 from jaxface.core.units import CROP_SIZE, MM_PER_UNIT
@@ -122,7 +122,7 @@ def annotate_model(
 def face_box(model: FaceModel, *, size: int = SIZE) -> Float[np.ndarray, "2 3"]:
     """Lowest and highest coordinates, in model units, of the face alone: many a mesh has ears, skull and neck as well.
 
-    The detector looks for the face in a picture of the whole mesh; without it, or if it finds none, it is all the mesh.
+    The detector looks for the face in a picture of the whole mesh; if it finds none, it is all the mesh.
     """
     whole = mesh_box(model)
     picture = next(draw_all_views(model, random_views(model, 1, seed=0), view_camera(whole, size=size)))
@@ -137,11 +137,7 @@ def face_box(model: FaceModel, *, size: int = SIZE) -> Float[np.ndarray, "2 3"]:
 
 
 def _detect(picture: Views) -> DetectedFace | None:
-    try:
-        faces = detect_faces(np.asarray(picture.image))
-    except MissingDependencyError:
-        return None
-    return faces[0] if faces else None
+    return next(iter(detect_faces(np.asarray(picture.image))), None)
 
 
 def _parse(

@@ -121,7 +121,7 @@ def test_the_largest_face_alone(photos, tmp_path):
 
 
 def test_label_maps_on_disk(photos, tmp_path):
-    """The labels of a photo by "mediapipe", saved in each order, come back as they are drawn into the crop."""
+    """The detector's own labels of a photo, saved in each order, come back as they are drawn into the crop."""
     image = read_image(photos / "astronaut.png")
     (face,) = detection.detect_faces(image)
     labels = face.labels(*image.shape[:2])
