@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -11,10 +12,12 @@ from jaxface.networks.mediapipe_faces import face_mesh_network, full_range, load
 from jaxface.networks.mediapipe_layers import Layer
 from jaxface.photos.face_boxes import Detector, FaceBox, face_boxes
 
-BATCHES = {"cpu": (4, 1)}
-"""Numbers of pictures that the networks are compiled for, falling: on a CPU no more than its caches hold."""
+BATCHES = {"cpu": (1,)}
+"""Numbers of pictures that the networks are compiled for, falling. More than a few no longer fit into a CPU's caches,
+and its cores take a picture each."""
 
 ACCELERATOR_BATCHES = (64, 8, 1)
+"""The same for devices that want many at a time."""
 
 
 def find_boxes(pictures: Sequence[UInt8[np.ndarray, "S S 3"]], detector: Detector) -> list[list[FaceBox]]:
@@ -34,6 +37,7 @@ def _run(
     name: str, network: Callable[..., tuple[Array, Array]], pictures: Sequence[UInt8[np.ndarray, "S S 3"]]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What a network says of each picture."""
+    _compile()
     layers, outputs = _layers(name), []
     for size in batch_sizes(len(pictures), BATCHES.get(jax.default_backend(), ACCELERATOR_BATCHES)):
         batch, pictures = list(pictures[:size]), pictures[size:]
@@ -55,6 +59,15 @@ def batch_sizes(count: int, sizes: Sequence[int]) -> list[int]:
 def _layers(name: str) -> list[Layer]:
     """A network's layers, on the device."""
     return jax.device_put(getattr(load_face_networks(), name))
+
+
+@functools.cache
+def _compile() -> None:
+    """Compiles all for one picture, side by side: one after another they take twice as long."""
+    runs = (("mesh", _mesh, 192), ("full_range", _full_range, 192), ("short_range", _short_range, 128))
+    with futures.ThreadPoolExecutor() as pool:
+        for run in [pool.submit(f, _layers(name), np.zeros((1, side, side, 3), np.uint8)) for name, f, side in runs]:
+            run.result()
 
 
 @jax.jit

@@ -127,10 +127,11 @@ def test_shrinking_averages():
     assert shrink(Image.fromarray(photo), (-10, 0, 20, 30), 50).shape == (30, 30, 3)
 
 
-@pytest.mark.parametrize("count", range(12))
+@pytest.mark.parametrize("count", range(20))
 def test_batches_hold_all(count):
-    sizes = batch_sizes(count, (4, 1))
-    assert sum(sizes) - count in (0, 1) and len(sizes) <= count // 4 + 2
+    sizes = batch_sizes(count, (8, 1))
+    assert 0 <= sum(sizes) - count <= 2 and len(sizes) <= count // 8 + 5
+    assert batch_sizes(count, (1,)) == [1] * count
 
 
 def test_the_mesh_is_believed_where_it_is_sure_and_says_the_same_again():
