@@ -16,6 +16,9 @@ from PIL import Image
 _STEPS = 32
 """Places within a pixel that the warp tells apart."""
 
+_LANES = tuple(np.uint64(bit) for bit in (0, 21, 42))
+"""Where the colours lie in a number of 64 bits: all three are then weighted at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Square:
@@ -59,19 +62,30 @@ def cut_square(
     steps = np.arange(size) * square.side / size
     (across_x, across_y), (down_x, down_y) = square.axes
     start_x, start_y = square.to_picture(np.zeros(2))
-    x = np.rint((start_x + across_x * steps + down_x * steps[:, None]) * _STEPS).astype(int)
-    y = np.rint((start_y + across_y * steps + down_y * steps[:, None]) * _STEPS).astype(int)
-    left, top, right_share, lower_share = x // _STEPS, y // _STEPS, x % _STEPS, y % _STEPS
-    flat = picture.reshape(-1, 3)
-    total = np.zeros((size, size, 3), np.int32)
-    for row, share_y in ((top, _STEPS - lower_share), (top + 1, lower_share)):
-        for column, share_x in ((left, _STEPS - right_share), (left + 1, right_share)):
-            share = (share_x * share_y).astype(np.int32)
-            if not repeat_border:
-                share *= (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            place = np.clip(row, 0, height - 1) * width + np.clip(column, 0, width - 1)
-            total += flat[place] * share[..., None]
-    return ((total + _STEPS**2 // 2) // _STEPS**2).astype(np.uint8)
+    # Beyond the outermost pixels nothing changes any more, or beyond the black ones around them.
+    first, last = (0, -1) if repeat_border else (-1, 0)
+    x, y = (
+        np.rint(np.clip(places, first, count + last) * _STEPS).astype(int)
+        for places, count in (
+            (start_x + across_x * steps + down_x * steps[:, None], width),
+            (start_y + across_y * steps + down_y * steps[:, None], height),
+        )
+    )
+    packed = np.pad(_packed(picture), ((1, 2), (1, 2)), mode="edge" if repeat_border else "constant")
+    columns, pixels = packed.shape[1], packed.reshape(-1)
+    index = (y // _STEPS + 1) * columns + x // _STEPS + 1
+    right, lower = (x % _STEPS).astype(np.uint64), (y % _STEPS).astype(np.uint64)
+    left, upper = _STEPS - right, _STEPS - lower
+    above = pixels.take(index) * left + pixels.take(index + 1) * right
+    below = pixels.take(index + columns) * left + pixels.take(index + columns + 1) * right
+    total = above * upper + below * lower + _packed(np.full(3, _STEPS**2 // 2))  # half, to round
+    return np.stack([(total >> lane) // _STEPS**2 & 255 for lane in _LANES], -1).astype(np.uint8)
+
+
+def _packed(colors: UInt8[np.ndarray, "*S 3"]) -> np.ndarray:
+    """The three colours as one number each, far enough apart that weighted sums of them do not meet."""
+    red, green, blue = (colors[..., k].astype(np.uint64) << lane for k, lane in enumerate(_LANES))
+    return red + green + blue
 
 
 def shrink(photo: Image.Image, box: tuple[int, int, int, int], largest: int) -> UInt8[np.ndarray, "H W 3"]:
