@@ -180,7 +180,8 @@ def killed_run(photos: Path, out: Path, whole: Path, *, kills: int, seconds: flo
 
 
 def reading(folders: Path, shards: Path, *, seconds: float, worker_counts: Sequence[int]) -> dict:
-    """Samples a second of reading at random: in one process, and through the training's pipeline."""
+    """Samples a second of reading at random: in one process (a second of its core's time, as other programs may take
+    turns), and through the training's pipeline (by the clock)."""
     found = {}
     generator = np.random.default_rng(0)
     for name, path in (("folders", folders), ("shards", shards)):
@@ -188,12 +189,12 @@ def reading(folders: Path, shards: Path, *, seconds: float, worker_counts: Seque
         order = generator.permutation(len(source))
         sample = source[0]
 
-        def rate(call, order=order):
-            count, begin = 0, time.perf_counter()
-            while time.perf_counter() - begin < seconds:
+        def rate(call, order=order, clock=time.process_time):
+            count, begin = 0, clock()
+            while clock() - begin < seconds:
                 call(int(order[count % len(order)]))
                 count += 1
-            return count / (time.perf_counter() - begin)
+            return count / (clock() - begin)
 
         found[name] = {"read and decoded": rate(source.__getitem__)}
         found[name]["and augmented"] = rate(lambda index, source=source: augment_photo(source[index], generator))
@@ -208,7 +209,8 @@ def reading(folders: Path, shards: Path, *, seconds: float, worker_counts: Seque
             batches = make_pipeline(source, batch_size=16, seed=0, augment=augment_photo, worker_count=workers)
             for _ in range(8):
                 next(batches)  # workers start, queues fill
-            found[name][f"pipeline, {workers} workers"] = 16 * rate(lambda _, batches=batches: next(batches))
+            drawn = rate(lambda _, batches=batches: next(batches), clock=time.perf_counter)
+            found[name][f"pipeline, {workers} workers"] = 16 * drawn
             del batches
     return found
 
