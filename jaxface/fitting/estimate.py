@@ -38,6 +38,12 @@ DISTANCE_DEVIATION = 0.5
 KNOWN_DEVIATION = 0.05
 """Of the logarithm of a distance that follows from a focal length which the photo's file tells."""
 
+NEAREST = 0.2
+"""Distances of less than so many usual ones (20 cm) are not believed: the photo's file tells a wrong focal length."""
+
+ALIGNED = 1.0
+"""Standard deviation of angles (radians) and shifts (model units) that points leave open: their face was aligned."""
+
 SAME_MISTAKES = 0.2
 """Share of a detector's errors that is the same in all pictures of a person: n pictures count as n / (1 + 0.2 (n - 1)).
 
@@ -57,8 +63,9 @@ class Estimate:
     Attributes:
         vectors: [N, K] coefficients; albedo and light as they were.
         stretch: [N] focal length and distance of the camera, in those of the usual one.
-        precision: [N, C, C] inverse covariance of a picture's unknowns, as that picture and the prior know them.
-        shared: [N, Ki, Ki] inverse covariance of the identity, as all pictures of the person know it.
+        precision: [N, C, C] inverse covariance of a picture's unknowns, as that picture and the prior know them; what
+            is held has nothing to do with the others, and a 1 on the diagonal.
+        shared: [N, Ki, Ki] inverse covariance of the identity, as all pictures of the person know it; likewise.
         misfit: [N] mean square of what the points are still off by, in units of their covariance: large where a
             detector is worse than usual.
     """
@@ -108,7 +115,8 @@ def estimate_person(
         evidence: where the points lie on the face, and how they err.
         vectors: where to start, such as zeros; of the identities the mean.
         points: of the detector, in pixels of the camera's pictures; anything where unknown.
-        known: 1, or 0 for points that count nothing; a picture without points counts nothing.
+        known: 1, or 0 for points that count nothing, as those do that are not finite; a picture without points counts
+            nothing.
         camera: the usual one of the crops.
         prior: of the coefficients.
         held: coefficients that stay as they are.
@@ -128,12 +136,13 @@ def distance_prior(
     """Mean and standard deviation of the logarithm of the distance, in the camera's own: `log_stretch` of an estimate.
 
     Args:
-        focal: focal lengths in pixels of the camera's pictures; NaN where nobody knows.
+        focal: focal lengths in pixels of the camera's pictures; NaN where nobody knows. Those that would put the camera
+            nearer than `NEAREST` count as unknown.
         camera: the usual one of the crops.
         deviation: where nobody knows.
     """
     focal = jnp.asarray(focal)
-    told = jnp.isfinite(focal)
+    told = jnp.isfinite(focal) & (focal >= NEAREST * camera.focal)
     logarithm = jnp.log(jnp.where(told, focal, camera.focal) / camera.focal)
     return jnp.stack([logarithm, jnp.where(told, KNOWN_DEVIATION, deviation)], axis=-1)
 
@@ -150,6 +159,7 @@ class _Problem:
         expression = columns["expression"].stop - columns["expression"].start
         self.yaw, self.depth = expression + 1, expression + 5
         self.pose = np.arange(expression, expression + 6)
+        known = jnp.where(jnp.isfinite(points).all(-1), known, 0.0)
         self.known = jnp.repeat(known, 2, axis=-1)
         self.points = jnp.where(self.known > 0, points.reshape(len(points), -1), 0.0)
         self.pixel = camera.image_size[0] / CROP_SIZE
@@ -236,9 +246,6 @@ class _Problem:
         corners = _product("nrk,nrl->nkl", for_shared, to_shared)
         arms = _product("nrk,nrd->nkd", for_shared, to_own)
         blocks = _product("nrd,nre->nde", for_own, to_own) + jax.vmap(jnp.diag)(1 / self.own_deviation**2)
-        # The pose of a picture without points is not determined: its equations say nothing, and must not say nan.
-        nothing = jnp.diagonal(blocks, axis1=1, axis2=2) == 0
-        blocks += jax.vmap(jnp.diag)(nothing.astype(blocks.dtype))
         return slope, slopes, corners, arms, blocks
 
     def change(self, system, identity, own, damping, free):
@@ -258,11 +265,16 @@ class _Problem:
     def estimate(self, identity, own) -> Estimate:
         vectors = jax.vmap(self.vector, (None, 0, 0))(identity, own, self.vectors)
         _, _, corners, arms, blocks = self.normal_equations(identity, own, self.inverses(own))
-        alone = corners + jnp.diag(1 / self.deviation**2)[None]
+        # Of a picture with few points, or none, the pose is not determined: without this it could not be inverted.
+        blocks += jax.vmap(jnp.diag)(jnp.where(jnp.isinf(self.own_deviation), 1 / ALIGNED**2, 0.0))
+        blocks = jax.vmap(_only, (0, None))(blocks, self.free_own)
+        arms *= self.free_shared[None, :, None] * self.free_own[None, None]
+        inner = jnp.diag(1 / self.deviation**2)
+        alone = jax.vmap(lambda corner: _only(corner + inner, self.free_shared))(corners)
         upper = jnp.concatenate([alone, arms], axis=-1)
         lower = jnp.concatenate([jnp.swapaxes(arms, 1, 2), blocks], axis=-1)
         eliminated = jnp.linalg.solve(blocks, jnp.swapaxes(arms, 1, 2))
-        together = corners.sum(0) + jnp.diag(1 / self.deviation**2) - _product("nkd,ndl->kl", arms, eliminated)
+        together = _only(corners.sum(0) + inner, self.free_shared) - _product("nkd,ndl->kl", arms, eliminated)
         precision = jnp.concatenate([upper, lower], axis=1)
         together = jnp.broadcast_to(together, (len(own), *together.shape))
         return Estimate(vectors, jnp.exp(own[:, -1]), precision, together, self.misfit(identity, own))

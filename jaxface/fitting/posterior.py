@@ -16,6 +16,9 @@ from jaxface.fitting.estimate import Estimate
 DRAWS = 64
 """Faces drawn from the posterior for the expected error."""
 
+LEAST_MISFIT = 0.02
+"""One in a hundred drawn faces has a smaller misfit. Nobody knows the spread there, so what is less counts as this."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +59,14 @@ def shape_covariance(model: FaceModel, estimate: Estimate, held: Bool[Array, "K"
     count, size = model.identity_basis.shape[-1], columns["expression"].stop
     block, arm = estimate.precision[:, count:, count:], estimate.precision[:, :count, count:]
     own = jnp.linalg.inv(block)
-    free = ~held[columns["identity"]]
-    shared = jnp.linalg.inv(estimate.shared) * (free[:, None] & free[None])[None]
+    free = ~held[:size]
+    shared = jnp.linalg.inv(estimate.shared) * free[None, :count, None]
     gain = -jnp.einsum("bde,bke->bdk", own, arm, precision=jax.lax.Precision.HIGHEST)
     cross = jnp.einsum("bkl,bdl->bkd", shared, gain, precision=jax.lax.Precision.HIGHEST)
     own += jnp.einsum("bdk,bke->bde", gain, cross, precision=jax.lax.Precision.HIGHEST)
     upper = jnp.concatenate([shared, cross], axis=-1)
     lower = jnp.concatenate([jnp.swapaxes(cross, 1, 2), own], axis=-1)
-    return jnp.concatenate([upper, lower], axis=1)[:, :size, :size]
+    return jnp.concatenate([upper, lower], axis=1)[:, :size, :size] * (free[:, None] & free[None])[None]
 
 
 def spread_of(estimate: Estimate, spread: Float[Array | np.ndarray, "2"]) -> Float[Array, "B"]:
@@ -71,7 +74,7 @@ def spread_of(estimate: Estimate, spread: Float[Array | np.ndarray, "2"]) -> Flo
 
     A posterior trusts that faces and errors are normal. Where nothing is known of the misfit, it is trusted.
     """
-    log_misfit = jnp.log(jnp.maximum(estimate.misfit, 1e-6))
+    log_misfit = jnp.log(jnp.maximum(estimate.misfit, LEAST_MISFIT))
     return jnp.where(estimate.misfit > 0, jnp.exp(jnp.asarray(spread)[0] + jnp.asarray(spread)[1] * log_misfit), 1.0)
 
 

@@ -11,8 +11,9 @@ import scipy.optimize
 from jaxface import Camera
 from jaxface.core.coefficients import vector_size
 from jaxface.fitting import coefficient_prior
-from jaxface.fitting.estimate import SAME_MISTAKES, estimate_faces, estimate_person
+from jaxface.fitting.estimate import SAME_MISTAKES, distance_prior, estimate_faces, estimate_person
 from jaxface.fitting.evidence import dense_evidence, errors_at, evidence_points
+from jaxface.fitting.posterior import posterior_of, shape_covariance
 from toys.evidence import toy_calibration
 from toys.models import toy_model
 
@@ -202,3 +203,55 @@ def test_a_stretched_camera_is_found_where_the_points_tell_it(model, prior):
     assert abs(float(found.stretch[0]) - 0.5) < 0.02
     unknown = estimate_faces(evidence, zeros, points, 0 * known, CAMERA, prior, **options)
     assert abs(float(unknown.stretch[0]) - 1) < 1e-3
+
+
+def test_what_is_held_is_sure_and_makes_the_others_surer(model, views, prior, estimate):
+    """Half of the identity and half of the expression held: the rest has the covariance that the curvature gives."""
+    _, noisy, known = views
+    held = NOTHING_HELD.copy()
+    held[[0, 3]] = True
+    found = estimate(noisy, known, prior, held)
+    covariance = np.asarray(shape_covariance(model, found, jnp.asarray(held)))
+    assert not covariance[:, [0, 3]].any() and not covariance[:, :, [0, 3]].any()
+    alone = np.asarray(found.precision, np.float64)
+    together = np.zeros((3 + 9 * VIEWS, 3 + 9 * VIEWS))
+    for index, one in enumerate(alone):
+        own = slice(3 + 9 * index, 12 + 9 * index)
+        together[:3, :3] += one[:3, :3] - np.diag([0, 1, 1])  # the prior of the identity counts once
+        together[:3, own], together[own, :3], together[own, own] = one[:3, 3:], one[3:, :3], one[3:, 3:]
+    together[:3, :3] += np.diag([0, 1, 1])
+    inverse = np.linalg.inv(together)
+    for index in range(VIEWS):
+        free, rows = np.ix_([1, 2, 4], [1, 2, 4]), np.array([1, 2, 4 + 9 * index])
+        np.testing.assert_allclose(covariance[index][free], inverse[np.ix_(rows, rows)], rtol=0.02)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_points_leave_the_pose_open_and_everything_finite(model, views, prior, estimate, alone, count):
+    _, noisy, known = views
+    few = known * (np.arange(known.shape[1]) < 7 + count) * (np.arange(known.shape[1]) >= 7)
+    others = np.concatenate([few[:1], known[1:]])
+    for found in (alone(noisy, few), estimate(noisy, few, prior), estimate(noisy, others, prior)):
+        root = np.asarray(posterior_of(model, found, jnp.asarray(NOTHING_HELD)).root)
+        assert np.isfinite(root).all() and np.abs(root).max() < 2
+        covariance = np.asarray(shape_covariance(model, found, jnp.asarray(NOTHING_HELD)))
+        assert np.linalg.eigvalsh(covariance).min() > 0 and np.linalg.eigvalsh(covariance).max() < 1.1
+
+
+def test_points_that_are_not_finite_count_nothing(views, prior, estimate):
+    _, noisy, known = views
+    broken = noisy.copy()
+    broken[0, :9], broken[1, 0, 0], broken[2] = np.nan, np.inf, np.nan
+    unknown = known * np.isfinite(broken).all(-1)
+    for one, other in zip(
+        jax.tree.leaves(estimate(broken, known, prior)), jax.tree.leaves(estimate(noisy, unknown, prior)), strict=True
+    ):
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_focal_lengths_that_cannot_be_are_not_believed():
+    focal = np.float32([np.nan, 0, -5, np.inf, 3, 2000])
+    found = np.asarray(distance_prior(focal, Camera(), deviation=0.4))
+    np.testing.assert_allclose(found[:5], np.broadcast_to(np.float32([0, 0.4]), (5, 2)), atol=1e-6)
+    np.testing.assert_allclose(found[5], [np.log(2000 / 1015), 0.05], rtol=1e-5)

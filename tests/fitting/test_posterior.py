@@ -11,7 +11,7 @@ from jaxface.core import face_models
 from jaxface.core.coefficients import column_mask
 from jaxface.core.metrics import vertex_error_mm
 from jaxface.fitting.estimate import Estimate
-from jaxface.fitting.posterior import expected_error_mm, posterior_of, shape_covariance, spread_of
+from jaxface.fitting.posterior import LEAST_MISFIT, expected_error_mm, posterior_of, shape_covariance, spread_of
 from toys.models import toy_model
 
 GEOMETRY = np.flatnonzero(np.r_[[True] * 5, [False] * 3, [True] * 3, [False] * 27, [True] * 3])
@@ -68,6 +68,12 @@ def test_the_spread_follows_the_misfit(estimate):
     np.testing.assert_allclose(
         spread_of(worse, np.float32([0.5, 0.3])), np.exp(0.5) * np.float32([4**0.3, 0.25**0.3]), rtol=1e-6
     )
+
+
+def test_exact_points_do_not_make_a_face_sure_beyond_what_was_measured(estimate):
+    exact = dataclasses.replace(estimate, misfit=jnp.float32([1e-9, LEAST_MISFIT]))
+    spread = np.asarray(spread_of(exact, np.float32([0.5, 0.3])))
+    assert spread[0] == spread[1] > 0.5
 
 
 def test_expected_error_is_the_mean_of_what_faces_err(model, estimate):
