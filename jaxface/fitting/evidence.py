@@ -79,18 +79,55 @@ class Calibration:
         """Reads what `save` wrote.
 
         Raises:
-            InputError: when there is no such file, or it is no calibration.
+            InputError: when there is no such file, or it is no calibration, or one whose numbers cannot be.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 if str(arrays["format"]) != FORMAT:
                     raise InputError(f"{path}: is of format {arrays['format']}; this version reads {FORMAT!r}")
                 values = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({error})") from error
-        text = {name: str(values[name]) for name in ("face_model", "detector", "made")}
-        floats = ("barycentric", "yaws", "variances", "factors", "identity_mean", "spread")
-        return cls(**(values | text | {name: values[name].astype(np.float32) for name in floats}))
+            text = {name: str(values[name]) for name in ("face_model", "detector", "made")}
+            floats = ("barycentric", "yaws", "variances", "factors", "identity_mean", "spread")
+            table = cls(**(values | text | {name: values[name].astype(np.float32) for name in floats}))
+        except InputError:
+            raise
+        except Exception as error:  # damaged archives raise exceptions of every kind
+            told = error if isinstance(error, OSError) else "another kind of file, or damaged"
+            raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({told})") from error
+        if wrong := _what_is_wrong(table):
+            raise InputError(f"{path}: {wrong}; make the table again with `jaxface calibrate`")
+        return table
+
+
+def _what_is_wrong(table: Calibration) -> str:
+    """What of a table's numbers cannot be; "" if all can."""
+    points, turns = table.points.size, table.yaws.size
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "points": (points,),
+        "triangles": (points, 3),
+        "barycentric": (points, 3),
+        "yaws": (turns,),
+        "variances": (turns, 2 * points),
+        "factors": (turns, 2 * points, None),
+        "identity_mean": (None,),
+        "spread": (2,),
+    }
+    for name, wanted in shapes.items():
+        array = getattr(table, name)
+        if len(array.shape) != len(wanted) or any(
+            size not in (None, found) for size, found in zip(wanted, array.shape, strict=True)
+        ):
+            return f"{name} of shape {list(array.shape)} do not go with {points} points and {turns} yaws"
+        if not np.isfinite(array).all():
+            return f"{name} are not all finite"
+    steps = np.diff(table.yaws)
+    if not points or turns < 2 or steps.min() <= 0 or np.ptp(steps) > 1e-3 * steps.max():
+        return f"{points} points at {turns} yaws: wanted is a point or more, and yaws that ascend by equal steps"
+    if any(array.dtype.kind not in "iu" or array.min() < 0 for array in (table.points, table.triangles)):
+        return "points and triangles are not all indices"
+    if (table.variances <= 0).any() or np.abs(table.barycentric.sum(-1) - 1).max() > 0.01:
+        return "variances are not all positive, or weights of three vertices do not add up to 1"
+    return ""
 
 
 @functools.cache
@@ -149,10 +186,12 @@ def landmark_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
     Their errors are the detector's, whatever the face model that it was calibrated with.
 
     Raises:
-        InputError: when the face model has no 68 landmarks.
+        InputError: when the face model has no 68 landmarks, or the calibration lacks one of the inner.
     """
     if "68" not in model.landmarks:
         raise InputError(f"the face model {model.name!r} has no 68 landmarks, which the fit needs")
+    if not np.isin(IBUG_68[INNER:], calibration.points).all():
+        raise InputError("the calibration does not hold all of the 51 inner landmarks, which the fit needs")
     rows = np.array([int(np.flatnonzero(calibration.points == point)[0]) for point in IBUG_68[INNER:]])
     vertices = np.asarray(model.landmarks["68"])[INNER:]
     both = np.stack([2 * rows, 2 * rows + 1], axis=-1).ravel()

@@ -120,3 +120,47 @@ def test_other_files_and_other_models_are_refused(tmp_path):
         Calibration.load(path)
     with pytest.raises(InputError, match=r"'toy', not 'other'"):
         dense_evidence(dataclasses.replace(toy_model(), name="other"), table)
+
+
+def test_damaged_tables_are_refused_in_a_line(tmp_path):
+    whole, path = tmp_path / "whole.npz", tmp_path / "table.npz"
+    toy_calibration(toy_model(), points=200).save(whole)
+    content = whole.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    for damaged in (b"", b"PK\x03\x04", content[: len(content) // 2], bytes(flipped), b"\x93NUMPY"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="not a calibration"):
+            Calibration.load(path)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(InputError, match="not a calibration"):
+        Calibration.load(tmp_path / "array.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"yaws": np.float32([0.0])}, "do not go with"),
+        ({"yaws": np.float32([-60.0, 50.0, 60.0])}, "equal steps"),
+        ({"yaws": np.float32([60.0, 0.0, -60.0])}, "equal steps"),
+        ({"yaws": np.array(["a", "b", "c"])}, "not a calibration"),
+        ({"variances": np.zeros((3, 12), np.float32)}, "not all positive"),
+        ({"variances": np.full((3, 12), np.nan, np.float32)}, "not all finite"),
+        ({"factors": np.zeros((3, 10, 2), np.float32)}, "do not go with"),
+        ({"spread": np.zeros(1, np.float32)}, "do not go with"),
+        ({"points": np.arange(5)}, "do not go with"),
+        ({"points": np.arange(6.0)}, "not all indices"),
+        ({"triangles": np.full((6, 3), -1)}, "not all indices"),
+        ({"barycentric": np.zeros((6, 3), np.float32)}, "add up to 1"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, change, told):
+    path = tmp_path / "table.npz"
+    dataclasses.replace(toy_calibration(toy_model(), points=6), **change).save(path)
+    with pytest.raises(InputError, match=told):
+        Calibration.load(path)
+
+
+def test_landmarks_that_a_table_lacks_are_told():
+    with pytest.raises(InputError, match="51 inner landmarks"):
+        landmark_evidence(toy_model(), toy_calibration(toy_model(), points=6))
