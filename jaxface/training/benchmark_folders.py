@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from jaxface.core import face_models
+from jaxface.core import face_models, parts
 from jaxface.core.errors import InputError
 from jaxface.core.units import MM_PER_UNIT
 from jaxface.files.images import decode_mask
@@ -20,7 +20,7 @@ from jaxface.files.inputs import IMAGE_SUFFIXES
 from jaxface.files.matlab import read_matlab
 from jaxface.files.obj_file import read_obj
 from jaxface.models import load_face_model
-from jaxface.photos.folder import read_dataset_file
+from jaxface.photos.folder import DATASET_FILE, read_dataset_file
 from jaxface.training.region_errors import REGIONS
 
 LAYOUTS = {
@@ -64,7 +64,7 @@ def now_cases(path: Path) -> list[Case]:
     roots = [path / folder for folder in ("NoW_Dataset/final_release_version", "final_release_version", ".")]
     photos = next((root for root in roots if (root / "iphone_pictures").is_dir()), roots[0]) / "iphone_pictures"
     cases = []
-    for line in filter(None, map(str.strip, listed.read_text().splitlines())):
+    for line in filter(None, map(str.strip, listed.read_text(errors="replace").splitlines())):
         subject, challenge, photo = Path(line).parts[-3:] if line.count("/") >= 2 else ("", "", "")
         if not subject:
             raise InputError(f"{listed}: {line!r} is not SUBJECT/CHALLENGE/PHOTO; it is the list that NoW gives out")
@@ -74,7 +74,7 @@ def now_cases(path: Path) -> list[Case]:
         }
         name = str(Path(subject, challenge, photo).with_suffix(""))
         cases.append(Case(name, photos / subject / challenge / photo, challenge, truth))
-    return cases
+    return _some(cases, path, LAYOUTS["now"])
 
 
 def realy_cases(path: Path) -> list[Case]:
@@ -114,8 +114,9 @@ def part_iou_cases(path: Path) -> list[Case]:
     """Photos with a label map each.
 
     Raises:
-        InputError: when something of `LAYOUTS` is missing.
+        InputError: when something of `LAYOUTS` is missing, or nobody knows the order of the labels.
     """
+    label_order(path)
     cases = [
         Case(photo.stem, photo, "", {"labels": _required(path / "labels" / f"{photo.stem}.png", LAYOUTS["part_iou"])})
         for photo in _pictures(path / "images", "*")
@@ -124,8 +125,15 @@ def part_iou_cases(path: Path) -> list[Case]:
 
 
 def label_order(path: Path) -> str:
-    """What the label maps of `LAYOUTS` mean: a key of `parts.PARSER_LABELS`, "jaxface" if nothing is said."""
-    return str(read_dataset_file(path).get("labels", "jaxface"))
+    """What the label maps of `LAYOUTS` mean: a key of `parts.PARSER_LABELS`, "jaxface" if nothing is said.
+
+    Raises:
+        InputError: when it is another word.
+    """
+    order = str(read_dataset_file(path).get("labels", "jaxface"))
+    if order not in parts.PARSER_LABELS:
+        raise InputError(f"{path / DATASET_FILE}: labels {order!r} are not known; {', '.join(parts.PARSER_LABELS)} are")
+    return order
 
 
 def _pictures(folder: Path, pattern: str) -> list[Path]:
@@ -184,6 +192,8 @@ def read_aflw2000(path: str | os.PathLike) -> tuple[Float[np.ndarray, "68 2"], f
     points, pose = arrays.get("pt3d_68"), arrays.get("Pose_Para")
     if points is None or pose is None or points.shape != (3, 68) or pose.size < 3:
         raise InputError(f"{path}: has no pt3d_68 [3, 68] and Pose_Para [1, 7]; is it AFLW2000-3D's?")
+    if not (np.isfinite(points[:2]).all() and np.isfinite(pose).all()):
+        raise InputError(f"{path}: its pt3d_68 or Pose_Para are not all finite; copy it again")
     return points[:2].T.astype(np.float64) - 0.5, float(np.degrees(pose.ravel()[1]))
 
 
@@ -200,8 +210,15 @@ class PredictedFace:
     record: Mapping
 
     def landmarks(self) -> Float[np.ndarray, "68 3"]:
-        """ibug's 68 on the mesh, in millimetres, expression kept."""
-        return MM_PER_UNIT * np.array(self.record["landmarks68"]["model"], np.float64)
+        """ibug's 68 on the mesh, in millimetres, expression kept.
+
+        Raises:
+            ValueError: when the record holds something else.
+        """
+        found = np.array(self.record["landmarks68"]["model"], np.float64)
+        if found.shape != (68, 3) or not np.isfinite(found).all():
+            raise ValueError("landmarks68 are not 68 points of three finite numbers")
+        return MM_PER_UNIT * found
 
     def image_landmarks(self) -> Float[np.ndarray, "68 2"]:
         """The same points in the photo, in pixels; those of the outline do not move to the outline that is seen."""

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,10 @@ def _measure_realy(case: Case, faces: Sequence[PredictedFace], model: str | None
     number = int(case.name.partition("_")[0])
     try:
         scale = float(dict(enumerate(case.truth["scale"].read_text().split(), 1))[number])
+        if not 0 < scale < math.inf:
+            raise ValueError("not a scale")
     except (ValueError, KeyError) as error:
-        told = f"{case.truth['scale']}: has no number in line {number}, for the photo {case.photo.name}"
+        told = f"{case.truth['scale']}: has no positive number in line {number}, for the photo {case.photo.name}"
         raise InputError(told) from error
     regions = {name: read_obj(case.truth[name]) for name in REGIONS}
     keypoints, _ = read_obj(case.truth["keypoints"])
@@ -99,8 +101,10 @@ def _summarize_realy(measured: Sequence[tuple[Case, Measured]]) -> Row:
     return row
 
 
-YAW_BINS = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, 90)}
-"""AFLW2000-3D's bins of the absolute yaw in degrees; a bin holds its upper end, the first its lower one too."""
+YAW_BINS = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, math.inf)}
+"""AFLW2000-3D's bins of the absolute yaw in degrees; a bin holds its upper end, the first its lower one too.
+
+A few of its faces are turned beyond 90 degrees: they are in the last bin."""
 
 
 def _measure_aflw2000(case: Case, faces: Sequence[PredictedFace], model: str | None) -> Measured:
@@ -131,11 +135,12 @@ def _measure_part_iou(case: Case, faces: Sequence[PredictedFace], model: str | N
 
 
 def _summarize_part_iou(measured: Sequence[tuple[Case, Measured]]) -> Row:
-    means = {}
-    for part in SEVEN_PARTS:
-        known = np.array([one[part] for _, one in measured if not math.isnan(one[part])])
-        means[part.replace("_", " ")] = float(known.mean()) if len(known) else math.nan
-    return {"mean of seven": float(np.nanmean(list(means.values()))) if measured else math.nan, **means}
+    def mean(values: Iterable[float]) -> float:
+        known = [value for value in values if not math.isnan(value)]
+        return float(np.mean(known)) if known else math.nan
+
+    means = {part.replace("_", " "): mean(one[part] for _, one in measured) for part in SEVEN_PARTS}
+    return {"mean of seven": mean(means.values()), **means}
 
 
 def _realy_row(frontal: float, side: float, regions: Sequence[float] = ()) -> Row:

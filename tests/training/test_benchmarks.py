@@ -174,6 +174,15 @@ def test_picked_points_without_numbers_are_told(tmp_path):
             read_picked_points(path)
 
 
+def test_an_empty_list_of_photos_is_told(now, capsys):
+    (now / "imagepathsvalidation.txt").write_bytes(b"\n \n")
+    assert run("now", now, *now_options(now)) == 2
+    assert "no photos found" in capsys.readouterr().err
+    (now / "imagepathsvalidation.txt").write_bytes(b"\xff\xfe\x00")
+    assert run("now", now, *now_options(now)) == 2
+    assert "is not SUBJECT/CHALLENGE/PHOTO" in capsys.readouterr().err
+
+
 # REALY
 
 
@@ -232,9 +241,10 @@ def test_realy_says_what_is_missing(realy, capsys):
 
 
 def test_realy_without_a_scale_for_the_subject(realy, capsys):
-    (realy / "metrical_scale.txt").write_text("8.5\n")
-    assert run("realy", realy, "--predictions", str(realy.parent / "fits")) == 2
-    assert "has no number in line 2" in capsys.readouterr().err
+    for scales in (b"8.5\n", b"8.5\nnan\n", b"8.5\n0\n", b"8.5\n-9\n", b"8.5\ninf\n", b"\xff\xfe"):
+        (realy / "metrical_scale.txt").write_bytes(scales)
+        assert run("realy", realy, "--predictions", str(realy.parent / "fits")) == 2
+        assert "has no positive number in line 2" in capsys.readouterr().err
 
 
 # AFLW2000-3D
@@ -272,6 +282,31 @@ def test_aflw2000_by_yaw(aflw, capsys):
     assert summary["30-60"] == pytest.approx(50, abs=1e-3) and summary["60-90"] == pytest.approx(0, abs=1e-3)
     assert summary["mean of the bins"] == pytest.approx(62.5 / 3, abs=1e-3)
     assert "3.51" in capsys.readouterr().out
+
+
+def test_faces_turned_beyond_a_right_angle_are_in_the_last_bin(aflw):
+    truth = scipy.io.loadmat(aflw / "image00004.mat")
+    truth["Pose_Para"][0, 1] = np.radians(-97)
+    scipy.io.savemat(aflw / "image00004.mat", {name: truth[name] for name in ("pt3d_68", "Pose_Para")})
+    assert run("aflw2000", aflw, "--predictions", str(aflw.parent / "fits")) == 0
+    summary = results(aflw)["summary"]
+    assert summary["30-60"] is None and summary["60-90"] == pytest.approx(25, abs=1e-3)  # of 50 and 0
+
+
+def test_numbers_that_are_none_are_told_and_left_out(aflw, capsys):
+    truth = scipy.io.loadmat(aflw / "image00004.mat")
+    truth["pt3d_68"][0, 3] = np.nan
+    scipy.io.savemat(aflw / "image00004.mat", {name: truth[name] for name in ("pt3d_68", "Pose_Para")})
+    fits = aflw.parent / "fits"
+    record = fits / "image00006" / "face_0" / "coefficients.json"
+    content = json.loads(record.read_text())
+    content["landmarks68"]["model"][5][0] = float("nan")
+    record.write_text(json.dumps(content))
+    assert run("aflw2000", aflw, "--predictions", str(fits)) == 1
+    told = capsys.readouterr().err
+    assert "image00004.mat: its pt3d_68 or Pose_Para are not all finite" in told
+    assert "image00006: its coefficients.json is not as jaxface writes it" in told
+    assert results(aflw)["summary"]["0-30"] == pytest.approx(12.5, abs=1e-3)
 
 
 def test_aflw2000_without_truth(aflw, capsys):
@@ -318,6 +353,19 @@ def test_part_iou_says_what_is_wrong(parsed, capsys):
     (parsed / "labels" / "a.png").unlink()
     assert run("part_iou", parsed, "--predictions", str(parsed.parent / "fits")) == 2
     assert "a.png: not found" in capsys.readouterr().err
+
+
+def test_an_unknown_order_of_labels_is_told_before_anything_is_fitted(parsed, capsys):
+    (parsed / "dataset.json").write_text('{"labels": "mine"}')
+    assert run("part_iou", parsed) == 2
+    assert "dataset.json: labels 'mine' are not known" in capsys.readouterr().err
+
+
+def test_photos_without_parts_have_no_part_iou(parsed):
+    for name in ("a", "b"):
+        Image.new("L", (20, 20)).save(parsed / "labels" / f"{name}.png")
+    assert run("part_iou", parsed, "--predictions", str(parsed.parent / "fits")) == 0
+    assert set(results(parsed)["summary"].values()) == {None}
 
 
 # the command
