@@ -78,11 +78,12 @@ def photo_focal(path: str | os.PathLike) -> float | None:
     its focal length.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tags, (width, height) = image.getexif().get_ifd(_EXIF), image.size
+            with Image.open(path) as image:
+                tags, (width, height) = image.getexif().get_ifd(_EXIF), image.size
         equivalent, *sides = (float(tags.get(tag, 0)) for tag in (_FOCAL_35MM, _WIDTH, _HEIGHT))
-    except (OSError, ValueError, TypeError, ZeroDivisionError, Image.DecompressionBombError):
+    except Exception:  # damaged tags raise exceptions of every kind, while the picture itself can be read
         return None
     if not 5 <= equivalent <= 2000:
         return None

@@ -168,3 +168,19 @@ def test_the_focal_length_is_told_by_exif_unless_the_photo_was_cut(tmp_path):
     assert photo_focal(path) is None
     path.write_bytes(b"no picture")
     assert photo_focal(path) is None and photo_focal(tmp_path / "missing.jpg") is None
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_damaged_exif_data_leave_the_picture_and_no_focal_length(tmp_path, kind):
+    exif, path = Image.Exif(), tmp_path / f"a.{kind}"
+    exif[0x8769] = {0xA405: 50}
+    Image.new("RGB", (300, 200)).save(path, exif=exif)
+    whole = path.read_bytes()
+    start = whole.find(b"MM\x00*")
+    for place in range(start, start + 30):
+        for value in (0, 255):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            assert read_image(path).shape == (200, 300, 3)
+            photo_focal(path)
+    path.write_bytes(whole[:start] + b"?" + whole[start + 1 :])
+    assert photo_focal(path) is None
