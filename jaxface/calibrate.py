@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from jaxface.annotation.calibrator import DETECTORS, FACES, SEED, calibrate_file
+from jaxface.annotation.calibrator import DETECTORS, FACES, FEWEST, LARGEST_SEED, SEED, calibrate_file
 from jaxface.core.errors import InputError
 from jaxface.files.command_line import run
 
@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         "picture of it (OUT with .png). With --photos, the mean of real people is estimated as well, without any 3D.",
         epilog="example: python -m jaxface.calibrate --model face_model.npz --photos people/ --out table.npz   "
         "-- python -m jaxface.fit --calibration table.npz takes it. The built-in face model comes with a table. Exit "
-        "code 0: done; 2: nothing could be done.",
+        "code 0: done; 1: some photos were left out; 2: nothing could be done.",
     )
     parser.add_argument("--model", default="anny", help="face model: a name or a file (default: anny)")
     parser.add_argument("--out", type=Path, required=True, help="file for the table, .npz")
@@ -43,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.out.suffix != ".npz":
         raise InputError(f"{options.out}: the table is an .npz file; let its name end so")
-    if options.faces < 1:
-        parser.error("--faces: at least one face has to be drawn")
+    if options.faces < FEWEST:
+        parser.error(f"--faces: at least {FEWEST} faces have to be drawn, else the table would be a guess")
+    if not 0 <= options.seed <= LARGEST_SEED:
+        parser.error(f"--seed: from 0 to {LARGEST_SEED}")
     if options.table and not options.photos:
         parser.error("--table without --photos leaves nothing to do")
     table, report = calibrate_file(
@@ -56,8 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos=options.photos,
         table=options.table,
     )
-    for path, reason in report.reasons.items():
-        print(f"left out: {path}: {reason}")
     frontal = int(np.argmin(np.abs(table.yaws)))
     variance = table.variances[frontal] + np.square(table.factors[frontal]).sum(-1)
     print(
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(f"{options.out}: {table.made}")
     print(f"look at {options.out.with_suffix('.png')}")
-    return 0
+    return report.exit_code
 
 
 def console() -> NoReturn:

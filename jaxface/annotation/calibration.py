@@ -39,7 +39,6 @@ LOST = 12.0
 FRONTAL = 30.0
 """Degrees: faces up to this yaw tell where the points lie."""
 
-
 CANDIDATES = 24
 """Triangles among which the one under a point is looked for."""
 
@@ -82,7 +81,8 @@ def vote_places(
     is brought back to the nearest spot of the surface.
 
     Returns:
-        Vertices [P, 3] around each point, their weights [P, 3], and [P] how far the votes stray (median, mm).
+        Vertices [P, 3] around each point, their weights [P, 3], and [P] how far the votes stray (median, mm); NaN for
+        points without any vote, whose place means nothing.
     """
     frontal = np.flatnonzero(np.abs(found.yaws) < FRONTAL)
     votes = []
@@ -95,8 +95,12 @@ def vote_places(
         )
         votes.append(np.where(np.asarray(hit)[:, None], np.asarray(spots), np.nan))
     cast = np.stack(votes)
-    places = np.stack([_geometric_median(column[np.isfinite(column[:, 0])]) for column in cast.transpose(1, 0, 2)])
-    stray = MM_PER_UNIT * np.nanmedian(np.linalg.norm(cast - places, axis=-1), axis=0)
+    places, stray = np.zeros(cast.shape[1:]), np.full(cast.shape[1], np.nan)
+    for point, column in enumerate(cast.transpose(1, 0, 2)):
+        given = column[np.isfinite(column[:, 0])]
+        if len(given):
+            places[point] = _geometric_median(given)
+            stray[point] = MM_PER_UNIT * np.median(np.linalg.norm(given - places[point], axis=-1))
     return *_nearest_spots(np.asarray(model.mean_shape), np.asarray(model.triangles), places), stray
 
 

@@ -29,6 +29,7 @@ from jaxface.core.metrics import vertex_error_mm
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import visualize
+from jaxface.files.atomic import make_folder
 from jaxface.files.images import photo_focal, read_image
 from jaxface.files.inputs import collect_files
 from jaxface.files.progress import BatchReport, progress
@@ -50,6 +51,9 @@ FACES = 1600
 
 SEED = 101
 """Of the faces that the shipped table was made of."""
+
+LARGEST_SEED = 2000
+"""A face's key is a million times the seed and more, in 32 bits."""
 
 LARGEST_YAW = 70.0
 """Degrees: heads are turned evenly up to this."""
@@ -123,16 +127,23 @@ def calibrate_file(
     """
     face_model = load_face_model(model)
     require_parts(face_model, "calibration")
-    report = BatchReport()
-    if table is None:
+    if "68" not in face_model.landmarks:
+        raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, which calibration needs")
+    if Path(out).is_dir():
+        raise InputError(f"{out}: is a folder; the table is a file in it, such as {Path(out, 'table.npz')}")
+    make_folder(Path(out).parent)
+    calibration = None if table is None else Calibration.load(table)
+    if calibration is not None:
+        dense_evidence(face_model, calibration)  # refuses the table of another face model
+    samples, report = samples_of(face_model, photos)  # before the drawing, which takes long
+    if calibration is None:
         found, lost = draw_and_detect(face_model, DETECTORS[detector].find, count=faces, seed=seed)
         made = f"{faces} drawn faces, seed {seed}; the detector saw no face in {lost} of them"
         calibration = calibration_of(face_model, found, DETECTORS[detector].used, detector=detector, made=made)
-    else:
-        calibration = Calibration.load(table)
-        dense_evidence(face_model, calibration)  # refuses the table of another face model
     if photos:
-        calibration, report = with_people_mean(face_model, calibration, photos)
+        mean = people_mean(face_model, dense_evidence(face_model, calibration), samples)
+        made = f"{calibration.made}; mean of people by {ROUNDS} rounds over {len(samples)} photos"
+        calibration = dataclasses.replace(calibration, identity_mean=mean, made=made)
     calibration.save(out)
     visualize.save_png(Path(out).with_suffix(".png"), draw_table(face_model, calibration))
     return calibration, report
@@ -151,8 +162,10 @@ def draw_and_detect(model: FaceModel, find: FindPoints, *, count: int, seed: int
         What was found, and in how many pictures no face was.
 
     Raises:
-        InputError: when too few faces were found.
+        InputError: when too few faces were found, or would be.
     """
+    if count < FEWEST:
+        raise InputError(f"{count} faces would make the covariance a guess; at least {FEWEST} are needed")
     model, labels = jax.tree.map(jnp.asarray, (model, label_triangles(model.parts, model.triangles)))
     draw, random = jax.jit(draw_photographs), np.random.default_rng(seed)
     points, truth = [], []
@@ -165,7 +178,7 @@ def draw_and_detect(model: FaceModel, find: FindPoints, *, count: int, seed: int
             if seen is not None:
                 points.append(seen)
                 truth.append([drawn[name][index] for name in ("coefficients", "focal", "center", "distance")])
-    if len(points) < min(FEWEST, count):
+    if len(points) < FEWEST:
         raise InputError(f"the detector found {len(points)} of {count} drawn faces; at least {FEWEST} are needed")
     return Detections(np.stack(points), *(np.stack(values) for values in zip(*truth, strict=True))), count - len(points)
 
@@ -181,8 +194,16 @@ def calibration_of(
         used: which of the points the table holds.
         detector: its name.
         made: how the faces were made, in words.
+
+    Raises:
+        InputError: when a point never lies on the face.
     """
-    triangles, barycentric, _ = vote_places(model, found)
+    triangles, barycentric, stray = vote_places(model, found)
+    if np.isnan(stray[used]).any():
+        raise InputError(
+            f"{int(np.isnan(stray[used]).sum())} of the detector's points lie beside the face model {model.name!r} in "
+            "all drawn faces; is it a face, in the pose and unit of ours?"
+        )
     errors = detection_errors(model, found, triangles, barycentric)
     kept = np.median(np.linalg.norm(errors, axis=-1), axis=1) < LOST
     triangles, barycentric = triangles[used], barycentric[used]
@@ -240,33 +261,26 @@ def _shapes(model: FaceModel, vectors: Float[jax.Array | np.ndarray, "B K"]) -> 
     return face_models.shape(model, coefficients.identity, coefficients.expression)
 
 
-def with_people_mean(
-    model: FaceModel, calibration: Calibration, photos: Sequence[str | os.PathLike]
-) -> tuple[Calibration, BatchReport]:
-    """The table with the mean of the people in photos, found without any 3D (empirical Bayes, Robbins 1956).
-
-    The largest face of each photo counts, and each photo for a person of its own.
+def samples_of(model: FaceModel, photos: Sequence[str | os.PathLike]) -> tuple[list[Sample], BatchReport]:
+    """The largest face of each photo, and which photos show none.
 
     Raises:
-        InputError: when no photo shows a face.
+        InputError: when there are photos, but none shows a face.
     """
     report, samples = BatchReport(), list[Sample]()
     for path in progress(collect_files(photos), description="detect"):
         with report.guard(path):
-            crops = preprocess_photo(read_image(path), model, focal=photo_focal(path))
-            samples.append(crops[0].sample)
+            samples.append(preprocess_photo(read_image(path), model, focal=photo_focal(path))[0].sample)
             report.done += 1
-    if not samples:
+    if photos and not samples:
         raise InputError("none of the photos shows a face; the mean of people cannot be estimated")
-    mean = people_mean(model, dense_evidence(model, calibration), samples)
-    made = f"{calibration.made}; mean of people by {ROUNDS} rounds over {len(samples)} photos"
-    return dataclasses.replace(calibration, identity_mean=mean, made=made), report
+    return samples, report
 
 
 def people_mean(model: FaceModel, evidence: Evidence, samples: Sequence[Sample]) -> Float[np.ndarray, "Ki"]:
     """The identity that is the mean of its own most probable faces: m <- mean over photos of the MAP under N(m, 1).
 
-    What of it is not symmetric is chance, and taken off.
+    It takes no 3D (empirical Bayes, Robbins 1956). What of it is not symmetric is chance, and taken off.
 
     Args:
         model: the face model.

@@ -81,6 +81,20 @@ def _partial_name(path: Path, writer: str = "") -> Path:
     return path.with_name(f".{path.stem}.partial{writer}{path.suffix}")
 
 
+def make_folder(path: str | os.PathLike) -> None:
+    """Makes a folder that can be written to, before long work whose result belongs there.
+
+    Raises:
+        InputError: when it cannot be made or written to.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write into this folder")
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.version import __version__
-from jaxface.files.atomic import atomic_folder, atomic_write
+from jaxface.files.atomic import atomic_folder, atomic_write, make_folder
 from jaxface.files.images import photo_focal, read_image
 from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
 from jaxface.files.progress import BatchReport, progress_bar
@@ -172,12 +172,7 @@ def _writable_folder(out: str | os.PathLike) -> Path:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out names the folder for the results")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise InputError(f"{out}: no permission to write into this folder")
+    make_folder(out)
     return out
 
 

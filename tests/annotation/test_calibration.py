@@ -142,9 +142,9 @@ def detector(model, found, monkeypatch):
 @pytest.mark.slow
 def test_the_command_writes_a_table_and_a_picture(tmp_path, capsys, detector, model):
     path = tmp_path / "table.npz"
-    assert calibrate.main(["--out", str(path), "--faces", "12"]) == 0
+    assert calibrate.main(["--out", str(path), "--faces", "200"]) == 0
     told = capsys.readouterr().out
-    assert "table.png" in told and "12 drawn faces, seed 101; the detector saw no face in 3" in told
+    assert "table.png" in told and "200 drawn faces, seed 101; the detector saw no face in 3" in told
     written = Calibration.load(path)
     dense_evidence(model, written)
     assert len(written.points) == 468 - 36 - 17 and not written.identity_mean.any()
@@ -157,18 +157,48 @@ def test_bad_use_is_told_in_a_line(tmp_path, capsys, detector):
 
     assert code("--out", str(tmp_path / "table.txt")) == 2
     assert "let its name end so" in capsys.readouterr().err
-    for arguments in (("--faces", "0"), ("--table", "x.npz")):
+    for arguments in (("--faces", "0"), ("--faces", "199"), ("--seed", "-1"), ("--seed", "2001"), ("--table", "x.npz")):
         with pytest.raises(SystemExit) as stopped:
             calibrate.main(["--out", str(tmp_path / "t.npz"), *arguments])
         assert stopped.value.code == 2
     assert code("--out", str(tmp_path / "t.npz"), "--table", str(tmp_path / "none.npz"), "--photos", "x.jpg") == 2
     assert "not a calibration" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, told in (("folder.npz", "is a folder"), ("file/t.npz", "cannot make the folder")):
+        assert code("--out", str(tmp_path / out)) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_photos_are_looked_at_before_anything_is_drawn(tmp_path, capsys, detector, monkeypatch):
+    monkeypatch.setattr(calibrator, "draw_and_detect", lambda *_, **__: pytest.fail("drawn"))
+    arguments = ["--out", str(tmp_path / "t.npz"), "--photos", str(tmp_path / "none.jpg")]
+    assert exit_code_of(lambda: calibrate.main(arguments)) == 2
+    assert "none of the photos shows a face" in capsys.readouterr().err
+
+
+def test_a_face_model_without_landmarks_is_refused(tmp_path, capsys, model, monkeypatch):
+    monkeypatch.setattr(calibrator, "load_face_model", lambda name: dataclasses.replace(model, landmarks={}))
+    assert exit_code_of(lambda: calibrate.main(["--out", str(tmp_path / "t.npz")])) == 2
+    assert "no 68 landmarks" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_point_that_never_lies_on_the_face_is_told(model, found):
+    beside = found.points.copy()
+    beside[:, 3] = [1.0, 1.0]
+    with pytest.raises(InputError, match="1 of the detector's points lie beside"):
+        calibrator.calibration_of(
+            model, dataclasses.replace(found, points=beside), np.arange(10), detector="toy", made=""
+        )
 
 
 def test_a_detector_that_sees_nothing_is_refused(model, monkeypatch):
     drawn = {"image": np.zeros((8, 8, 8, 3), np.uint8)}
     drawn |= {name: np.zeros(8) for name in ("coefficients", "focal", "center", "distance")}
     monkeypatch.setattr(calibrator, "draw_photographs", lambda *_, **__: jax.tree.map(jnp.asarray, drawn))
-    with pytest.raises(InputError, match="found 0 of 8 drawn faces"):
+    with pytest.raises(InputError, match="found 0 of 200 drawn faces"):
+        calibrator.draw_and_detect(model, lambda picture: None, count=200, seed=0)
+    with pytest.raises(InputError, match="8 faces would make the covariance a guess"):
         calibrator.draw_and_detect(model, lambda picture: None, count=8, seed=0)
