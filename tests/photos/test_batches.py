@@ -20,6 +20,7 @@ from jaxface.files.workers import Workers
 from jaxface.photos import batches, preparation, shard_writer
 from jaxface.photos.batches import Photo, prepare_photos
 from jaxface.photos.folder import FolderSource
+from jaxface.photos.parsing import DmlCsrParser
 from jaxface.photos.shards import ShardSource, read_lists
 from toys import many_photos
 from toys.many_photos import DEADLY, SLOW, make_photo, make_photos, stand_in
@@ -227,6 +228,31 @@ def test_a_worker_that_dies_costs_its_photo_alone(tmp_path):
     assert report.summary() == "16 photos done, 4 failed"
     assert "killed, perhaps for want of memory" in report.reasons[str(photos / "0" / "009.png")]
     assert len(sample_names(tmp_path / "out")) == 19
+
+
+class Network(DmlCsrParser):
+    """Labels like the stand-in; cannot be sent to another process, and does not like one photo."""
+
+    def __init__(self):
+        self.compiled = lambda: None
+
+    def __call__(self, photo, face, alignment, *, path=None):
+        if path.name == "003.png":
+            raise InputError("not this one")
+        return many_photos.label(photo, face, alignment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_network_that_labels_stays_in_this_process(photos, whole, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(preparation, "create_parser", lambda *arguments, **options: Network())
+    report = run(photos, tmp_path / "out", workers=workers)
+    assert report.summary() == "16 photos done, 4 failed"
+    assert report.reasons[str(photos / "0" / "003.png")] == "not this one"
+    names = sample_names(whole)
+    assert sample_names(tmp_path / "out") == [name for name in names if name != "0/003.png/face_0"]
+    labels, expected = ShardSource(tmp_path / "out", size=SIZE)[0], ShardSource(whole, size=SIZE)[0]
+    assert np.array_equal(labels["labels"], expected["labels"])
 
 
 def finish(image, photo, finding):
