@@ -1,12 +1,12 @@
-# Two commands do everything on a fresh machine with Python 3.11 or 3.12:
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make demo   trains the quickstart encoder and reconstructs two real portraits into outputs/demo
 #   make test   runs every test; make quick those that one runs while working
 # Each sets up .venv by itself and only once. `make PYTHON=/path/to/python3.12 test` picks an interpreter.
 
 SHELL := /bin/bash
 # The first interpreter that runs, is new enough, and can make virtual environments.
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
-	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null \
 	&& command -v $$p && break; done)
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -28,7 +28,7 @@ setup: $(READY)
 
 # constraints.txt pins what was tested.
 $(READY): pyproject.toml constraints.txt
-	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or 3.12 with venv found; install it (Debian and Ubuntu: python3.11 python3.11-venv) or name one: make PYTHON=/path/to/python3.12" >&2; exit 2; fi
+	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11, 3.12, 3.13 or 3.14 with venv found; install it (Debian and Ubuntu: python3.11 python3.11-venv) or name one: make PYTHON=/path/to/python3.12" >&2; exit 2; fi
 	@echo "Installing into $(VENV) with $(PYTHON): about 1.6 GB, a few minutes."
 	@test -x $(RUN) || "$(PYTHON)" -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --upgrade pip

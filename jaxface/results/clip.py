@@ -46,7 +46,7 @@ def fit_video(
 
     Raises:
         InputError: when the clip, the model or `out` cannot be used, or no frame shows a face.
-        MissingDependencyError: when MediaPipe is not installed, or PyAV for a video.
+        MissingDependencyError: when PyAV is not installed, for a video.
     """
     if cutoff < 0:
         raise InputError(f"the cutoff is a frequency in Hz, 0 for no smoothing; it cannot be {cutoff}")

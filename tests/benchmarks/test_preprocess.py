@@ -15,7 +15,7 @@ STAGES = {"decode", "detect", "align and label", "write folder", "encode record"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    for package in ("mediapipe", "array_record", "skimage", "matplotlib"):
+    for package in ("array_record", "skimage", "matplotlib"):
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("benchmark")
     environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(BENCHMARK.parents[1])}
