@@ -87,13 +87,13 @@ def _as_layers(arrays: dict[str, dict[str, np.ndarray]]) -> list[Layer]:
 
 
 def full_range(
-    layers: Sequence[Layer], images: Float[Array, "B 192 192 3"]
-) -> tuple[Float[Array, "B 2304 16"], Float[Array, "B 2304"]]:
-    """Boxes and scores of the detector for faces near and far, one for each cell of a 48 x 48 grid, row by row.
+    layers: Sequence[Layer], images: Float[Array, "B S S 3"]
+) -> tuple[Float[Array, "B A 16"], Float[Array, "B A"]]:
+    """Boxes and scores of the detector for faces near and far, one for each cell of 4 x 4 pixels, row by row.
 
     Args:
         layers: `FaceNetworks.full_range`.
-        images: RGB in [-1, 1].
+        images: RGB in [-1, 1]; the side is 192 pixels in MediaPipe, and may be any multiple of 32.
 
     Returns:
         Box and six keypoints relative to the cell's centre, in pixels of the input, and the score before the sigmoid;
@@ -113,7 +113,7 @@ def full_range(
         x = skips.pop() + bilinear_twice(jax.nn.relu(pointwise(x, next(layer))))
         x = _bottlenecks(layer, x, count)
 
-    def head() -> Float[Array, "B 48 48 C"]:
+    def head() -> Float[Array, "B h w C"]:
         return depth_to_space(depthwise(pointwise(x, next(layer)), next(layer), stride=2, pad=(1, 1)))
 
     scores, boxes = head(), head()

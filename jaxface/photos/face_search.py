@@ -9,13 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxface.photos.face_boxes import FULL_RANGE, FaceBox, overlap
+from jaxface.photos.face_boxes import FULL_RANGE, WIDE_RANGE, Detector, FaceBox, overlap
 from jaxface.photos.network_batches import find_boxes
 
-_SIDE = FULL_RANGE.side
-
-_DETECTOR = dataclasses.replace(FULL_RANGE, threshold=0.4)
-"""Less sure than MediaPipe's, which sees 6 of 10 faces of 18 pixels; this sees 9, and the mesh has the last word."""
+_DETECTORS = tuple(dataclasses.replace(detector, threshold=0.4) for detector in (FULL_RANGE, WIDE_RANGE))
+"""Less sure than MediaPipe's, which sees 6 of 10 faces of 18 pixels; these see 9, and the mesh has the last word."""
 
 _SMALLEST = 18
 """Pixels of the detector's input that a face needs to be found."""
@@ -45,12 +43,14 @@ class _Window:
 
     Attributes:
         picture: the detector's input.
+        detector: that is to look at it.
         photo: the photo's place in the list.
         scale: photo pixels per pixel of the picture.
         corner: of the window, in pixels of the scaled photo.
     """
 
-    picture: UInt8[np.ndarray, "192 192 3"]
+    picture: UInt8[np.ndarray, "S S 3"]
+    detector: Detector
     photo: int
     scale: float
     corner: tuple[int, int]
@@ -67,10 +67,12 @@ def search(photos: Sequence[Image.Image], *, min_size: float, quarter: int = 0) 
     found: list[list[FaceBox]] = [[] for _ in photos]
     every = (window for index, photo in enumerate(photos) for window in _windows(photo, index, min_size))
     while windows := list(itertools.islice(every, _AT_ONCE)):
-        pictures = [np.rot90(window.picture, quarter) for window in windows]
-        for window, boxes in zip(windows, find_boxes(pictures, _DETECTOR), strict=True):
-            corner = np.array(window.corner) * window.scale
-            found[window.photo] += [_turn_back(box, quarter).mapped(_SIDE * window.scale, corner) for box in boxes]
+        for detector in _DETECTORS:
+            group = [window for window in windows if window.detector == detector]
+            pictures = [np.rot90(window.picture, quarter) for window in group]
+            for window, boxes in zip(group, find_boxes(pictures, detector), strict=True):
+                side, corner = detector.side * window.scale, np.array(window.corner) * window.scale
+                found[window.photo] += [_turn_back(box, quarter).mapped(side, corner) for box in boxes]
     return [_distinct(boxes) for boxes in found]
 
 
@@ -96,18 +98,29 @@ def _windows(photo: Image.Image, index: int, min_size: float) -> Iterator[_Windo
     while True:
         width, height = (max(1, round(side * size / longer)) for side in photo.size)
         resized = photo.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        for top in window_starts(height):
-            for left in window_starts(width):
-                picture = np.asarray(resized.crop((left, top, left + _SIDE, top + _SIDE)))
-                yield _Window(picture, index, longer / size, (left, top))
+        places, detector = window_places(width, height)
+        for left, top in places:
+            picture = np.asarray(resized.crop((left, top, left + detector.side, top + detector.side)))
+            yield _Window(picture, detector, index, longer / size, (left, top))
         if size <= _COARSEST:
             return
         size /= 2
 
 
-def window_starts(length: int) -> list[int]:
-    """Where windows begin along a side of so many pixels."""
-    if length <= _SIDE:
-        return [(length - _SIDE) // 2]  # centred: room on both sides
-    count = 1 + math.ceil((length + 2 * _MARGIN - _SIDE) / (_SIDE - _OVERLAP))
-    return [round(start) for start in np.linspace(-_MARGIN, length + _MARGIN - _SIDE, count)]
+def window_places(width: int, height: int) -> tuple[list[tuple[int, int]], Detector]:
+    """The corners (x, y) of windows that cover a picture, and the detector for them, of which there is less to do."""
+
+    def corners(detector: Detector) -> list[tuple[int, int]]:
+        across, down = (window_starts(length, detector.side) for length in (width, height))
+        return [(left, top) for top in down for left in across]
+
+    detector = min(_DETECTORS, key=lambda detector: detector.side**2 * len(corners(detector)))
+    return corners(detector), detector
+
+
+def window_starts(length: int, side: int) -> list[int]:
+    """Where windows of a side begin along so many pixels."""
+    if length <= side:
+        return [(length - side) // 2]  # centred: room on both sides
+    count = 1 + math.ceil((length + 2 * _MARGIN - side) / (side - _OVERLAP))
+    return [round(start) for start in np.linspace(-_MARGIN, length + _MARGIN - side, count)]

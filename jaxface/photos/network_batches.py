@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from jaxface.networks.mediapipe_faces import face_mesh_network, full_range, load_face_networks, short_range
+from jaxface.networks.mediapipe_faces import MESH_SIDE, face_mesh_network, full_range, load_face_networks, short_range
 from jaxface.networks.mediapipe_layers import Layer
-from jaxface.photos.face_boxes import Detector, FaceBox, face_boxes
+from jaxface.photos.face_boxes import FULL_RANGE, SHORT_RANGE, WIDE_RANGE, Detector, FaceBox, face_boxes
 
 BATCHES = {"cpu": (1,)}
 """Numbers of pictures that the networks are compiled for, falling. More than a few no longer fit into a CPU's caches,
@@ -64,14 +64,15 @@ def _layers(name: str) -> list[Layer]:
 @functools.cache
 def _compile() -> None:
     """Compiles all for one picture, side by side: one after another they take twice as long."""
-    runs = (("mesh", _mesh, 192), ("full_range", _full_range, 192), ("short_range", _short_range, 128))
+    runs = [("mesh", _mesh, MESH_SIDE), ("short_range", _short_range, SHORT_RANGE.side)]
+    runs += [("full_range", _full_range, detector.side) for detector in (FULL_RANGE, WIDE_RANGE)]
     with futures.ThreadPoolExecutor() as pool:
         for run in [pool.submit(f, _layers(name), np.zeros((1, side, side, 3), np.uint8)) for name, f, side in runs]:
             run.result()
 
 
 @jax.jit
-def _full_range(layers: list[Layer], pictures: UInt8[Array, "B 192 192 3"]) -> tuple[Array, Array]:
+def _full_range(layers: list[Layer], pictures: UInt8[Array, "B S S 3"]) -> tuple[Array, Array]:
     return full_range(layers, pictures * np.float32(2 / 255) - 1)
 
 

@@ -63,11 +63,17 @@ def test_overlap():
 
 
 def test_windows_cover_the_photo():
-    for length in (10, 192, 193, 300, 384, 1536):
-        starts = face_search.window_starts(length)
-        assert starts[0] <= 0 and starts[-1] + 192 >= length
-        assert (starts[0] == -24) == (length > 192)
-        assert all(b - a <= 144 for a, b in itertools.pairwise(starts))
+    for length, side in itertools.product((10, 192, 193, 300, 448, 1536), (192, 448)):
+        starts = face_search.window_starts(length, side)
+        assert starts[0] <= 0 and starts[-1] + side >= length
+        assert (starts[0] == -24) == (length > side)
+        assert all(b - a <= side - 48 for a, b in itertools.pairwise(starts))
+
+
+@pytest.mark.parametrize(("size", "side", "count"), [((192, 100), 192, 1), ((300, 190), 192, 3), ((384, 384), 448, 1)])
+def test_windows_are_as_large_as_leaves_the_least_to_do(size, side, count):
+    places, detector = face_search.window_places(*size)
+    assert (detector.side, len(places)) == (side, count)
 
 
 @pytest.mark.parametrize("quarter", range(4))
