@@ -35,8 +35,9 @@ _UPRIGHT = math.radians(20)
 _SURE = 20.0
 """Presence, before the sigmoid, that only upright faces have."""
 
-_LIKELY = 5.0
-"""Presence that a face has at least: a small or hidden one. MediaPipe takes 0."""
+_LIKELY = 14.0
+"""Presence that a face has at least, a small or blurred one. MediaPipe takes 0, but cloth that is taken for a face has
+9 to 13. Of 100 faces of 25 pixels (scikit-image's `lfw_subset`), 96 are found with it."""
 
 _SAME = 0.04
 """Mean distance, in distances between the outer corners of the eyes, of the points of two looks at one face."""

@@ -122,6 +122,14 @@ def test_every_turn(name, request):
     assert max(errors) < 0.03 * eyes
 
 
+@pytest.mark.parametrize("degrees", [165, 232.5])
+def test_cloth_is_no_face(astronaut, degrees):
+    """Upside down, folds of her suit were taken for a face, and she was not looked for any more."""
+    photo, to_turned = turned(Image.fromarray(astronaut), degrees)
+    nose = to_turned(the_face(astronaut).landmarks68[30])
+    assert math.dist(the_face(photo).landmarks68[30], nose) < 3
+
+
 @pytest.mark.parametrize("size", [24, 40])
 def test_small_faces_of_large_photos(astronaut, size):
     """As many pixels from the outline's top to its bottom as `size`."""

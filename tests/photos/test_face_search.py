@@ -143,10 +143,10 @@ def test_batches_hold_all(count):
 def test_the_mesh_is_believed_where_it_is_sure_and_says_the_same_again():
     turn = face_points.turn_of
     assert turn(26.0, [-7, 6, -6], same=True) == 0
-    assert turn(7.0, [-7, 3, -6], same=True) == 0  # small or hidden, but nowhere better
-    assert turn(7.0, [-7, 3, -6], same=False) is None
-    assert turn(3.0, [-7, -3, -6], same=True) is None
-    assert turn(10.0, [-7, 6, -6], same=True) is None
+    assert turn(17.0, [-7, 3, -6], same=True) == 0  # small or blurred, but nowhere better
+    assert turn(17.0, [-7, 3, -6], same=False) is None
+    assert turn(9.0, [-7, -3, -6], same=True) is None
+    assert turn(17.0, [-7, 11, -6], same=True) is None
     assert turn(10.0, [-7, 29, -6], same=True) == math.pi
     assert turn(-4.0, [25, 3, -6], same=False) == math.pi / 2
 
