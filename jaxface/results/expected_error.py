@@ -21,8 +21,11 @@ _COLORS = np.array([[38, 70, 140], [60, 160, 140], [240, 220, 110], [200, 50, 40
 
 
 def vertex_errors(model: FaceModel, reconstruction: Reconstruction) -> Float[np.ndarray, "V"] | None:
-    """The expected distance of each vertex from the truth in mm; None where nobody says how sure the face is."""
-    if reconstruction.covariance is None:
+    """The expected distance of each vertex from the truth in mm; None where nobody says how sure the face is.
+
+    So do numbers that are none, which the rest of a result need not suffer from.
+    """
+    if reconstruction.covariance is None or not np.isfinite(reconstruction.covariance).all():
         return None
     return expected_error_mm(model, reconstruction.vector, reconstruction.covariance, vertices_of_parts(model))
 
