@@ -157,11 +157,12 @@ def fit_faces(
             If it holds the albedo, it has to hold all of it.
         part_weights: of parts in PRDL, 1 where not listed. By default the skin weighs nothing, for its outer border is
             a detector's oval.
-        usual_distance: takes the distance of `camera` for granted instead of estimating it.
+        usual_distance: takes the distance of `camera` for granted instead of estimating it, whatever "focal" says.
     """
     start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
     evidence = evidence or evidence_for(model, dense="points" in batch)
-    names = ("image", "labels", "landmarks", "landmark_weights", "points", "point_weights", "focal")
+    names = ["image", "labels", "landmarks", "landmark_weights", "points", "point_weights"]
+    names += [] if usual_distance else ["focal"]
     arrays = {name: jnp.asarray(batch[name]) for name in names if name in batch}
     given = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
     counts = None if same_person is None else jnp.asarray(same_person)

@@ -144,6 +144,14 @@ def test_weights_change_without_compiling_again(model, prior, drawn, fitted):
 
 
 @pytest.mark.slow
+def test_the_usual_distance_stays_whatever_the_focal_length_says(model, prior, drawn, fitted):
+    _, batch = drawn
+    told = batch | {"focal": np.full(2, 0.5 * CAMERA.focal, np.float32)}
+    vectors = fit(model, told, prior, usual_distance=True)
+    np.testing.assert_array_equal(vectors, fit(model, batch, prior, usual_distance=True))
+
+
+@pytest.mark.slow
 def test_crops_of_one_person_share_identity_and_albedo(model, prior, drawn):
     """The padding row shows someone else, and counts for nothing."""
     _, batch = drawn
