@@ -64,6 +64,8 @@ def read_folder(folder: Path) -> list[Scan]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(f"{folder}: no scans; it should hold NAME.obj, .ply or .glb and NAME.json or NAME.txt")
+    if len({path.stem for path in paths}) < len(paths):
+        raise InputError(f"{folder}: two scans share a name; fits and landmarks go by it")
     return [_read(path) for path in paths]
 
 
@@ -71,7 +73,10 @@ def _read(path: Path) -> Scan:
     with needs_extra("photo", "reading scans"):
         import trimesh
     landmarks, unit = _landmarks(path)
-    mesh = trimesh.load(path, force="mesh", process=False)
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:  # its readers meet damaged files with errors of every kind
+        raise InputError(f"{path}: cannot be read ({error})") from error
     vertices, triangles = unit * np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
     checked_points(vertices, f"{path}: the vertices")
     uv = getattr(mesh.visual, "uv", None)

@@ -77,6 +77,19 @@ def test_landmarks_that_are_missing_or_wrong(tmp_path, experiment, text):
         experiment.scans.read_folder(tmp_path.parent / "nothing")
 
 
+def test_scans_that_are_damaged_or_share_a_name(tmp_path, experiment):
+    np.savetxt(tmp_path / "anna.txt", np.random.default_rng(0).normal(size=(7, 3)))
+    for name, content in (("anna.glb", b"\xff\x00junk"), ("anna.ply", b"ply\nformat ascii 1.0\nelement vertex 5\n")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            experiment.scans.read_folder(tmp_path)
+        (tmp_path / name).unlink()
+    for name in ("anna.obj", "anna.ply"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="two scans share a name"):
+        experiment.scans.read_folder(tmp_path)
+
+
 def test_strips_and_polygons_of_vtk(tmp_path, experiment):
     head = "POINTS 4 float\n0 0 0 1 0 0 0 1 0 1 1 0\n{}\nPOINT_DATA 4\nTEXTURE_COORDINATES t 2 float\n0 0 1 0 0 1 1 1\n"
     for text, expected in (
