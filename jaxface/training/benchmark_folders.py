@@ -154,6 +154,11 @@ def _only(folder: Path, pattern: str, layout: str) -> Path:
 def _some(cases: list[Case], path: Path, layout: str) -> list[Case]:
     if not cases:
         raise InputError(f"{path}: no photos found. Expected is the folder as it is given out: {_one_line(layout)}")
+    seen = dict[str, Path]()
+    for case in cases:
+        if case.name in seen:
+            raise InputError(f"{case.photo} and {seen[case.name]} share a name, by which their predictions go")
+        seen[case.name] = case.photo
     return cases
 
 

@@ -275,6 +275,7 @@ def run_benchmark(
     if predictions is not None and checkpoint is not None:
         raise InputError("--predictions are there already, --checkpoint would make them: one of the two")
     cases = benchmark.cases(path)
+    atomic.make_folder(out)
     if predictions is None:
         predictions = out / "predictions"
         _predict(cases, predictions, checkpoint, model)

@@ -12,11 +12,9 @@ from PIL import Image
 
 from jaxface import evaluate
 from jaxface.core import face_models
-from jaxface.core.errors import InputError
 from jaxface.files.command_line import exit_code_of
 from jaxface.models.native import write_face_model
 from jaxface.training import benchmarks
-from jaxface.training.benchmark_folders import read_picked_points
 from jaxface.training.region_errors import REGIONS
 from jaxface.training.scan_errors import SEVEN_LANDMARKS, Surface, face_region, now_distances
 from toys.heads import toy_head
@@ -164,14 +162,6 @@ def test_photos_of_one_folder_are_predicted_together(now, monkeypatch, options, 
     assert run("now", now, "--model", str(now.parent / "toy.npz"), *options) == 0
     assert len(calls) == 4 and all(len(photos) == 1 for photos, _, _ in calls)
     assert calls[0][2]["model"] == str(now.parent / "toy.npz") and ("checkpoint" in calls[0][2]) == bool(options)
-
-
-def test_picked_points_without_numbers_are_told(tmp_path):
-    path = tmp_path / "a.pp"
-    for text, told in (("<PickedPoints/>", "no picked points"), ('<point x="1" y="b" z="2"/>', "has no x, y and z")):
-        path.write_text(text)
-        with pytest.raises(InputError, match=told):
-            read_picked_points(path)
 
 
 def test_an_empty_list_of_photos_is_told(now, capsys):
@@ -361,6 +351,12 @@ def test_an_unknown_order_of_labels_is_told_before_anything_is_fitted(parsed, ca
     assert "dataset.json: labels 'mine' are not known" in capsys.readouterr().err
 
 
+def test_photos_that_share_a_name_are_told(parsed, capsys):
+    photo(parsed / "images" / "a.png")
+    assert run("part_iou", parsed, "--predictions", str(parsed.parent / "fits")) == 2
+    assert "a.png and" in capsys.readouterr().err
+
+
 def test_photos_without_parts_have_no_part_iou(parsed):
     for name in ("a", "b"):
         Image.new("L", (20, 20)).save(parsed / "labels" / f"{name}.png")
@@ -374,6 +370,10 @@ def test_photos_without_parts_have_no_part_iou(parsed):
 def test_options_that_do_not_go_together(parsed, tmp_path, capsys):
     assert run("part_iou", tmp_path / "nowhere") == 2
     assert "nowhere: no such folder. Expected is" in capsys.readouterr().err
+    (parsed.parent / "out").write_text("")
+    assert run("part_iou", parsed) == 2
+    assert "cannot make the folder" in capsys.readouterr().err
+    (parsed.parent / "out").unlink()
     assert run("part_iou", parsed, "--predictions", str(tmp_path / "nothing")) == 2
     assert "nothing: no such folder; it should hold what python -m jaxface.fit" in capsys.readouterr().err
     assert run("part_iou", parsed, "--predictions", "a", "--checkpoint", "b") == 2
