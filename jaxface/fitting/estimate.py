@@ -1,8 +1,8 @@
 """The most probable shape and pose given a detector's points, of one picture or of several of one person.
 
 Every point weighs what it is worth: errors have the covariance that was measured for the pose (`evidence`), people have
-the mean and the spread of real people (`priors`). What is minimised over identity a, expression b, pose and focal
-length is, for each picture with points y at h(x),
+the mean of real people and the face model's spread (`priors`). What is minimised over identity a, expression b, pose
+and focal length is, for each picture with points y at h(x),
 
     (y - h(x))' Sigma(yaw)^-1 (y - h(x)) + |b / deviation|^2 + ...,    and once |a - mean|^2
 
