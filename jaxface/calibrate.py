@@ -22,8 +22,8 @@ def _parser() -> argparse.ArgumentParser:
         "where each point lies on the mesh and how far which points err together, by the head's turn (OUT), and a "
         "picture of it (OUT with .png). With --photos, the mean of real people is estimated as well, without any 3D.",
         epilog="example: python -m jaxface.calibrate --model face_model.npz --photos people/ --out table.npz   "
-        "-- python -m jaxface.fit --calibration table.npz takes it. The built-in face model comes with a table. Exit "
-        "code 0: done; 1: some photos were left out; 2: nothing could be done.",
+        "-- python -m jaxface.fit --model face_model.npz --calibration table.npz takes it. The built-in face model "
+        "comes with a table. Exit code 0: done; 1: some photos were left out; 2: nothing could be done.",
     )
     parser.add_argument("--model", default="anny", help="face model: a name or a file (default: anny)")
     parser.add_argument("--out", type=Path, required=True, help="file for the table, .npz")
