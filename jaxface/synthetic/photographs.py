@@ -42,6 +42,7 @@ def draw_photographs(
     yaws: Float[Array, "B"] | None = None,
     distances: tuple[float, float] = DISTANCES,
     identity_mean: Float[Array | np.ndarray, "Ki"] | None = None,
+    person_keys: Key[Array, "B"] | None = None,
 ) -> dict[str, Array]:
     """One photograph per key, and all that is known of it. Made to be jitted; photographs are drawn one by one.
 
@@ -52,6 +53,7 @@ def draw_photographs(
         yaws: of the heads in radians; by default those of the training data.
         distances: least and largest distance of the camera, in model units.
         identity_mean: around which people's identities are drawn; zero by default.
+        person_keys: photographs with equal ones show one person; by default another in each.
 
     Returns:
         A batch in the layout of photos/samples.py, in pixels of the photographs, the translation zero, and
@@ -60,6 +62,9 @@ def draw_photographs(
     """
     keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
     coefficients = random_coefficients(keys[0], model)
+    if person_keys is not None:
+        person = random_coefficients(person_keys, model)
+        coefficients = coefficients.replace(identity=person.identity, albedo=person.albedo)
     if yaws is not None:
         coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(yaws))
     if identity_mean is not None:
