@@ -43,7 +43,7 @@ def resized(photo: Image.Image, longer: int) -> np.ndarray:
 
 def measure(*, quick: bool) -> dict[str, float]:
     """All figures."""
-    photos = [Image.open(path).convert("RGB") for path in portrait_paths()]
+    photos = [Image.open(path).convert("RGB") for path in portrait_paths().values()]
     many, budget = (4, 0.0) if quick else (MANY, 10.0)
     sizes = np.linspace(*SMALL, many).round().astype(int)
     small = [resized(photos[index % len(photos)], size) for index, size in enumerate(sizes)]
@@ -55,7 +55,7 @@ def measure(*, quick: bool) -> dict[str, float]:
         f"one photo of {LARGE} px, ms": 1000 * seconds_of(lambda: detect_faces(large), budget),
         f"{many} photos of {SMALL[0]} to {SMALL[1]} px, photos/s": many / each,
     }
-    command = [sys.executable, "-c", FIRST_PHOTO, str(portrait_paths()[0])]
+    command = [sys.executable, "-c", FIRST_PHOTO, str(next(iter(portrait_paths().values())))]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     figures["first photo of a new process, compiled before, s"] = time.perf_counter() - start

@@ -102,7 +102,7 @@ def _lamplight(key, model: FaceModel, face: Face) -> Float[Array, "1 V 3"]:
     sky, gloss = 0.25 + 0.35 * numbers[6], 0.3 * numbers[7]
     warmth = 0.12 * jax.random.normal(jax.random.fold_in(key, 2), (2,))
     normals = face.normals[0]
-    position = face.vertices[0] * jnp.array([1.0, 1.0, -1.0])  # camera at the origin, looking along -z
+    position = face.vertices[0] * jnp.array([[1.0, 1.0, -1.0]])  # camera at the origin, looking along -z
     view = -position / jnp.linalg.norm(position, axis=-1, keepdims=True)
     total = sky * (0.75 + 0.25 * normals[:, 1:2]) * jnp.ones((1, 3))
     shine = jnp.zeros((len(normals), 1))
@@ -128,7 +128,7 @@ def _lit(model: FaceModel, position: Float[Array, "V 3"], yaw, pitch) -> Float[A
     )
     turned = position @ turn.T
     turned = turned - turned.mean(0)[None]
-    points = (turned[:, :2] * jnp.array([70.0, -70.0])[None] + 100.0)[None]
+    points = (turned[:, :2] * jnp.array([[70.0, -70.0]]) + 100.0)[None]
     depth = (10.0 - turned[:, 2])[None]
     fragments = rasterize(points, depth, model.triangles, image_size=200)
     seen = vertex_visibility(fragments, points, depth, tolerance=0.05)[0].astype(jnp.float32)
