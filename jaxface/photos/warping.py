@@ -13,11 +13,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-_STEPS = 32
+_BITS = 5
+_STEPS = 1 << _BITS
 """Places within a pixel that the warp tells apart."""
 
 _LANES = tuple(np.uint64(bit) for bit in (0, 21, 42))
 """Where the colours lie in a number of 64 bits: all three are then weighted at once."""
+
+_HALF = np.uint64(sum(1 << (int(lane) + 2 * _BITS - 1) for lane in _LANES))
+"""Of a unit of each colour, once weighted: added to round."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +69,7 @@ def cut_square(
     # Beyond the outermost pixels nothing changes any more, or beyond the black ones around them.
     first, last = (0, -1) if repeat_border else (-1, 0)
     x, y = (
-        np.rint(np.clip(places, first, count + last) * _STEPS).astype(int)
+        np.rint(np.clip(places, first, count + last) * _STEPS).astype(np.int32)
         for places, count in (
             (start_x + across_x * steps + down_x * steps[:, None], width),
             (start_y + across_y * steps + down_y * steps[:, None], height),
@@ -73,19 +77,27 @@ def cut_square(
     )
     packed = np.pad(_packed(picture), ((1, 2), (1, 2)), mode="edge" if repeat_border else "constant")
     columns, pixels = packed.shape[1], packed.reshape(-1)
-    index = (y // _STEPS + 1) * columns + x // _STEPS + 1
-    right, lower = (x % _STEPS).astype(np.uint64), (y % _STEPS).astype(np.uint64)
+    # Shifts and masks, which round down as well, take a fifth of the time of divisions.
+    index = ((y >> _BITS) + 1) * columns + (x >> _BITS) + 1
+    right, lower = ((place & (_STEPS - 1)).astype(np.uint64) for place in (x, y))
     left, upper = _STEPS - right, _STEPS - lower
     above = pixels.take(index) * left + pixels.take(index + 1) * right
     below = pixels.take(index + columns) * left + pixels.take(index + columns + 1) * right
-    total = above * upper + below * lower + _packed(np.full(3, _STEPS**2 // 2))  # half, to round
-    return np.stack([(total >> lane) // _STEPS**2 & 255 for lane in _LANES], -1).astype(np.uint8)
+    total = above * upper + below * lower + _HALF
+    result = np.empty((size, size, 3), np.uint8)
+    for channel, lane in enumerate(_LANES):
+        result[..., channel] = (total >> (lane + 2 * _BITS)) & 255
+    return result
 
 
 def _packed(colors: UInt8[np.ndarray, "*S 3"]) -> np.ndarray:
     """The three colours as one number each, far enough apart that weighted sums of them do not meet."""
-    red, green, blue = (colors[..., k].astype(np.uint64) << lane for k, lane in enumerate(_LANES))
-    return red + green + blue
+    packed = colors[..., 0].astype(np.uint64)
+    for channel in (1, 2):
+        one = colors[..., channel].astype(np.uint64)
+        one <<= _LANES[channel]
+        packed |= one
+    return packed
 
 
 def shrink(photo: Image.Image, box: tuple[int, int, int, int], largest: int) -> UInt8[np.ndarray, "H W 3"]:
