@@ -5,7 +5,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -107,9 +107,11 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
     """The file and its picture stream."""
     with needs_extra("photo", f"{path}: reading a video"):
         import av
+    # Titles that are not UTF-8: from version 19 on they do no harm, and there is no such option.
+    titles: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         # The full path: FFmpeg takes "a:b.mp4" for an address.
-        container = av.open(str(path.resolve()), container_options=_OPTIONS, metadata_errors="replace")
+        container = av.open(str(path.resolve()), container_options=_OPTIONS, **titles)
     except (av.FFmpegError, OSError) as error:
         reason = cut_off(path)
         if reason:
