@@ -8,17 +8,15 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxface.core import face_models
-from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
-from jaxface.core.units import CROP_SIZE, MM_PER_UNIT
+from jaxface.core.units import MM_PER_UNIT
 from jaxface.files.images import photo_focal, read_image
-from jaxface.files.progress import progress, progress_bar
-from jaxface.fitting import FitWeights, evidence_for, fit_faces, people_prior
-from jaxface.fitting.solver import find_recognizer
+from jaxface.files.progress import progress
+from jaxface.fitting import FitWeights
+from jaxface.fitting.solver import find_recognizer, sample_solver
 from jaxface.photos.face_crops import preprocess_photo
-from jaxface.photos.samples import stack_samples
 
 ALL = FitWeights()
 
@@ -41,15 +39,10 @@ def fit_stages(photos: Sequence[Path], model: FaceModel) -> dict[str, dict[str, 
             continue
         samples[photo.stem] = crops[0].sample
     recognizer = find_recognizer("auto")[1]
-    evidence, prior, camera = evidence_for(model, dense=True), people_prior(model), Camera().resized(CROP_SIZE)
-    found: dict[str, dict[str, Float[np.ndarray, "V 3"]]] = {title: {} for title in STAGES}
-    with progress_bar(len(STAGES) * len(samples), description="stages", unit="fit") as bar:
-        for title, weights in STAGES.items():
-            for name, sample in samples.items():
-                batch = stack_samples([sample])
-                fit = fit_faces(model, batch, camera, prior, evidence=evidence, weights=weights, recognizer=recognizer)
-                one = Coefficients.from_vector(fit.vectors, model)
-                shape = face_models.shape(model, one.identity, one.expression)[0]
-                found[title][name] = MM_PER_UNIT * np.asarray(shape)
-                bar.update()
+    found: dict[str, dict[str, Float[np.ndarray, "V 3"]]] = {}
+    for title, weights in progress(STAGES.items(), description="stages", unit="stage"):
+        faces = sample_solver(model, recognizer, weights=weights)(list(samples.values()), None)
+        one = Coefficients.from_vector(np.stack([face.vector for face in faces]), model)
+        shapes = MM_PER_UNIT * np.asarray(face_models.shape(model, one.identity, one.expression))
+        found[title] = dict(zip(samples, shapes, strict=True))
     return found

@@ -17,7 +17,7 @@ from jaxface.core.faces import decode_face
 from jaxface.core.landmarks import IBUG_68
 from jaxface.core.typed_jit import typed_jit
 from jaxface.core.units import MM_PER_UNIT
-from jaxface.photos.alignment import Alignment, fit_alignment, five_points
+from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
 from jaxface.render import rasterize
 from jaxface.synthetic.photographs import PHOTO_SIZE
 
@@ -165,7 +165,7 @@ def detection_errors(
 
 def crop_alignments(model: FaceModel, found: Detections) -> list[Alignment]:
     """The crops that the detected landmarks give."""
-    template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
+    template = alignment_template(model)
     photo_size = (PHOTO_SIZE, PHOTO_SIZE)
     return [fit_alignment(points[IBUG_68], template, photo_size=photo_size) for points in found.points]
 

@@ -26,7 +26,7 @@ from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
-from jaxface.photos.alignment import Alignment, fit_alignment, five_points
+from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
 from jaxface.photos.detection import DetectedFace, detect_faces
 from jaxface.photos.face_crops import face_sample
 from jaxface.photos.parsing import mediapipe_labels
@@ -127,7 +127,7 @@ def smooth_windows(followed: FollowedFace, model: FaceModel, *, size: int = CROP
     Raises:
         InputError: when no face can be aligned.
     """
-    template = five_points(np.asarray(model.mean_shape)[np.asarray(model.landmarks["68"])])
+    template = alignment_template(model)
     values, error = np.full((len(followed.faces), 3), np.nan), None
     photo_size, times = followed.frame_size, followed.times
     for index, face in enumerate(followed.faces):

@@ -10,7 +10,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.errors import MissingDependencyError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
-from jaxface.fitting.descent import SolvedFace, fit_faces
+from jaxface.fitting.descent import FitWeights, SolvedFace, fit_faces
 from jaxface.fitting.evidence import Calibration, evidence_for, people_prior
 from jaxface.models.checks import require_parts
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
@@ -60,7 +60,11 @@ def fit_solver(
 
 
 def sample_solver(
-    model: FaceModel, recognizer: FaceRecognizer | None, calibration: Calibration | None = None
+    model: FaceModel,
+    recognizer: FaceRecognizer | None,
+    calibration: Calibration | None = None,
+    *,
+    weights: FitWeights | None = None,
 ) -> SolveFaces:
     """solve(samples, initial): fits samples of any photos; at most two sizes of batch are ever compiled.
 
@@ -68,6 +72,7 @@ def sample_solver(
         model: the face model.
         recognizer: network of the perceptual loss; None leaves it out.
         calibration: of the detector with this face model; None takes the one that comes with jaxface.
+        weights: of the loss terms; None takes the usual ones.
 
     Raises:
         InputError: when the model lacks landmarks or parts, or the calibration is that of another one.
@@ -83,7 +88,9 @@ def sample_solver(
             some = slice(len(faces), len(faces) + size)
             batch = {name: pad_rows(values, size) for name, values in stack_samples(samples[some]).items()}
             start = None if initial is None else pad_rows(initial[some], size)
-            fit = fit_faces(model, batch, camera, prior, evidence=evidence, initial=start, recognizer=recognizer)
+            fit = fit_faces(
+                model, batch, camera, prior, evidence=evidence, initial=start, weights=weights, recognizer=recognizer
+            )
             faces += fit.faces(len(samples[some]))
         return faces
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from jaxface.photos import face_mesh
+from jaxface.photos.face_boxes import contains
 from jaxface.photos.face_points import Place, find_points
 from jaxface.photos.face_search import search
 
@@ -89,4 +90,4 @@ def detect_faces_in(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, min_size: f
 def _same(face: DetectedFace, other: DetectedFace) -> bool:
     """Whether the middle of one lies in the other: they were found in two windows, or one is a part of the other."""
     boxes = (face.box, other.box), (other.box, face.box)
-    return any(bool((a[:2] <= (b[:2] + b[2:]) / 2).all() and ((b[:2] + b[2:]) / 2 <= a[2:]).all()) for a, b in boxes)
+    return any(contains(a, (b[:2] + b[2:]) / 2) for a, b in boxes)

@@ -112,3 +112,8 @@ def overlap(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
     shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
     union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
     return float(shared / union) if union > 0 else 0.0
+
+
+def contains(box: Float[np.ndarray, "4"], point: Float[np.ndarray, "2"]) -> bool:
+    """Whether a point lies in a box (left, top, right, bottom), or on its border."""
+    return bool((box[:2] <= point).all() and (point <= box[2:]).all())

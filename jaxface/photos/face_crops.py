@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,6 +35,12 @@ class FaceCrop:
     sample: Sample
     alignment: Alignment
     face: DetectedFace | None = None
+
+    def found(self) -> dict[str, Any]:
+        """What the detector found, as written beside samples: "score" and "box"; nothing where none was asked."""
+        if self.face is None:
+            return {}
+        return {"score": round(self.face.score, 4), "box": np.round(self.face.box, 2).tolist()}
 
 
 def preprocess_photo(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxface.core.landmarks import IBUG_68
 from jaxface.networks.mediapipe_faces import MESH_POINTS, MESH_SIDE
-from jaxface.photos.face_boxes import LEFT_EYE, RIGHT_EYE, SHORT_RANGE, FaceBox
+from jaxface.photos.face_boxes import LEFT_EYE, RIGHT_EYE, SHORT_RANGE, FaceBox, contains
 from jaxface.photos.network_batches import find_boxes, find_mesh
 from jaxface.photos.warping import Square, cut_square, shrink
 
@@ -127,7 +127,7 @@ def _look(photos: Sequence[Image.Image], places: Sequence[Place]) -> list[FaceLo
     for k, index in enumerate(known):
         place, turn = places[index], turns.get(k, 0.0)
         points = crops[index].to_photo(first[k].points)
-        if turn is None or not _contains(place.box.box, points[IBUG_68[30]]):  # else it went for a neighbour's face
+        if turn is None or not contains(place.box.box, points[IBUG_68[30]]):  # else it went for a neighbour's face
             continue
         angle = math.remainder(own[k].angle + turn, 2 * math.pi)
         if abs(angle) < _UPRIGHT:
@@ -229,7 +229,3 @@ def _turned(pictures: Sequence[UInt8[np.ndarray, "S S 3"]], squares: Sequence[Sq
 def _same(first: FaceLook, second: FaceLook) -> bool:
     distance = np.linalg.norm(first.points - second.points, axis=-1).mean()
     return bool(distance < _SAME * np.linalg.norm(second.points[LEFT_CORNER] - second.points[RIGHT_CORNER]))
-
-
-def _contains(box: Float[np.ndarray, "4"], point: Float[np.ndarray, "2"]) -> bool:
-    return bool((box[:2] <= point).all() and (point <= box[2:]).all())

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from jaxface.networks.mediapipe_faces import MESH_SIDE, face_mesh_network, full_range, load_face_networks, short_range
 from jaxface.networks.mediapipe_layers import Layer
 from jaxface.photos.face_boxes import FULL_RANGE, SHORT_RANGE, WIDE_RANGE, Detector, FaceBox, face_boxes
+from jaxface.photos.samples import pad_rows
 
 BATCHES = {"cpu": (1,)}
 """Numbers of pictures that the networks are compiled for, falling. More than a few no longer fit into a CPU's caches,
@@ -41,7 +42,7 @@ def _run(
     layers, outputs = _layers(name), []
     for size in batch_sizes(len(pictures), BATCHES.get(jax.default_backend(), ACCELERATOR_BATCHES)):
         batch, pictures = list(pictures[:size]), pictures[size:]
-        outputs.append((len(batch), network(layers, np.stack(batch + batch[-1:] * (size - len(batch))))))
+        outputs.append((len(batch), network(layers, pad_rows(np.stack(batch), size))))
     for count, (first, second) in outputs:  # collected when all have begun: they run side by side
         yield from zip(np.asarray(first)[:count], np.asarray(second)[:count], strict=True)
 

@@ -304,10 +304,8 @@ def encode_record(crop: FaceCrop, photo: str, face: int) -> bytes:
     """
     from safetensors.numpy import save
 
-    sample, found = crop.sample, crop.face
-    about: dict[str, Any] = {"photo": photo, "face": face, "alignment": crop.alignment.to_dict()}
-    if found is not None:
-        about |= {"score": round(found.score, 4), "box": np.round(found.box, 2).tolist()}
+    sample = crop.sample
+    about = {"photo": photo, "face": face, "alignment": crop.alignment.to_dict(), **crop.found()}
     image = _encoded(sample["image"], "WEBP", lossless=True, method=0, quality=0)
     entries = {
         "image": image,

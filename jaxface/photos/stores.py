@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from jaxface.core.errors import InputError
 from jaxface.files.atomic import atomic_folder
 from jaxface.files.inputs import file_digest, holds_another_photo, unique_names
@@ -90,9 +88,7 @@ class _WriteFolder:
         _describe(self.out, self.settings)
         with atomic_folder(self.out / photo.name) as partial:
             for index, crop in enumerate(crops):
-                details: dict[str, Any] = {"photo": photo.path.name}
-                if crop.face is not None:
-                    details |= {"score": round(crop.face.score, 4), "box": np.round(crop.face.box, 2).tolist()}
+                details = {"photo": photo.path.name, **crop.found()}
                 (partial / f"face_{index}").mkdir()
                 write_sample(partial / f"face_{index}", crop.sample, crop.alignment, details)
             content = {"photo": photo.path.name, "sha256": file_digest(photo.path), "faces": len(crops)}
