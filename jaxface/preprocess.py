@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from jaxface.core.parts import PARSER_LABELS
 from jaxface.core.units import CROP_SIZE
-from jaxface.files.command_line import run
+from jaxface.files.command_line import keep_compiled, run
 from jaxface.files.workers import available_cores
 from jaxface.photos.parsing import PARSERS
 from jaxface.photos.preparation import FORMATS, contact_sheet_name, preprocess_files
@@ -98,6 +98,7 @@ def _count(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    keep_compiled()
     report = preprocess_files(
         options.photos,
         options.out,

@@ -197,6 +197,13 @@ def test_a_missing_package_stops_the_batch_at_once(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_compiled_is_kept_for_the_next_run(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(preprocess, "keep_compiled", lambda: kept.append(True))
+    assert preprocess.main([str(tmp_path / "nothing.jpg"), str(tmp_path / "out")]) == 2
+    assert kept == [True]
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["a.jpg"], ["a.jpg", "out", "--size", "7"], ["a.jpg", "out", "--faces", "none"]]
 )
