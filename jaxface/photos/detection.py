@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from jaxface.core.errors import InputError
 from jaxface.photos import face_mesh
 from jaxface.photos.face_boxes import contains
 from jaxface.photos.face_points import Place, find_points
@@ -59,6 +60,9 @@ def detect_faces(image: UInt8[np.ndarray, "H W 3"], *, min_size: float = 24) -> 
         image: the photo, RGB.
         min_size: faces whose longer side is shorter than this many pixels are left out. Half the pixels take up to four
             times as long to look for.
+
+    Raises:
+        InputError: when the photo is not RGB bytes, or `min_size` is no size.
     """
     return detect_faces_in([image], min_size=min_size)[0]
 
@@ -69,8 +73,13 @@ def detect_faces_in(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, min_size: f
     Args:
         images: photos of any sizes, RGB.
         min_size: as for `detect_faces`.
+
+    Raises:
+        InputError: says which photo is not RGB bytes, or that `min_size` is no size.
     """
-    photos = [Image.fromarray(image) for image in images]
+    if not 0 < min_size < math.inf:
+        raise InputError(f"min_size is a number of pixels above 0, not {min_size}")
+    photos = [_as_photo(image, number) for number, image in enumerate(images)]
     found: list[list[DetectedFace]] = [[] for _ in photos]
     for quarter in range(4):
         waiting = [index for index, faces in enumerate(found) if not faces]
@@ -85,6 +94,16 @@ def detect_faces_in(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, min_size: f
             if face.size >= min_size and not any(_same(face, other) for other in others):
                 others.append(face)
     return [sorted(faces, key=lambda face: -face.size) for faces in found]
+
+
+def _as_photo(image: UInt8[np.ndarray, "H W 3"], number: int) -> Image.Image:
+    pixels = np.asarray(image)
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
+        return Image.fromarray(pixels)
+    raise InputError(
+        f"photo {number} is {pixels.dtype} {list(pixels.shape)}, but should be uint8 [H, W, 3], RGB from 0 to 255; "
+        "jaxface.files.images.read_image gives that, to_bytes makes it of colours from 0 to 1"
+    )
 
 
 def _same(face: DetectedFace, other: DetectedFace) -> bool:

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -165,6 +166,24 @@ def test_many_photos_at_once_give_what_each_gives(astronaut, hopper):
         for face, alone in zip(faces, detection.detect_faces(photo), strict=True):
             np.testing.assert_allclose(face.landmarks478, alone.landmarks478, atol=0.05)
     assert detection.detect_faces_in([]) == []
+
+
+def test_nothing_is_compiled_for_another_size_or_number_of_photos(astronaut, hopper):
+    detection.detect_faces(astronaut)
+    compiled = []
+
+    def listen(event, seconds, **details):
+        compiled.extend([details] if event == "/jax/core/compile/backend_compile_duration" else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        found = detection.detect_faces_in([astronaut[:301, :303], hopper[50:, 7:], astronaut[::-1][:444]])
+        assert [len(faces) for faces in found] == [1, 1, 1]
+        assert compiled == []
+        jax.jit(lambda x: x + len(found))(1)
+        assert len(compiled) == 1  # the event has this name still
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_nothing_is_printed(astronaut, tmp_path):

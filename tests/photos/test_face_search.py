@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxface.core.errors import InputError
 from jaxface.photos import face_points, face_search
+from jaxface.photos.detection import detect_faces, detect_faces_in
 from jaxface.photos.face_boxes import FULL_RANGE, SHORT_RANGE, FaceBox, face_boxes, overlap
 from jaxface.photos.network_batches import batch_sizes
 from jaxface.photos.warping import Square, cut_square, shrink
@@ -160,3 +162,26 @@ def test_a_mesh_asks_for_a_square_like_its_detections():
     axes = Square((0, 0), 1, 0.6).axes
     square = face_points.own_square(level @ axes + [200, 100])
     np.testing.assert_allclose([*square.center, square.side, square.angle], [200, 100, 150, 0.6])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((20, 20, 3)),
+        np.zeros((20, 20), np.uint8),
+        np.zeros((20, 20, 4), np.uint8),
+        np.zeros((3, 20, 20), np.uint8),
+        np.zeros((1, 20, 20, 3), np.uint8),
+        np.zeros((0, 20, 3), np.uint8),
+        "photo.jpg",
+    ],
+)
+def test_what_is_no_photo_is_refused(image):
+    with pytest.raises(InputError, match=r"photo 1 is .*, but should be uint8 \[H, W, 3\]"):
+        detect_faces_in([np.zeros((20, 20, 3), np.uint8), image])
+
+
+@pytest.mark.parametrize("size", [0, -1, math.nan, math.inf])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(InputError, match="min_size is a number of pixels above 0"):
+        detect_faces(np.zeros((20, 20, 3), np.uint8), min_size=size)
