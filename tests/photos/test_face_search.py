@@ -127,6 +127,24 @@ def test_what_lies_outside_is_black_or_the_border_again():
     assert (repeated == 200).all()
 
 
+@pytest.mark.parametrize("repeat_border", [False, True])
+def test_every_pixel_is_the_weighted_mean_of_its_four_neighbours(repeat_border):
+    """By the definition, of squares that reach beyond pictures as small as one pixel."""
+    random = np.random.default_rng(3)
+    for height, width, size in [(1, 1, 5), (1, 7, 70), (6, 1, 9), (5, 4, 65), (40, 30, 66)]:
+        picture = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        square = Square(tuple(random.uniform(0, 8, 2)), 20.0, random.uniform(-3, 3))
+        padded = np.pad(picture, ((1, 2), (1, 2), (0, 0)), mode="edge" if repeat_border else "constant")
+        found = cut_square(picture, square, size, repeat_border=repeat_border)
+        for i, j in zip(*random.integers(0, size, (2, 40)), strict=True):
+            x, y = np.clip(square.to_picture(np.array([j, i]) / size), -1, (width, height))
+            (x, right), (y, lower) = (divmod(round(32 * place), 32) for place in (x, y))
+            corners = padded[y + 1 : y + 3, x + 1 : x + 3].astype(int)
+            weights = np.outer([32 - lower, lower], [32 - right, right])
+            mean = (corners * weights[..., None]).sum((0, 1)) / 1024
+            np.testing.assert_allclose(found[i, j], mean, atol=0.5)
+
+
 def test_shrinking_averages():
     photo = np.zeros((100, 100, 3), np.uint8)
     photo[::2] = 200
