@@ -88,30 +88,29 @@ def face_boxes(boxes: Float[np.ndarray, "A 16"], scores: Float[np.ndarray, " A"]
     places = _anchors(detector)[kept]
     center, size, keypoints = values[:, 0] + places, values[:, 1], values[:, 2:] + places[:, None]
     corners = np.concatenate([center - size / 2, center + size / 2], -1)
-    return _suppress([FaceBox(*one) for one in zip(sure[kept].tolist(), corners, keypoints, strict=True)])
+    return _suppress(sure[kept], corners, keypoints)
 
 
-def _suppress(found: list[FaceBox]) -> list[FaceBox]:
+def _suppress(
+    scores: Float[np.ndarray, " N"], boxes: Float[np.ndarray, "N 4"], keypoints: Float[np.ndarray, "N 6 2"]
+) -> list[FaceBox]:
     """Weighted suppression: the surest takes in all that overlap it, averaged by their scores, and keeps its score."""
-    faces = []
-    while found:
-        near = [one for one in found if overlap(one.box, found[0].box) > _OVERLAP]
-        near = near or found[:1]  # a box without area overlaps nothing
-        weights = np.array([one.score for one in near])
-        box, keypoints = (
-            np.average([getattr(one, name) for one in near], axis=0, weights=weights) for name in ("box", "keypoints")
-        )
-        faces.append(FaceBox(found[0].score, box, keypoints))
-        taken = {id(one) for one in near}
-        found = [one for one in found if id(one) not in taken]
+    faces, left = [], np.arange(len(scores))
+    while len(left):
+        near = overlap(boxes[left], boxes[left[0]]) > _OVERLAP
+        near[0] = True  # a box without area overlaps nothing
+        taken = left[near]
+        box, points = (np.average(values[taken], axis=0, weights=scores[taken]) for values in (boxes, keypoints))
+        faces.append(FaceBox(float(scores[left[0]]), box, points))
+        left = left[~near]
     return faces
 
 
-def overlap(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom)."""
-    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
-    return float(shared / union) if union > 0 else 0.0
+def overlap(a: Float[np.ndarray, "*B 4"], b: Float[np.ndarray, "4"]) -> Float[np.ndarray, "*B"]:
+    """Intersection over union of boxes (left, top, right, bottom) with one."""
+    shared = np.prod(np.maximum(np.minimum(a[..., 2:], b[2:]) - np.maximum(a[..., :2], b[:2]), 0), -1)
+    union = np.prod(a[..., 2:] - a[..., :2], -1) + np.prod(b[2:] - b[:2]) - shared
+    return np.divide(shared, union, out=np.zeros(np.shape(union)), where=union > 0)
 
 
 def contains(box: Float[np.ndarray, "4"], point: Float[np.ndarray, "2"]) -> bool:
