@@ -28,6 +28,8 @@ from jaxface.core.errors import InputError
 CALL_SECONDS = 300.0
 """A call that takes longer is given up and its process ended: a decoder may hang on a damaged file."""
 
+_STARTS = 3  # that a worker is given, where the system kills it as it begins
+
 _GRACE_SECONDS = 10.0  # that calls under way have to end in, once nobody waits for them any more
 
 
@@ -176,16 +178,22 @@ class Workers:
         # Ctrl-C is for this process alone: what this thread does not hear, the process it starts does not hear either.
         resource_tracker.ensure_running()  # which the first start does otherwise, and then listens again
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        connection, other_end = context.Pipe()
-        process = context.Process(target=_work, args=(other_end, self._shared), daemon=True)
-        process.start()
-        other_end.close()  # ours: so that a dead process is the end of the pipe
-        self._processes[number] = process
-        try:
-            connection.recv()
-        except EOFError:
-            raise BrokenWorkersError("a worker process ended before it began; see its messages above") from None
-        return connection
+        for _ in range(_STARTS):
+            connection, other_end = context.Pipe()
+            process = context.Process(target=_work, args=(other_end, self._shared), daemon=True)
+            process.start()
+            other_end.close()  # ours: so that a dead process is the end of the pipe
+            self._processes[number] = process
+            try:
+                connection.recv()
+                return connection
+            except (EOFError, ConnectionError):
+                process.join()
+            if process.exitcode != -signal.SIGKILL:
+                raise BrokenWorkersError("a worker process ended before it began; see its messages above")
+        raise BrokenWorkersError(
+            f"a worker process was killed as it began, {_STARTS} times, perhaps for want of memory; try fewer workers"
+        )
 
     def _burial(self, number: int, problem: Exception) -> Exception:
         """The error to report for the call that a process is lost with."""
@@ -205,8 +213,8 @@ class Workers:
 
 def _work(connection: Connection, shared: SharedArrays) -> None:
     """A worker's life."""
-    connection.send(None)
-    with contextlib.suppress(EOFError, BrokenPipeError):  # this process's parent has no more work, or is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # this process's parent has no more work, or is gone
+        connection.send(None)
         while True:
             function, arguments = connection.recv()
             answer: tuple[Any, Exception | None]

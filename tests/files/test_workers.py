@@ -1,5 +1,6 @@
 """Calls in other processes: what ends a process costs one call, and is named."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxface.core.errors import InputError
+from jaxface.files import workers
 from jaxface.files.workers import BrokenWorkersError, SharedArrays, WorkerError, Workers
 from toys import calls
 
@@ -76,7 +78,26 @@ def test_workers_do_not_hear_ctrl_c():
         assert pool.submit(calls.process).result(60) == number
 
 
-def test_processes_that_cannot_start_are_no_mistake_of_a_call(monkeypatch):
-    monkeypatch.setattr("jaxface.files.workers._work", calls.leave_at_once)
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [(calls.leave_at_once, "see its messages above"), (calls.die_at_once, "killed .* fewer workers")],
+)
+def test_processes_that_cannot_start_are_no_mistake_of_a_call(monkeypatch, work, message):
+    monkeypatch.setattr("jaxface.files.workers._work", work)
+    with Workers(1, SharedArrays(0)) as pool, pytest.raises(BrokenWorkersError, match=message):
+        pool.submit(calls.process).result(60)
+
+
+def test_a_process_that_is_killed_as_it_begins_is_started_again(monkeypatch, tmp_path):
+    (tmp_path / "once").mkdir()
+    monkeypatch.setenv("DIE_ONCE", str(tmp_path / "once"))
+    monkeypatch.setattr("jaxface.files.workers._work", calls.die_as_the_first)
     with Workers(1, SharedArrays(0)) as pool:
-        assert isinstance(pool.submit(calls.process).exception(60), BrokenWorkersError)
+        assert pool.submit(calls.process).result(60) != os.getpid()
+    assert not (tmp_path / "once").exists()
+
+
+def test_a_worker_whose_parent_is_gone_ends_in_silence():
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    workers._work(theirs, SharedArrays(0))
