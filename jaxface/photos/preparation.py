@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from jaxface.core.errors import InputError
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import visualize
+from jaxface.files.atomic import make_folder
 from jaxface.files.inputs import collect_keyed_files, share_of
 from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.models import load_face_model
@@ -144,6 +145,8 @@ def _check_out(out: Path, settings: dict) -> None:
     if changed:
         before = ", ".join(f"{name} {there.get(name)!r}" for name in changed)
         raise InputError(f"{out}: was made with {before}; use the same options or another folder")
+    if out.is_dir():
+        make_folder(out)  # before hours of work: can it be written to?
 
 
 def _without_label_maps(paths: Sequence[Path], folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxface.core.errors import InputError
-from jaxface.files.atomic import atomic_folder
+from jaxface.files.atomic import DiskFullError, atomic_folder
 from jaxface.files.inputs import file_digest, holds_another_photo, unique_names
 from jaxface.photos.batches import Photo
 from jaxface.photos.face_crops import FaceCrop, NoFaceError
@@ -152,4 +152,7 @@ def _encode(photo: Photo, crops: Sequence[FaceCrop]) -> list[bytes]:
 def _describe(out: Path, settings: dict) -> None:
     """Writes dataset.json if it is not there: before the first samples, or the folder is taken for another's."""
     if not (out / DATASET_FILE).exists():
-        write_dataset_file(out, settings, writer=uuid.uuid4().hex[:8])
+        try:
+            write_dataset_file(out, settings, writer=uuid.uuid4().hex[:8])
+        except InputError as error:  # no other photo would fare better
+            raise DiskFullError(str(error)) from error

@@ -220,6 +220,26 @@ def test_a_disk_that_is_full_stops_the_run(photos, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("samples-*"))
 
 
+@pytest.mark.parametrize("format", ["shards", "folders"])
+def test_a_folder_that_cannot_be_made_stops_the_run_at_its_first_photo(photos, tmp_path, monkeypatch, format):
+    looked = []
+    monkeypatch.setattr(
+        preparation,
+        "detect_faces_in",
+        lambda images: looked.extend(images) or [many_photos.find_faces(i) for i in images],
+    )
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*dataset\.json"):
+        run(photos, tmp_path / "file" / "out", format=format)
+    assert len(looked) <= batches.BATCH
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(photos, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.os, "access", lambda path, mode: Path(path) != whole)
+    with pytest.raises(InputError, match="no permission to write into this folder"):
+        run(photos, whole)
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_its_photo_alone(tmp_path):
     photos = make_photos(tmp_path / "photos", PHOTOS)
