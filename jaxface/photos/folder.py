@@ -16,7 +16,7 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import PNG_OPTIONS, check_file, decode_image, decode_mask
 from jaxface.photos.alignment import Alignment
-from jaxface.photos.samples import LANDMARKS, Sample, empty_coefficients, validate_sample
+from jaxface.photos.samples import LANDMARKS, Sample, check_crop_size, empty_coefficients, validate_sample
 
 DATASET_FILE = "dataset.json"
 """What all samples share, at the top of the folder."""
@@ -35,7 +35,7 @@ class FolderSource:
         coefficient_count: length K of the samples' (all zero) coefficients, `coefficients.vector_size(model)`.
 
     Raises:
-        InputError: when there is no such folder, no sample in it, or its dataset.json cannot be used.
+        InputError: when `size` is none, there is no such folder, no sample in it, or its dataset.json cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike, *, size: int = CROP_SIZE, coefficient_count: int = 0):
@@ -47,7 +47,7 @@ class FolderSource:
             known = ", ".join(parts.PARSER_LABELS)
             raise InputError(f"{self.path / DATASET_FILE}: labels are {order!r}, but should be one of {known}")
         self._labels = parts.PARSER_LABELS[order]
-        self._size = size
+        self._size = check_crop_size(size)
         self._coefficient_count = coefficient_count
         self.images = _find_images(self.path)
         if not self.images:

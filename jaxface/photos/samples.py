@@ -95,6 +95,17 @@ def field_shapes(size: int, coefficient_count: int) -> dict[str, tuple[int, ...]
     }
 
 
+def check_crop_size(size: int) -> int:
+    """The side of crops in pixels, as given.
+
+    Raises:
+        InputError: when it is not a whole number above 0.
+    """
+    if not (isinstance(size, int | np.integer) and size > 0):
+        raise InputError(f"the size of crops is a whole number of pixels above 0, not {size}")
+    return size
+
+
 def validate_sample(sample: Sample, name: str, *, size: int | None = None) -> None:
     """Checks names, shapes, dtypes and values of a sample.
 

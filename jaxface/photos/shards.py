@@ -28,7 +28,7 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.files.images import check_file
 from jaxface.photos.face_crops import FaceCrop
 from jaxface.photos.folder import FolderSource, fit_sample
-from jaxface.photos.samples import Sample
+from jaxface.photos.samples import Sample, check_crop_size
 
 ENTRIES = {
     "image": (np.uint8, 1),
@@ -131,13 +131,13 @@ class ShardSource:
         coefficient_count: length K of the samples' (all zero) coefficients, `coefficients.vector_size(model)`.
 
     Raises:
-        InputError: when there is no sample, or a file is missing, cut short, or not listed.
+        InputError: when `size` is none, there is no sample, or a file is missing, cut short, or not listed.
         MissingDependencyError: when ArrayRecord is not installed.
     """
 
     def __init__(self, path: str | os.PathLike, *, size: int = CROP_SIZE, coefficient_count: int = 0):
         self.path = Path(path)
-        self._size = size
+        self._size = check_crop_size(size)
         self._coefficient_count = coefficient_count
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")

@@ -50,6 +50,13 @@ def same(one, other):
         assert value.dtype == other[key].dtype
 
 
+@pytest.mark.parametrize("size", [0, -5, 2.5])
+@pytest.mark.parametrize("name", ["folders", "shards"])
+def test_a_size_that_is_none_is_no_damage(datasets, name, size):
+    with pytest.raises(InputError, match="the size of crops is a whole number of pixels above 0"):
+        open_samples(datasets / name, size=size)
+
+
 @pytest.mark.parametrize("size", [SIZE, 48, 16])
 def test_both_formats_hold_the_same_samples(datasets, size):
     folders, written = (open_samples(datasets / name, size=size, coefficient_count=7) for name in ("folders", "shards"))
