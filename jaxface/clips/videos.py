@@ -102,6 +102,11 @@ def _cut(path: Path) -> str:
     return ", the file is cut off" if cut_off(path) else ""
 
 
+def _refuse_cut(path: Path) -> None:
+    if reason := cut_off(path):
+        raise InputError(f"{path}: {reason}, and without its end nothing of it can be read")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
     """The file and its picture stream."""
@@ -113,9 +118,7 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
         # The full path: FFmpeg takes "a:b.mp4" for an address.
         container = av.open(str(path.resolve()), container_options=_OPTIONS, **titles)
     except (av.FFmpegError, OSError) as error:
-        reason = cut_off(path)
-        if reason:
-            raise InputError(f"{path}: {reason}, and without its end nothing of it can be read") from error
+        _refuse_cut(path)
         raise InputError(
             f"{path}: is not a video that can be read, or is damaged ({error.strerror}); {_CONVERT.format(path.name)}"
         ) from error
@@ -125,9 +128,8 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
             holds = "sound but no pictures" if container.streams.audio else "no pictures"
             raise InputError(f"{path}: holds {holds}; a clip is a video, or a folder with one picture per frame")
         if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
-            raise InputError(
-                f"{path}: is a video in a format that cannot be decoded{_cut(path)}; {_CONVERT.format(path.name)}"
-            )
+            _refuse_cut(path)
+            raise InputError(f"{path}: is a video in a format that cannot be decoded; {_CONVERT.format(path.name)}")
         ratio = _ratio(stream)
         if stream.width * stream.height * max(ratio, 1 / ratio) > _MOST_PIXELS:
             raise InputError(

@@ -287,6 +287,9 @@ def test_what_is_no_video_says_why_and_what_to_do(tmp_path):
     unknown.write_bytes(unknown.read_bytes().replace(b"avc1", b"zzzz"))
     with pytest.raises(InputError, match=r"unknown.mp4: is a video in a format that cannot be decoded; convert"):
         frames.open_clip(unknown)
+    unknown.write_bytes(unknown.read_bytes() + b"\x00\x00\x10\x00mdat")
+    with pytest.raises(InputError, match=r"unknown.mp4: the file is cut off .* copy .*, and without its end nothing"):
+        frames.open_clip(unknown)
     empty = write_video(tmp_path / "empty.mp4", noise())
     empty.write_bytes(empty.read_bytes().replace(b"stsz", b"free").replace(b"stts", b"free"))
     with pytest.raises(InputError, match=r"empty.mp4: "):
