@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from jaxface.core.errors import InputError
 from jaxface.files.atomic import DiskFullError, atomic_folder
+from jaxface.files.images import check_file
 from jaxface.files.inputs import file_digest, holds_another_photo, unique_names
 from jaxface.photos.batches import Photo
 from jaxface.photos.face_crops import FaceCrop, NoFaceError
@@ -86,12 +87,13 @@ class _WriteFolder:
 
     def __call__(self, photo: Photo, crops: Sequence[FaceCrop]) -> None:
         _describe(self.out, self.settings)
+        digest = file_digest(check_file(photo.path))  # it may be gone by now
         with atomic_folder(self.out / photo.name) as partial:
             for index, crop in enumerate(crops):
                 details = {"photo": photo.path.name, **crop.found()}
                 (partial / f"face_{index}").mkdir()
                 write_sample(partial / f"face_{index}", crop.sample, crop.alignment, details)
-            content = {"photo": photo.path.name, "sha256": file_digest(photo.path), "faces": len(crops)}
+            content = {"photo": photo.path.name, "sha256": digest, "faces": len(crops)}
             (partial / _PHOTO_FILE).write_text(json.dumps(content) + "\n")
 
 

@@ -234,6 +234,16 @@ def test_a_folder_that_cannot_be_made_stops_the_run_at_its_first_photo(photos, t
     assert len(looked) <= batches.BATCH
 
 
+def test_a_photo_that_is_gone_before_it_is_written_is_what_is_missing(photos, tmp_path, monkeypatch):
+    path = make_photo(tmp_path / "photos" / "x.png", 1, 1)
+    monkeypatch.setattr(
+        preparation, "detect_faces_in", lambda images: path.unlink() or [many_photos.find_faces(i) for i in images]
+    )
+    report = run(tmp_path / "photos", tmp_path / "out", format="folders")
+    assert report.failures == [f"{path}: no such file or folder"]
+    assert not (tmp_path / "out" / "x").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(photos, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(atomic.os, "access", lambda path, mode: Path(path) != whole)
     with pytest.raises(InputError, match="no permission to write into this folder"):
