@@ -220,14 +220,14 @@ def test_a_disk_that_is_full_stops_the_run(photos, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("samples-*"))
 
 
+def find_in(images):
+    return [many_photos.find_faces(image) for image in images]
+
+
 @pytest.mark.parametrize("format", ["shards", "folders"])
 def test_a_folder_that_cannot_be_made_stops_the_run_at_its_first_photo(photos, tmp_path, monkeypatch, format):
     looked = []
-    monkeypatch.setattr(
-        preparation,
-        "detect_faces_in",
-        lambda images: looked.extend(images) or [many_photos.find_faces(i) for i in images],
-    )
+    monkeypatch.setattr(preparation, "detect_faces_in", lambda images: looked.extend(images) or find_in(images))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*dataset\.json"):
         run(photos, tmp_path / "file" / "out", format=format)
@@ -236,12 +236,9 @@ def test_a_folder_that_cannot_be_made_stops_the_run_at_its_first_photo(photos, t
 
 def test_a_photo_that_is_gone_before_it_is_written_is_what_is_missing(photos, tmp_path, monkeypatch):
     path = make_photo(tmp_path / "photos" / "x.png", 1, 1)
-    monkeypatch.setattr(
-        preparation, "detect_faces_in", lambda images: path.unlink() or [many_photos.find_faces(i) for i in images]
-    )
-    report = run(tmp_path / "photos", tmp_path / "out", format="folders")
-    assert report.failures == [f"{path}: no such file or folder"]
-    assert not (tmp_path / "out" / "x").exists()
+    monkeypatch.setattr(preparation, "detect_faces_in", lambda images: path.unlink() or find_in(images))
+    failures = run(tmp_path / "photos", tmp_path / "out", format="folders").failures
+    assert failures == [f"{path}: no such file or folder"] and not (tmp_path / "out" / "x").exists()
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(photos, whole, tmp_path, monkeypatch):
