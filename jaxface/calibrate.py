@@ -27,9 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="anny", help="face model: a name or a file (default: anny)")
     parser.add_argument("--out", type=Path, required=True, help="file for the table, .npz")
-    parser.add_argument("--detector", choices=tuple(DETECTORS), default="mediapipe", help="default: mediapipe")
-    parser.add_argument("--faces", type=int, default=FACES, help=f"to draw (default: {FACES}, a quarter of an hour)")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of the drawn faces (default: {SEED})")
+    parser.add_argument("--detector", choices=tuple(DETECTORS), help="default: mediapipe")
+    parser.add_argument("--faces", type=int, help=f"to draw (default: {FACES}, a quarter of an hour)")
+    parser.add_argument("--seed", type=int, help=f"of the drawn faces (default: {SEED})")
     parser.add_argument(
         "--photos", nargs="+", default=[], metavar="PHOTO", help="photos or folders, a person each: for people's mean"
     )
@@ -43,18 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.out.suffix != ".npz":
         raise InputError(f"{options.out}: the table is an .npz file; let its name end so")
-    if options.faces < FEWEST:
+    given = [f"--{name}" for name in ("detector", "faces", "seed") if getattr(options, name) is not None]
+    if options.table and given:
+        parser.error(f"{given[0]}: the table of --table has its own, and nothing is drawn; leave it out")
+    detector = options.detector or "mediapipe"
+    faces = FACES if options.faces is None else options.faces
+    seed = SEED if options.seed is None else options.seed
+    if faces < FEWEST:
         parser.error(f"--faces: at least {FEWEST} faces have to be drawn, else the table would be a guess")
-    if not 0 <= options.seed <= LARGEST_SEED:
+    if not 0 <= seed <= LARGEST_SEED:
         parser.error(f"--seed: from 0 to {LARGEST_SEED}")
     if options.table and not options.photos:
         parser.error("--table without --photos leaves nothing to do")
     table, report = calibrate_file(
         options.model,
         options.out,
-        detector=options.detector,
-        faces=options.faces,
-        seed=options.seed,
+        detector=detector,
+        faces=faces,
+        seed=seed,
         photos=options.photos,
         table=options.table,
     )

@@ -11,13 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
-from jaxface.clips.videos import cut_off, read_video, video_rate_and_count
+from jaxface.clips.videos import FRAME_RATE, cut_off, read_video, video_rate_and_count
 from jaxface.core.errors import InputError
 from jaxface.files.images import check_file, read_image
 from jaxface.files.inputs import IMAGE_SUFFIXES
-
-FRAME_RATE = 25.0
-"""Of a folder, and of files that do not tell."""
 
 ANIMATED_SUFFIXES = frozenset((".gif", ".webp", ".png", ".apng"))
 """Names of animated pictures end so; a PNG may be one too."""

@@ -21,6 +21,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
+from jaxface.clips.videos import FRAME_RATE
+
 ROUNDS = 6
 """Of reweighting, in `outlier_weights`."""
 
@@ -30,7 +32,7 @@ OUTLIER = 4.0
 GAP_WEIGHT = 0.05
 """What a frame without a face counts: enough that a long gap is bridged by a straight line and does not swing."""
 
-STEP = 1 / 25
+STEP = 1 / FRAME_RATE
 """Seconds between frames, where there is one frame alone."""
 
 SHORTEST = 0.01

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # FFmpeg reads playlists too, which name other files and addresses; those stay closed.
 _OPTIONS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,ogg,m4v", "protocol_whitelist": "file"}
 
+FRAME_RATE = 25.0
+"""Frames per second of folders, and of files that do not tell."""
+
 _RESTART = 1.0
 """Seconds that times may step back; beyond, the clock began anew, as where recordings were joined."""
 
@@ -70,7 +73,7 @@ def read_video(path: Path, problems: list[str]) -> Iterator[tuple[float, UInt8[n
     lost, last, origin = 0, None, 0.0
     with _opened(path) as (container, stream):
         rate = _usable_rate(stream)
-        step = 1 / (rate or 25)
+        step = 1 / (rate or FRAME_RATE)
         for stamp, picture in _decoded(container, stream):
             if picture is None:
                 lost += 1

@@ -157,7 +157,14 @@ def test_bad_use_is_told_in_a_line(tmp_path, capsys, detector):
 
     assert code("--out", str(tmp_path / "table.txt")) == 2
     assert "let its name end so" in capsys.readouterr().err
-    for arguments in (("--faces", "0"), ("--faces", "199"), ("--seed", "-1"), ("--seed", "2001"), ("--table", "x.npz")):
+    for arguments in (
+        ("--faces", "0"),
+        ("--faces", "199"),
+        ("--seed", "-1"),
+        ("--seed", "2001"),
+        ("--table", "x.npz"),
+        ("--table", "x.npz", "--photos", "x.jpg", "--seed", "7"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             calibrate.main(["--out", str(tmp_path / "t.npz"), *arguments])
         assert stopped.value.code == 2
