@@ -87,7 +87,7 @@ def rasterize(
     vertices = jnp.concatenate([points, depth[..., None]], axis=-1)
     flat = vertices.reshape(math.prod(vertices.shape[:-2]), *vertices.shape[-2:])
     triangle = _visible_triangles(jax.lax.stop_gradient(flat), triangles, size)
-    barycentric, seen_depth = jax.vmap(_weights_and_depth, (0, None, 0))(flat, triangles, triangle)
+    barycentric, seen_depth = jax.vmap(weights_and_depth, (0, None, 0))(flat, triangles, triangle)
     shape = (*points.shape[:-2], *size)
     return Fragments(
         triangle=triangle.reshape(shape),
@@ -142,7 +142,9 @@ def _draw(
     ) -> tuple[Float[Array, "P"], Int[Array, "P"]]:
         """Draws one tile of each triangle `item` into the buffers of 1 / depth and of triangle indices."""
         columns, rows = tile_pixels(column, row, tile)
-        inside, nearness = _cover(corners[..., item], columns, rows)
+        at_tile = corners[..., item]
+        inside, weights = cover(at_tile, columns, rows)
+        nearness = nearness_between(weights, at_tile[2])
         inside &= valid[None, :] & (columns < image_size[1]) & (rows < image_size[0])
         target = jnp.where(inside, (item // count * pixels)[None, :] + rows * image_size[1] + columns, nothing)
         # Computed once, used twice: computed again, it might be rounded in another way and not be found below.
@@ -174,10 +176,12 @@ def _scatter_maximum(
     return jax.lax.bitcast_convert_type(next(bits).at[target].max(next(bits), mode="drop"), buffer.dtype)
 
 
-def _cover(
-    corners: Float[Array, "3 3 N"], columns: Int[Array, "M N"], rows: Int[Array, "M N"]
-) -> tuple[Bool[Array, "M N"], Float[Array, "M N"]]:
-    """Whether pixel centres lie in triangles, and 1 / depth there, which is linear in the image.
+def cover(
+    corners: Float[Array, "C 3 N"], columns: Int[Array, "M N"], rows: Int[Array, "M N"]
+) -> tuple[Bool[Array, "M N"], list[Float[Array, "M N"]]]:
+    """Whether pixel centres lie in triangles with corners (x, y, ...), and the shares of the three corners there.
+
+    Shares in the image, as areas: not negative, their sum is any positive number.
 
     The corners are taken relative to the pixel: exact close by, and the same for two triangles that share an edge. What
     is left of rounding in an edge function is allowed for, so that a centre on the edge belongs to both.
@@ -193,12 +197,18 @@ def _cover(
     # Clipped at zero: in a thin triangle rounding may leave an edge function on the wrong side by more than the area.
     flip = jnp.where(forwards, 1.0, -1.0)
     weights = [jnp.maximum(flip * edge, 0.0) for edge in edges]
+    return (forwards | backwards) & (weights[0] + weights[1] + weights[2] > 0), weights
+
+
+def nearness_between(weights: list[Float[Array, "M N"]], depth: Float[Array, "3 N"]) -> Float[Array, "M N"]:
+    """1 / depth, which is linear in the image, at given shares of three corners; see `cover`."""
     total = weights[0] + weights[1] + weights[2]
-    nearness = sum(weight / depth[None] for weight, depth in zip(weights, corners[2], strict=True))
-    return (forwards | backwards) & (total > 0), nearness / jnp.where(total > 0, total, 1.0)
+    nearness = sum(weight / z[None] for weight, z in zip(weights, depth, strict=True))
+    result: Float[Array, "M N"] = nearness / jnp.where(total > 0, total, 1.0)
+    return result
 
 
-def _weights_and_depth(
+def weights_and_depth(
     vertices: Float[Array, "V 3"], triangles: Int[Array, "T 3"], triangle: Int[Array, "H W"]
 ) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
     """Perspective-correct barycentric weights and depth at the pixel centres, for given triangles (-1: zeros)."""
