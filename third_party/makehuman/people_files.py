@@ -93,6 +93,12 @@ class MakeHuman:
             }
         self.names = sorted(self._files)
 
+    def check(self, table: Path) -> None:
+        """Compares the core assets with a table of their SHA-256, as `sha256sum` writes it."""
+        lines = [f"{hashlib.sha256(self._files[name]).hexdigest()}  {name}" for name in self.names]
+        if lines != table.read_text(encoding="utf-8").splitlines():
+            raise SystemExit(f"the core assets in the archive are not those of {table}")
+
     def image(self, name: str) -> np.ndarray:
         """A picture [H, W, 4] uint8 with its alpha; 255 where it has none."""
         return np.asarray(Image.open(io.BytesIO(self._files[name])).convert("RGBA"))

@@ -1,0 +1,35 @@
+"""The second edition's skin: tones of the world, symmetric, and wrinkled with age."""
+
+import numpy as np
+from skimage import color
+
+
+def test_skin_tones_of_the_world(anny_2):
+    """Each swatch of the Monk scale by tones alone, whose first direction is lightness; the mean is a middle one."""
+    scale = "f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420".split()
+    swatches = color.rgb2lab(np.array([[int(tone[i : i + 2], 16) / 255 for i in (0, 2, 4)] for tone in scale]))
+    skin = anny_2.parts["skin"]
+    tone, directions = anny_2.mean_albedo[skin].mean(0), anny_2.albedo_basis[skin, :, :3].mean(0)
+    assert 50 < color.rgb2lab(tone)[0] < 62
+    ball = np.random.default_rng(0).normal(size=(200_000, 3))
+    ball *= 2.5 * np.random.default_rng(1).random((len(ball), 1)) / np.linalg.norm(ball, axis=1, keepdims=True)
+    found = color.rgb2lab(np.clip(tone + ball @ directions.T, 0.01, 0.99))
+    nearest = np.array([np.linalg.norm(found - swatch, axis=1).min() for swatch in swatches])
+    assert nearest.max() < 10 and np.median(nearest) < 3.5, nearest
+
+
+def test_skin_is_the_same_on_both_sides(anny_2):
+    """The mean, and every direction but those that only tell the sides apart, and the freckles."""
+    mean, basis = anny_2.mean_albedo, anny_2.albedo_basis
+    np.testing.assert_allclose(mean[anny_2.mirror], mean, atol=1e-6)
+    even, odd = (np.abs(basis[anny_2.mirror] + sign * basis).max((0, 1)) < 1e-6 for sign in (-1, 1))
+    assert np.sum(odd & ~even) == 8 and np.sum(~odd & ~even) == 1
+    assert even[:5].all()  # tones, age, sex
+
+
+def test_old_skin_is_wrinkled(anny_2):
+    """Towards age, skin varies more from each vertex to those beside it."""
+    edges = anny_2.triangles[np.isin(anny_2.triangles, anny_2.parts["skin"]).all(1)][:, :2]
+    young, old = (anny_2.mean_albedo + age * anny_2.albedo_basis[..., 3] for age in (-2, 2))
+    rough_young, rough_old = (np.abs(np.diff(skin[edges], axis=1)).mean() for skin in (young, old))
+    assert rough_old > 1.07 * rough_young
