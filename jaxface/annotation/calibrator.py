@@ -44,6 +44,7 @@ from jaxface.photos.detection import detect_faces
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.samples import Sample, pad_rows
 from jaxface.render import label_triangles
+from jaxface.synthetic.people import find_people
 from jaxface.synthetic.photographs import draw_photographs
 
 FACES = 1600
@@ -166,13 +167,14 @@ def draw_and_detect(model: FaceModel, find: FindPoints, *, count: int, seed: int
     """
     if count < FEWEST:
         raise InputError(f"{count} faces would make the covariance a guess; at least {FEWEST} are needed")
-    model, labels = jax.tree.map(jnp.asarray, (model, label_triangles(model.parts, model.triangles)))
+    labels, people = label_triangles(model.parts, model.triangles), find_people(model)
+    model, labels, people = jax.tree.map(jnp.asarray, (model, labels, people))
     draw, random = jax.jit(draw_photographs), np.random.default_rng(seed)
     points, truth = [], []
     for start in progress(range(0, count, BLOCK), description="draw and detect", unit="block"):
         keys = jax.vmap(jax.random.key)(1_000_003 * seed + start + jnp.arange(BLOCK))
         yaws = np.radians(random.uniform(-LARGEST_YAW, LARGEST_YAW, BLOCK)).astype(np.float32)
-        drawn = jax.tree.map(np.asarray, draw(keys, model, labels, yaws=yaws))
+        drawn = jax.tree.map(np.asarray, draw(keys, model, labels, people, yaws=yaws))
         for index in range(min(BLOCK, count - start)):
             seen = find(drawn["image"][index])
             if seen is not None:

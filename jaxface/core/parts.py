@@ -29,6 +29,10 @@ FOREHEAD = 9
 PRDL leaves it out; the photometric loss uses it.
 """
 
+CLASSES = ("background", *PARTS, "forehead", "inner_mouth", "hair", "glasses", "beard", "other_skin", "other")
+"""What a pixel can show: the label map's labels and what they leave open. "other_skin" is ears, neck and scalp, "other"
+what is worn or lies before the face; "beard" lies on what the label map calls skin."""
+
 MIRRORED_PARTS = {part: part.replace("left", "\0").replace("right", "left").replace("\0", "right") for part in PARTS}
 """The part that each part becomes when the image is flipped left to right."""
 

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
-from jaxface.core import cameras
+from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
-from jaxface.core.parts import BACKGROUND
+from jaxface.core.parts import BACKGROUND, CLASSES
 from jaxface.render import label_map, rasterize, vertex_visibility
+from jaxface.synthetic.people import People
+from jaxface.synthetic.people_pictures import draw_people
 from jaxface.synthetic.portraits import draw_scenes
 from jaxface.synthetic.random_faces import random_coefficients
 
@@ -34,10 +36,15 @@ GAMMA = 2.2
 """Of the pictures: lamps add up in linear light."""
 
 
+OTHER_CLASSES = np.array([CLASSES.index(name) for name in ("hair", "glasses", "other")])
+"""Of `parts.CLASSES`, what lies over a face."""
+
+
 def draw_photographs(
     keys: Key[Array, "B"],
     model: FaceModel,
     triangle_labels: UInt8[Array | np.ndarray, "T"],
+    people: People | None = None,
     *,
     yaws: Float[Array, "B"] | None = None,
     distances: tuple[float, float] = DISTANCES,
@@ -50,6 +57,7 @@ def draw_photographs(
         keys: one random key per photograph; a photograph depends on its own key alone.
         model: the face model.
         triangle_labels: from `render.label_triangles`.
+        people: heads and what they wear, of that face model; None paints a head behind the face.
         yaws: of the heads in radians; by default those of the training data.
         distances: least and largest distance of the camera, in model units.
         identity_mean: around which people's identities are drawn; zero by default.
@@ -61,9 +69,9 @@ def draw_photographs(
         focal [B], center [B, 2], distance [B] of the cameras.
     """
     keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
-    coefficients = random_coefficients(keys[0], model)
+    coefficients = random_coefficients(keys[0], model, whole_heads=people is not None)
     if person_keys is not None:
-        person = random_coefficients(person_keys, model)
+        person = random_coefficients(person_keys, model, whole_heads=people is not None)
         coefficients = coefficients.replace(identity=person.identity, albedo=person.albedo)
     if yaws is not None:
         coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(yaws))
@@ -81,14 +89,19 @@ def draw_photographs(
         camera = Camera(focal, (center[0], center[1]), distance, (PHOTO_SIZE, PHOTO_SIZE))
         batch = jax.tree.map(lambda values: values[None], coefficients)
         batch = batch.replace(translation=jnp.zeros((1, 3)))
+        told = {"focal": focal, "center": center, "distance": distance}
+        if people is not None:
+            sample = draw_people(scene_key[None], model, people, triangle_labels, batch, camera)
+            shape = face_models.shape(model, batch.identity, batch.expression)
+            hidden = jnp.isin(sample["classes"], OTHER_CLASSES)
+            return {name: values[0] for name, values in (sample | {"shape": shape, "hidden": hidden}).items()} | told
         face = decode_face(model, batch, camera)
         colors = _lamplight(jax.random.fold_in(key, 1), model, face)
         face = dataclasses.replace(face, colors=colors)
         sample = draw_scenes(scene_key[None], model, triangle_labels, batch, face, camera)
         fragments = rasterize(face.points, face.depth, model.triangles, image_size=PHOTO_SIZE)
         hidden = (label_map(fragments, triangle_labels) != BACKGROUND) & (sample["labels"] == BACKGROUND)
-        drawn = {name: values[0] for name, values in (sample | {"shape": face.shape, "hidden": hidden}).items()}
-        return drawn | {"focal": focal, "center": center, "distance": distance}
+        return {name: values[0] for name, values in (sample | {"shape": face.shape, "hidden": hidden}).items()} | told
 
     return jax.lax.map(lambda one: draw_one(*one), (keys[1], keys[2], coefficients))
 

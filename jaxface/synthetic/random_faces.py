@@ -56,32 +56,64 @@ EXPRESSIONS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 NEVER_ALONE = ("mouthClose", "tongueOut", "eyeLook")
 
 
-def random_coefficients(keys: Key[Array, "B"], model: FaceModel) -> Coefficients:
+SKIN_TONES = np.array(
+    [
+        [1.65, -1.40, -0.20],
+        [1.60, -1.45, -0.25],
+        [1.65, -1.10, -0.90],
+        [1.45, -0.70, -1.50],
+        [1.05, 0.33, -2.19],
+        [-0.12, 1.22, -2.12],
+        [-0.64, 0.23, 0.21],
+        [-1.13, -0.93, 0.37],
+        [-1.48, -1.76, -0.85],
+        [-1.68, -1.69, -0.59],
+    ],
+    np.float32,
+)
+"""Lightness, warmth and redness, the first three albedo coefficients of the built-in face model, of the ten swatches of
+the Monk scale (third_party/anny/README.md); the four lightest a tenth nearer to the middle: swatches are lit paper."""
+
+
+def random_coefficients(keys: Key[Array, "B"], model: FaceModel, *, whole_heads: bool = False) -> Coefficients:
     """Draws one face per key, aligned as photos are.
 
     Args:
         keys: one random key per face; a face depends on its own key alone.
         model: the face model. Its expression coefficients are made by their names where it has artist's units, see
             `random_expression`, else standard normal.
+        whole_heads: for people of the built-in face model: skin tones drawn evenly over the Monk scale, a gaze, and
+            heads at times in profile, from above or below, or lying.
     """
-    draw = jax.vmap(lambda key: _unaligned(Dice(key), model))
+    draw = jax.vmap(lambda key: _unaligned(Dice(key), model, whole_heads))
     coefficients, scale, shift = draw(keys)
     return coefficients.replace(translation=aligned_translation(model, coefficients, scale=scale, shift=shift))
 
 
-def _unaligned(dice: Dice, model: FaceModel) -> tuple[Coefficients, Float[Array, ""], Float[Array, "2"]]:
+def _unaligned(
+    dice: Dice, model: FaceModel, whole_heads: bool
+) -> tuple[Coefficients, Float[Array, ""], Float[Array, "2"]]:
     if model.has_expression_units:
-        expression = model.expression_bounds[1] * random_expression(dice, model.expression_labels)
+        expression = random_expression(dice, model.expression_labels)
+        if whole_heads:
+            expression = jnp.maximum(expression, random_gaze(dice, model.expression_labels))
+        expression = model.expression_bounds[1] * expression
     else:
         expression = dice.normal(model.expression_basis.shape[-1], limit=2.5)
     if joint_numbers(model):
         angles = ANGLE_DEVIATION * dice.normal(joint_numbers(model), limit=2.5)
         expression = jnp.concatenate([expression, angles])
+    identity = dice.normal(model.identity_basis.shape[-1], limit=2.5)
+    albedo = dice.normal(model.albedo_basis.shape[-1], limit=2.5)
+    if whole_heads:
+        # Each tone as often as the others: of normal numbers nine in ten would lie in the middle of the scale.
+        tone = jnp.asarray(SKIN_TONES)[dice.pick([1.0] * len(SKIN_TONES))]
+        albedo = albedo.at[: tone.size].set(tone + 0.25 * albedo[: tone.size])
     coefficients = Coefficients(
-        identity=dice.normal(model.identity_basis.shape[-1], limit=2.5),
+        identity=identity,
         expression=expression,
-        albedo=dice.normal(model.albedo_basis.shape[-1], limit=2.5),
-        angles=random_angles(dice),
+        albedo=albedo,
+        angles=random_angles(dice, any_side=whole_heads),
         light=random_light(dice),
         translation=jnp.zeros(3),
     )
@@ -127,10 +159,33 @@ def _expression_tables(
     return stems, jnp.asarray(ranges[..., 0]), jnp.asarray(ranges[..., 1])
 
 
-def random_angles(dice: Dice) -> Float[Array, "3"]:
-    """Pitch, yaw and roll in radians: mostly near frontal, up to 65 degrees of yaw."""
-    yaw = jnp.where(dice.chance(0.15) > 0, dice.uniform(low=-65.0, high=65.0), 16.0 * dice.normal(limit=3.0))
+def random_gaze(dice: Dice, names: Sequence[str]) -> Float[Array, "Ke"]:
+    """The eyeLook units of eyes that look one way, in [0, 1]; the other units are zero."""
+    outward, down = jnp.array([0.3, 0.22]) * dice.normal(2, limit=3.0)
+    # What each unit takes of the gaze to the image's right, and of the gaze down.
+    table = np.zeros((len(names), 2), np.float32)
+    for index, name in enumerate(names):
+        match = re.fullmatch(r"eyeLook(In|Out|Up|Down)(Left|Right|_L|_R)", name)
+        if match and match[1] in ("Up", "Down"):
+            table[index, 1] = 1 if match[1] == "Down" else -1
+        elif match:
+            table[index, 0] = 1 if (match[1] == "Out") == (match[2] in ("Left", "_L")) else -1
+    return jnp.clip(table @ jnp.stack([outward, down]), 0.0, 1.0)
+
+
+def random_angles(dice: Dice, *, any_side: bool = False) -> Float[Array, "3"]:
+    """Pitch, yaw and roll in radians: mostly near frontal, up to 65 degrees of yaw.
+
+    Args:
+        dice: random numbers.
+        any_side: up to 90 degrees of yaw and 50 of pitch instead, and at times any roll.
+    """
+    turned, widest = (0.2, 90.0) if any_side else (0.15, 65.0)
+    yaw = jnp.where(dice.chance(turned) > 0, dice.uniform(low=-widest, high=widest), 16.0 * dice.normal(limit=3.0))
     pitch, roll = jnp.array([9.0, 7.0]) * dice.normal(2, limit=3.0)
+    if any_side:
+        pitch = jnp.where(dice.chance(0.06) > 0, dice.uniform(low=-50.0, high=50.0), pitch)
+        roll = jnp.where(dice.chance(0.04) > 0, dice.uniform(low=-180.0, high=180.0), roll)
     return jnp.deg2rad(jnp.stack([pitch, yaw, roll]))
 
 

@@ -1,5 +1,7 @@
-"""Synthetic training data: random faces drawn by jaxface itself, with exact parts, landmarks and coefficients.
+"""Synthetic training data: random people drawn by jaxface itself, with exact parts, landmarks and coefficients.
 
+The built-in face model has whole heads with hair and clothes (`people_pictures`), other models have painted heads
+(`portraits`).
 Everything about sample i follows from (seed, i): samples are drawn in fixed blocks by one compiled function.
 """
 
@@ -24,6 +26,8 @@ from jaxface.core.typed_jit import typed_jit
 from jaxface.files.code import imported_files
 from jaxface.photos import samples
 from jaxface.render import label_triangles
+from jaxface.synthetic.people import People, find_people
+from jaxface.synthetic.people_pictures import draw_crops
 from jaxface.synthetic.portraits import draw_portraits
 
 BLOCK = 16
@@ -62,14 +66,15 @@ class SyntheticSource:
             raise InputError(f"synthetic data needs count >= 1 and size >= 16, got {count} and {size}")
         self._folder: Path | None = None
         settings: dict[str, Any] = {"seed": seed, "count": count, "size": size}
+        people = find_people(model)
         if cache_dir is None:
-            blocks = list(_with_progress(_blocks(model, start=0, **settings), count))
+            blocks = list(_with_progress(_blocks(model, people, start=0, **settings), count))
             self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
             return
-        self._folder = Path(cache_dir) / f"synthetic-{_fingerprint(model, settings)}"
+        self._folder = Path(cache_dir) / f"synthetic-{_fingerprint(model, people, settings)}"
         if not self._folder.is_dir():
             shapes = samples.field_shapes(size, vector_size(model))
-            _write_cache(self._folder, shapes, count, lambda: _blocks(model, start=0, **settings))
+            _write_cache(self._folder, shapes, count, lambda: _blocks(model, people, start=0, **settings))
         self._fields = _read_cache(self._folder)
 
     def __len__(self) -> int:
@@ -110,20 +115,22 @@ def generate_samples(
     Returns:
         A batch: the entries of photos/samples.py with a leading axis of `count`.
     """
-    blocks = list(_blocks(model, seed=seed, start=start, count=count, size=size))
+    blocks = list(_blocks(model, find_people(model), seed=seed, start=start, count=count, size=size))
     return {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
 
 
-def _blocks(model: FaceModel, *, seed: int, start: int, count: int, size: int) -> Iterator[dict[str, np.ndarray]]:
+def _blocks(
+    model: FaceModel, people: People | None, *, seed: int, start: int, count: int, size: int
+) -> Iterator[dict[str, np.ndarray]]:
     # Blocks begin at multiples of BLOCK whatever is asked for: a sample then comes out of the same place of the same
     # computation every time, to the last bit.
     labels = jnp.asarray(label_triangles(model.parts, model.triangles))
-    model = jax.tree.map(jnp.asarray, model)
+    model, people = jax.tree.map(jnp.asarray, (model, people))
     first, last = start // BLOCK, (start + count - 1) // BLOCK
 
     def draw(block: int) -> dict[str, Array]:
         indices = block * BLOCK + np.arange(BLOCK)
-        return _draw(jax.random.key(seed), indices, model, labels, size=size)
+        return _draw(jax.random.key(seed), indices, model, people, labels, size=size)
 
     pending = draw(first)  # one block ahead, so that copying out overlaps with drawing
     for block in range(first, last + 1):
@@ -139,12 +146,16 @@ def _draw(
     key: Key[Array, ""],
     indices: Int[np.ndarray, "B"],
     model: FaceModel,
+    people: People | None,
     triangle_labels: UInt8[Array, "T"],
     *,
     size: int,
 ) -> dict[str, Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    return draw_portraits(keys, model, triangle_labels, size=size)
+    if people is None:
+        return draw_portraits(keys, model, triangle_labels, size=size)
+    drawn = draw_crops(keys, model, people, triangle_labels, size=size)
+    return {name: drawn[name] for name in samples.DTYPES}
 
 
 def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[dict[str, np.ndarray]]:
@@ -154,10 +165,10 @@ def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Itera
             bar.update(len(block["image"]))
 
 
-def _fingerprint(model: FaceModel, settings: Mapping[str, object]) -> str:
-    """Hash of all that the samples follow from: settings, face model, code and the version of JAX."""
+def _fingerprint(model: FaceModel, people: People | None, settings: Mapping[str, object]) -> str:
+    """Hash of all that the samples follow from: settings, face model, people, code and the version of JAX."""
     digest = hashlib.sha256(f"{settings} {model.expression_names} {model.expression_bounds} {jax.__version__}".encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+    for path, leaf in jax.tree_util.tree_leaves_with_path((model, people)):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
     for file in imported_files(__name__):

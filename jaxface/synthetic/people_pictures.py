@@ -1,0 +1,293 @@
+"""Pictures of drawn people: whole heads with skin, eyes, teeth, hair and clothes, under lamps that cast shadows.
+
+Geometry is drawn first (people_fragments); colour then is a matter of pixels. What is known of a pixel comes from the
+same fragments, so that it is exact.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, UInt8
+
+from jaxface.core import lighting, parts
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import Coefficients
+from jaxface.core.face_models import FaceModel, albedo
+from jaxface.synthetic import lamps
+from jaxface.synthetic.camera_effects import motion_blur, photograph
+from jaxface.synthetic.dice import Dice
+from jaxface.synthetic.drawing import head_frame
+from jaxface.synthetic.eyeballs import gaze_tables
+from jaxface.synthetic.looks import Looks, random_looks
+from jaxface.synthetic.occluders import add_object
+from jaxface.synthetic.people import People
+from jaxface.synthetic.people_fragments import Bodies, Pixels, draw_fragments, visible_landmarks
+from jaxface.synthetic.people_surfaces import (
+    Viewpoint,
+    beard_growth,
+    classify,
+    front_depth,
+    hides_face,
+    inside_of_mouth,
+    paint_surface,
+    shows_face,
+)
+from jaxface.synthetic.random_faces import random_coefficients
+from jaxface.synthetic.surroundings import random_scene
+
+FINE_SIZE = 128
+"""Side in pixels of the largest pictures with two samples per pixel and axis; the lens blurs larger ones enough."""
+
+DISTANCES = 3.5, 25.0
+"""Of the cameras in units: a phone in the hand to a lens of 135 mm."""
+
+
+def draw_crops(
+    keys: Key[Array, "B"],
+    model: FaceModel,
+    people: People,
+    triangle_labels: UInt8[Array | np.ndarray, "T"],
+    *,
+    size: int,
+    details: bool = False,
+) -> dict[str, Array]:
+    """Random people, cut out as photos are: the training data. Made to be jitted.
+
+    They were photographed from 35 cm to 2.5 m away; `translation` among their coefficients is that of a face which the
+    usual camera, 1 m away, sees at the same place and size.
+
+    Args:
+        keys: one random key per picture; it depends on its own key alone.
+        model: the face model.
+        people: heads and what they wear, of that face model.
+        triangle_labels: from `render.label_triangles`.
+        size: side S of the crops in pixels.
+        details: as for `draw_people`.
+
+    Returns:
+        As `draw_people`, and focal [B], the focal length in pixels.
+    """
+    keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    coefficients = random_coefficients(keys[0], model, whole_heads=True)
+    nearness = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys[1])
+    usual = Camera().resized(size)
+    farther = DISTANCES[0] * (DISTANCES[1] / DISTANCES[0]) ** nearness / usual.distance  # times as far away as usual
+    stretched = coefficients.translation.at[:, 2].multiply(farther[:, 0])
+    placed, camera = coefficients.replace(translation=stretched), usual.stretched(farther)
+    sample = draw_people(keys[2], model, people, triangle_labels, placed, camera, details=details)
+    told = Coefficients.from_vector(sample["coefficients"], model).replace(translation=coefficients.translation)
+    return sample | {"coefficients": told.to_vector(), "focal": usual.focal * farther[:, 0]}
+
+
+def random_people(keys: Key[Array, "B"], model: FaceModel, people: People) -> tuple[Float[Array, "B 3"], Looks]:
+    """The mean colour of the skin, not linear, and the looks of the people whom `draw_crops` draws by these keys."""
+    first, _, last = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    skin = skin_color(model, random_coefficients(first, model, whole_heads=True).albedo)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(last)[:, 0]
+    return skin, jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys, skin)
+
+
+def skin_color(model: FaceModel, coefficients: Float[Array, "B Ka"]) -> Float[Array, "B 3"]:
+    """The mean colour of faces' skin, not linear."""
+    return albedo(model, coefficients)[:, model.parts["skin"]].mean(1)
+
+
+def draw_people(
+    keys: Key[Array, "B"],
+    model: FaceModel,
+    people: People,
+    triangle_labels: UInt8[Array | np.ndarray, "T"],
+    coefficients: Coefficients,
+    camera: Camera,
+    *,
+    details: bool = False,
+) -> dict[str, Array]:
+    """Draws one picture per key of people with given faces. Made to be jitted.
+
+    Args:
+        keys: one random key per picture; it depends on its own key and coefficients alone.
+        model: the face model.
+        people: heads and what they wear, of that face model.
+        triangle_labels: from `render.label_triangles`.
+        coefficients: the faces; their light is not looked at.
+        camera: of the square pictures; numbers [B, 1] give each its own.
+        details: tells all that is known of each pixel.
+
+    Returns:
+        A batch in the layout of photos/samples.py, whose coefficients hold the light that explains a picture best, and
+        classes [B, S, S], per pixel an index into `parts.CLASSES`,
+        landmark_visible [B, 68], 1 for what nothing hides.
+        With `details` also triangle [B, S, S] of the face model (-1: something else is seen), barycentric [B, S, S, 3],
+        depth [B, S, S] in model units (0: background), normal [B, S, S, 3]; all four of one sample in the pixel, which
+        in small pictures lies a quarter of a pixel beside its centre. What was painted over the picture in the end,
+        such as a hand, has triangle -1 and the depth of what it hides.
+    """
+    model, people, triangle_labels = jax.tree.map(jnp.asarray, (model, people, triangle_labels))
+    size = camera.image_size[0]
+    fine = 2 if size <= FINE_SIZE else 1
+    keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    skin = skin_color(model, coefficients.albedo)
+    looks = jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys[0], skin)
+    view = camera.resized(size * fine)
+    rough = jax.vmap(lambda key: jax.random.uniform(key, view.image_size, minval=0.15, maxval=0.85))(keys[2])
+    pixels, bodies = draw_fragments(
+        model,
+        people,
+        triangle_labels,
+        coefficients,
+        view,
+        styles=looks.styles,
+        body=looks.body,
+        carried=jnp.stack([beard_growth(model), inside_of_mouth(model)], -1),
+        thresholds=rough,
+    )
+    hides = hides_face(pixels)
+    nearest = jnp.where(pixels.solid.triangle >= 0, pixels.solid.depth, jnp.inf)
+    nearest = jnp.where(hides, pixels.cards.depth, nearest)
+    landmarks, visible = visible_landmarks(model, bodies, nearest, coefficients.angles[:, 2])
+    turns = jnp.deg2rad(jnp.einsum("bk,ekc->bec", coefficients.expression, gaze_tables(model.expression_labels)))
+    batch = len(skin)
+    focal, distance, across, down = (
+        jnp.broadcast_to(value, (batch, 1))[:, 0] for value in (view.focal, view.distance, *view.center)
+    )
+    viewpoints = Viewpoint(focal, jnp.stack([across, down], -1), distance)
+    paint = functools.partial(_paint, fine=fine, faces=len(model.triangles))
+    drawn = jax.vmap(paint)(keys[1], looks, pixels, bodies, coefficients.angles, turns, nearest, viewpoints)
+    light = drawn.pop("light").at[:, :, 0].add(-lighting.AMBIENT)
+    inside = ((landmarks >= 0) & (landmarks <= size * fine)).all(-1)
+    sample = {
+        "image": jnp.round(255 * drawn["image"]).astype(jnp.uint8),
+        "labels": drawn["labels"],
+        "landmarks": landmarks / fine,
+        "landmark_weights": inside.astype(jnp.float32),
+        "coefficients": coefficients.replace(light=light).to_vector(),
+        "has_coefficients": jnp.ones(batch),
+        "classes": drawn["classes"],
+        "landmark_visible": visible * inside,
+    }
+    known = ("triangle", "barycentric", "depth", "normal") if details else ()
+    return sample | {name: drawn[name] for name in known}
+
+
+def _paint(
+    key: Key[Array, ""],
+    looks: Looks,
+    pixels: Pixels,
+    bodies: Bodies,
+    angles: Float[Array, "3"],
+    turns: Float[Array, "2 2"],
+    nearest: Float[Array, "F F"],
+    camera: Viewpoint,
+    *,
+    fine: int,
+    faces: int,
+) -> dict[str, Array]:
+    """Colours one picture; see `draw_people` for what comes back."""
+    dice, size = Dice(key), nearest.shape[0] // fine
+    light = lamps.random_lamps(dice)
+    surface, inner, bearded = paint_surface(dice, looks, pixels, bodies, angles, turns, camera)
+    seen = jnp.isfinite(front_depth(pixels)).astype(jnp.float32)
+    depth = jnp.where(seen > 0, front_depth(pixels), jnp.inf)
+    lit = lamps.cast_shadows(
+        depth,
+        surface,
+        light.toward[0],
+        focal=camera.focal,
+        center=camera.center,
+        distance=camera.distance,
+        jitter=dice.uniform(*depth.shape),
+        softness=light.softness,
+    )
+    scale = camera.focal / camera.distance
+    openness = lamps.openness_to_sky(jnp.where(seen > 0, depth, camera.distance), seen, pixels_per_unit=scale)
+    openness = openness * (1 - 0.45 * inner)
+    eye = jnp.array([0.0, 0.0, 1.0]) * camera.distance
+    linear, fallen = lamps.light_surface(light, surface, eye=eye, lit=lit, openness=openness)
+    linear = _through_glasses(dice, linear, pixels.lens, looks.tint)
+
+    # Cameras expose for the face: for the light, and in part for how much of it the skin sends back.
+    of_face = ((pixels.labels > 0) & (pixels.slot < 0)).astype(jnp.float32)
+    seen_face = jnp.maximum(of_face.sum(), 1.0)
+    light_there, skin_there = (
+        (fallen * of_face).sum() / seen_face,
+        (surface.albedo.mean(-1) * of_face).sum() / seen_face,
+    )
+    exposure = 0.72 * jnp.exp(0.22 * dice.normal()) / (light_there + 0.02) * (0.3 / (skin_there + 0.03)) ** 0.4
+    colors = _film(exposure * linear)
+    skin = of_face * (1 - jnp.clip(pixels.lens + bearded, 0.0, 1.0)) * surface.skin
+
+    scene = random_scene(dice, size)
+    gray = scene.mean(-1, keepdims=True)
+    scene = gray + dice.uniform() * (scene - gray)  # what stands behind people is seldom vivid
+    behind = jnp.repeat(jnp.repeat(scene, fine, 0), fine, 1)
+    image = jnp.where(seen[..., None] > 0, colors, behind)
+    image = image.reshape(size, fine, size, fine, 3).mean((1, 3))
+    classes = classify(pixels, inner, bearded, faces)
+    labels = jnp.where(shows_face(classes), pixels.labels, parts.BACKGROUND)
+    pick = _commonest(classes, fine=fine)
+    mean_skin = jnp.einsum("hw,hwc->c", skin, colors) / jnp.maximum(skin.sum(), 1.0)
+    scale, origin = scale / fine, _project(bodies.skull, camera) / fine
+    frame = head_frame(origin, angles, scale, size=size)
+    image, hidden = add_object(dice, (image, jnp.zeros((size, size))), frame, mean_skin)
+    image = photograph(dice, motion_blur(dice, image))
+    hidden = hidden > 0.5
+    some = slice(None, None, 3 - fine)  # every other row and column of a large picture tells the light as well
+    plain, normal, weight = (pick(values)[some, some] for values in (surface.albedo, surface.normal, skin))
+    plain, basis = jnp.clip(plain, 0.0, 1.0) ** (1 / lamps.GAMMA), lighting.spherical_harmonics(normal)
+    harmonics = lamps.best_harmonics(image[some, some], plain, basis, weight * ~hidden[some, some])
+    front = (pixels.solid.triangle >= 0) & (pixels.solid.triangle < faces) & ~hides_face(pixels)
+    return {
+        "image": image,
+        "labels": jnp.where(hidden, parts.BACKGROUND, pick(labels)).astype(jnp.uint8),
+        "classes": jnp.where(hidden, parts.CLASSES.index("other"), pick(classes)).astype(jnp.uint8),
+        "light": harmonics,
+        "triangle": jnp.where(hidden, -1, pick(jnp.where(front, pixels.solid.triangle, -1))),
+        "barycentric": pick(pixels.solid.barycentric),
+        "depth": pick(jnp.where(jnp.isfinite(nearest), nearest, 0.0)),
+        "normal": pick(surface.normal),
+    }
+
+
+def _through_glasses(dice, linear, lens, tint):
+    """Light through the lenses of glasses, and what they mirror."""
+    mirrored = 0.06 * dice.uniform()
+    return linear + lens[..., None] * (linear * (1 - tint) + mirrored - linear)
+
+
+def _film(linear: Float[Array, "F F 3"]) -> Float[Array, "F F 3"]:
+    """Linear light as a picture's colours; highlights are rolled off rather than cut."""
+    bright = jnp.maximum(linear, 0.0)
+    return jnp.clip(bright * (1 + 0.15 * bright) / (1 + 0.35 * bright**2), 1e-4, 1.0) ** (1 / lamps.GAMMA)
+
+
+def _commonest(classes: UInt8[Array, "F F"], *, fine: int) -> Callable[[Array], Array]:
+    """A function that takes of each pixel's samples one that shows what most of them show.
+
+    Of equally common ones the first in every other pixel, and else the last, so that borders do not move to one side.
+    """
+    if fine == 1:
+        return lambda values: values
+    size = classes.shape[0] // fine
+
+    def samples(values: Array) -> Array:
+        split = values.reshape(size, fine, size, fine, *values.shape[2:])
+        return jnp.swapaxes(split, 1, 2).reshape(size, size, fine**2, *values.shape[2:])
+
+    shown = samples(classes)
+    votes = (shown[..., None] == shown[..., None, :]).sum(-1)
+    odd = (jnp.arange(size)[:, None] + jnp.arange(size)[None]) % 2
+    best = jnp.where(odd == 1, fine**2 - 1 - votes[..., ::-1].argmax(-1), votes.argmax(-1))
+
+    def pick(values: Array) -> Array:
+        index = best.reshape(size, size, 1, *[1] * (values.ndim - 2))
+        return jnp.take_along_axis(samples(values), index, axis=2)[:, :, 0]
+
+    return pick
+
+
+def _project(point: Float[Array, "3"], camera: Viewpoint) -> Float[Array, "2"]:
+    along = camera.distance - point[2]
+    return camera.center + camera.focal * jnp.stack([point[0], -point[1]]) / along
