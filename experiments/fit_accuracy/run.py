@@ -33,6 +33,7 @@ from jaxface.fitting.solver import find_recognizer
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.samples import Sample, pad_rows, stack_samples
 from jaxface.render import label_triangles
+from jaxface.synthetic.people import find_people
 from jaxface.synthetic.photographs import draw_photographs
 
 HERE = Path(__file__).resolve().parent
@@ -66,6 +67,7 @@ class Person:
 def people(model, count: int) -> tuple[list[Person], int]:
     """The first `count` people that the detector sees, and how many it missed."""
     labels = jnp.asarray(label_triangles(model.parts, model.triangles))
+    heads = jax.tree.map(jnp.asarray, find_people(model))
     draw, random = jax.jit(draw_photographs), np.random.default_rng(SEED)
     mean = jnp.asarray(shipped_calibration().identity_mean)
     found, missed, start = list[Person](), 0, 0
@@ -73,7 +75,7 @@ def people(model, count: int) -> tuple[list[Person], int]:
         while len(found) < count:
             keys = jax.vmap(jax.random.key)(1_000_003 * SEED + start + jnp.arange(DRAWN))
             yaws = np.radians(random.uniform(-LARGEST_YAW, LARGEST_YAW, DRAWN)).astype(np.float32)
-            drawn = jax.tree.map(np.asarray, draw(keys, model, labels, yaws=yaws, identity_mean=mean))
+            drawn = jax.tree.map(np.asarray, draw(keys, model, labels, heads, yaws=yaws, identity_mean=mean))
             start += DRAWN
             for index in range(DRAWN):
                 try:

@@ -19,6 +19,7 @@ from jaxface.files import command_line, progress
 from jaxface.fitting.evidence import dense_evidence, errors_at, shipped_calibration
 from jaxface.photos.detection import detect_faces_in
 from jaxface.render import label_triangles
+from jaxface.synthetic.people import find_people
 from jaxface.synthetic.photographs import draw_photographs
 
 SEED, TOGETHER, LARGEST_YAW = 31, 8, 60.0
@@ -29,6 +30,7 @@ APART = ((0, 20), (20, 50), (50, 121))
 def draw_twice(model, people: int) -> tuple[Detections, np.ndarray]:
     """Pictures 2 k and 2 k + 1 show person k; and which of the pictures, of all that were drawn, show a face."""
     labels = jnp.asarray(label_triangles(model.parts, model.triangles))
+    heads = jax.tree.map(jnp.asarray, find_people(model))
     draw, random = jax.jit(draw_photographs), np.random.default_rng(SEED)
     rows: list[list[np.ndarray]] = []
     seen = np.zeros(2 * people, bool)
@@ -36,7 +38,7 @@ def draw_twice(model, people: int) -> tuple[Detections, np.ndarray]:
         index = start + jnp.arange(TOGETHER)
         keys, person_keys = (jax.vmap(jax.random.key)(1_000_003 * SEED + k) for k in (index, 7_000_000 + index // 2))
         yaws = np.radians(random.uniform(-LARGEST_YAW, LARGEST_YAW, TOGETHER)).astype(np.float32)
-        drawn = draw(keys, model, labels, yaws=yaws, person_keys=person_keys)
+        drawn = draw(keys, model, labels, heads, yaws=yaws, person_keys=person_keys)
         drawn = {name: np.asarray(values) for name, values in drawn.items()}
         for k, faces in enumerate(detect_faces_in(list(drawn["image"]))):
             if faces and start + k < len(seen):

@@ -11,6 +11,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.files.images import read_image
 from jaxface.render import label_triangles
 from jaxface.results.demo import portrait_paths
+from jaxface.synthetic.people import find_people
 from jaxface.synthetic.photographs import draw_photographs
 
 BLOCK = 6
@@ -56,10 +57,11 @@ def renders(model: FaceModel, *, count: int, seed: int) -> list[Photo]:
     """
     labels_of_triangles = jnp.asarray(label_triangles(model.parts, model.triangles))
     model = jax.tree.map(jnp.asarray, model)
+    heads = jax.tree.map(jnp.asarray, find_people(model))
     draw, photos = jax.jit(draw_photographs), []
     for start in range(0, count, BLOCK):
         keys = jax.vmap(jax.random.key)(1_000_003 * seed + start + jnp.arange(BLOCK))
-        drawn = jax.tree.map(np.asarray, draw(keys, model, labels_of_triangles))
+        drawn = jax.tree.map(np.asarray, draw(keys, model, labels_of_triangles, heads))
         for i in range(min(BLOCK, count - start)):
             photos.append(
                 Photo(
