@@ -43,8 +43,11 @@ MANY = 600_000
 PROGRAM = """
 import sys
 from pathlib import Path
+from jaxface.files.command_line import keep_compiled
 from jaxface.files.images import read_image
 from jaxface.photos import preparation
+
+keep_compiled()
 
 photos, out, format, workers, samples_per_file, detector = sys.argv[1:]
 if detector == "none":
