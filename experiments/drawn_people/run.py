@@ -183,10 +183,9 @@ def judged(drawn: Mapping[str, np.ndarray], yaw: float) -> dict:
     scale = max(eyes, 0.62 * np.linalg.norm(truth[8] - truth[[19, 24]].mean(0)))
     best = min(near, default=(np.inf, np.inf))
     found = best[0] < 0.35 * scale
-    face = drawn["classes"] < len(parts.PARTS) + 2
-    hidden = 1 - float(drawn["landmark_visible"][inner].mean()) if yaw < 45 else 0.0
+    hidden = 1 - float(drawn["landmark_visible"][inner].mean())
     return {
-        "yaw": abs(float(yaw)), "hidden": hidden, "found": bool(found and face.any()),
+        "yaw": abs(float(yaw)), "hidden": hidden, "found": bool(found),
         "inner": float(100 * best[0] / scale), "outline": float(100 * best[1] / scale),
     }  # fmt: skip
 

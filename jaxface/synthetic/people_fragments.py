@@ -29,6 +29,9 @@ NECK = (-1.0, -1.7)
 SMALL = 200
 """Side in pixels of pictures, samples counted, for which half of the atlas' texels are enough."""
 
+HEAD_MIDDLE = (0.0, 0.35, -0.55)
+"""Middle of the skull, in model units: hair bulges away from it."""
+
 NECK_JOINT = (0.0, -1.0, -0.9)
 """What the body turns around, in model units."""
 
@@ -71,7 +74,7 @@ class Bodies:
         face: [B, V, 3] camera space, in model units.
         points: [B, V, 2] of the face in the picture, in pixels.
         eyes: [B, 2, 3] middles of the left and the right eyeball in posed model space.
-    skull: [B, 3] middle of the head, in posed model space.
+        skull: [B, 3] middle of the head, likewise.
     """
 
     face: Float[Array, "B V 3"]
@@ -142,7 +145,7 @@ def draw_fragments(
     cards, texel, normal, slot, lens = _draw_worn(people, worn, soup, solid, camera, thresholds)
     pixels = Pixels(solid, surface, label_map(solid, labels), uncut, cards, texel, normal, slot, lens)
     eyes = posed(place_eyes(model, coefficients.identity), above=True)
-    skull = posed(jnp.broadcast_to(jnp.array([0.0, 0.35, -0.55]), (batch, 1, 3)), above=True)[:, 0]
+    skull = posed(jnp.broadcast_to(jnp.array(HEAD_MIDDLE), (batch, 1, 3)), above=True)[:, 0]
     return pixels, Bodies(view[:, :count], points[:, :count], eyes, skull)
 
 

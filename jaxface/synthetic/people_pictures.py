@@ -29,6 +29,7 @@ from jaxface.synthetic.people_surfaces import (
     Viewpoint,
     beard_growth,
     classify,
+    dark_glass,
     front_depth,
     hides_face,
     inside_of_mouth,
@@ -147,7 +148,8 @@ def draw_people(
     hides = hides_face(pixels)
     nearest = jnp.where(pixels.solid.triangle >= 0, pixels.solid.depth, jnp.inf)
     nearest = jnp.where(hides, pixels.cards.depth, nearest)
-    landmarks, visible = visible_landmarks(model, bodies, nearest, coefficients.angles[:, 2])
+    open_to = jnp.where(dark_glass(pixels, looks), 0.0, nearest)
+    landmarks, visible = visible_landmarks(model, bodies, open_to, coefficients.angles[:, 2])
     turns = jnp.deg2rad(jnp.einsum("bk,ekc->bec", coefficients.expression, gaze_tables(model.expression_labels)))
     batch = len(skin)
     focal, distance, across, down = (
@@ -211,10 +213,7 @@ def _paint(
     # Cameras expose for the face: for the light, and in part for how much of it the skin sends back.
     of_face = ((pixels.labels > 0) & (pixels.slot < 0)).astype(jnp.float32)
     seen_face = jnp.maximum(of_face.sum(), 1.0)
-    light_there, skin_there = (
-        (fallen * of_face).sum() / seen_face,
-        (surface.albedo.mean(-1) * of_face).sum() / seen_face,
-    )
+    light_there, skin_there = ((v * of_face).sum() / seen_face for v in (fallen, surface.albedo.mean(-1)))
     exposure = 0.72 * jnp.exp(0.22 * dice.normal()) / (light_there + 0.02) * (0.3 / (skin_there + 0.03)) ** 0.4
     colors = _film(exposure * linear)
     skin = of_face * (1 - jnp.clip(pixels.lens + bearded, 0.0, 1.0)) * surface.skin
@@ -225,7 +224,7 @@ def _paint(
     behind = jnp.repeat(jnp.repeat(scene, fine, 0), fine, 1)
     image = jnp.where(seen[..., None] > 0, colors, behind)
     image = image.reshape(size, fine, size, fine, 3).mean((1, 3))
-    classes = classify(pixels, inner, bearded, faces)
+    classes = classify(pixels, looks, inner, bearded, faces)
     labels = jnp.where(shows_face(classes), pixels.labels, parts.BACKGROUND)
     pick = _commonest(classes, fine=fine)
     mean_skin = jnp.einsum("hw,hwc->c", skin, colors) / jnp.maximum(skin.sum(), 1.0)
@@ -234,6 +233,8 @@ def _paint(
     image, hidden = add_object(dice, (image, jnp.zeros((size, size))), frame, mean_skin)
     image = photograph(dice, motion_blur(dice, image))
     hidden = hidden > 0.5
+    labels = jnp.where(hidden, parts.BACKGROUND, pick(labels))
+    labels = _uncut_without_brows(labels, pick(pixels.uncut))
     some = slice(None, None, 3 - fine)  # every other row and column of a large picture tells the light as well
     plain, normal, weight = (pick(values)[some, some] for values in (surface.albedo, surface.normal, skin))
     plain, basis = jnp.clip(plain, 0.0, 1.0) ** (1 / lamps.GAMMA), lighting.spherical_harmonics(normal)
@@ -241,7 +242,7 @@ def _paint(
     front = (pixels.solid.triangle >= 0) & (pixels.solid.triangle < faces) & ~hides_face(pixels)
     return {
         "image": image,
-        "labels": jnp.where(hidden, parts.BACKGROUND, pick(labels)).astype(jnp.uint8),
+        "labels": labels.astype(jnp.uint8),
         "classes": jnp.where(hidden, parts.CLASSES.index("other"), pick(classes)).astype(jnp.uint8),
         "light": harmonics,
         "triangle": jnp.where(hidden, -1, pick(jnp.where(front, pixels.solid.triangle, -1))),
@@ -251,7 +252,16 @@ def _paint(
     }
 
 
-def _through_glasses(dice, linear, lens, tint):
+def _uncut_without_brows(labels: UInt8[Array, "S S"], uncut: UInt8[Array, "S S"]) -> UInt8[Array, "S S"]:
+    """Skin stays skin up to the hair where something hides a brow, as `parts.cut_forehead` does it in photos."""
+    both = (labels == parts.LABELS["left_brow"]).any() & (labels == parts.LABELS["right_brow"]).any()
+    skin = (labels == parts.FOREHEAD) & (uncut == parts.LABELS["skin"])
+    return jnp.where(skin & ~both, parts.LABELS["skin"], labels)
+
+
+def _through_glasses(
+    dice: Dice, linear: Float[Array, "F F 3"], lens: Float[Array, "F F"], tint: Float[Array, ""]
+) -> Float[Array, "F F 3"]:
     """Light through the lenses of glasses, and what they mirror."""
     mirrored = 0.06 * dice.uniform()
     return linear + lens[..., None] * (linear * (1 - tint) + mirrored - linear)

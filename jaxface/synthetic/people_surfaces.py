@@ -70,17 +70,16 @@ def paint_surface(
 
     # Fine texture that sticks to the skin: uneven colour and pores.
     texture = _texture_at(place, shift=dice.uniform(2))
-    fine, blotch, tilt = texture[..., 0:1], texture[..., 1:2], texture[..., 2:4]
+    grain, blotch, tilt = texture[..., 0:1], texture[..., 1:2], texture[..., 2:4]
     redness = jnp.array([[[0.02, -0.035, -0.03]]])
-    uneven = 1 + looks.pores * skin[..., None] * (0.05 * fine + 0.04 * blotch + redness * blotch)
+    uneven = 1 + looks.pores * skin[..., None] * (0.05 * grain + 0.04 * blotch + redness * blotch)
     albedo = albedo * uneven
     where = pixels.attributes[..., 9] * is_face * skin * ~lips
     # Hairs run down the cheeks: a texel is four times as high as wide.
     strands = _texture_at(place, shift=dice.uniform(2), stretch=(0.45, 1.7))[..., 0:1]
-    bearded = jnp.clip(where * (2.4 * looks.beard - 0.2 + (0.08 * blotch + 0.22 * strands)[..., 0]), 0.0, 1.0) * (
-        looks.beard > 0
-    )
-    albedo = albedo * (1 - looks.stubble * where * (0.8 + 0.15 * fine[..., 0]))[..., None]
+    dense = 2.4 * looks.beard - 0.2 + (0.08 * blotch + 0.22 * strands)[..., 0]
+    bearded = jnp.where(looks.beard > 0, jnp.clip(where * dense, 0.0, 1.0), 0.0)
+    albedo = albedo * (1 - looks.stubble * where * (0.8 + 0.15 * grain[..., 0]))[..., None]
     albedo = albedo + bearded[..., None] * (hair * (0.55 + 0.2 * strands) - albedo)
     normal = normal + (0.06 * looks.pores * skin)[..., None] * jnp.pad(tilt, ((0, 0), (0, 0), (0, 1)))
 
@@ -126,7 +125,7 @@ def paint_surface(
 
     hairy = pixels.slot == SLOTS.index("hair")
     wet = jnp.maximum(inner, eyes.astype(jnp.float32))
-    gloss = looks.oil * (0.55 + 0.35 * lips) * (1 + 0.2 * fine[..., 0])
+    gloss = looks.oil * (0.55 + 0.35 * lips) * (1 + 0.2 * grain[..., 0])
     gloss = jnp.where(worn[..., 0], jnp.where(hairy, 0.3, 0.12), gloss * (1 - bearded)) + wet * (1 - worn[..., 0])
     sharpness = jnp.where(wet > 0, 180.0, jnp.where(hairy, 18.0, 16.0 + 20.0 * lips))
     through = skin * (1 - worn[..., 0]) * (1 - bearded)
@@ -155,8 +154,8 @@ def shows_face(classes: UInt8[Array, "F F"]) -> Bool[Array, "F F"]:
     return (classes < 10) | functools.reduce(jnp.logical_or, [classes == parts.CLASSES.index(n) for n in names])
 
 
-def classify(pixels: Pixels, inner: Array, bearded: Array, faces: int) -> UInt8[Array, "F F"]:
-    """Per pixel an index into `parts.CLASSES`."""
+def classify(pixels: Pixels, looks: Looks, inner: Array, bearded: Array, faces: int) -> UInt8[Array, "F F"]:
+    """Per pixel an index into `parts.CLASSES`; of the mesh's triangles the first `faces` are the face's."""
     index = parts.CLASSES.index
     other_skin = jnp.where(pixels.solid.triangle >= faces, index("other_skin"), index("background"))
     classes = jnp.where(pixels.labels > 0, pixels.labels, other_skin)
@@ -164,7 +163,13 @@ def classify(pixels: Pixels, inner: Array, bearded: Array, faces: int) -> UInt8[
     classes = jnp.where(inner > 0, index("inner_mouth"), classes)
     for slot, name in (("hair", "hair"), ("hat", "other"), ("clothes", "other"), ("glasses", "glasses")):
         classes = jnp.where(pixels.slot == SLOTS.index(slot), index(name), classes)
-    return classes.astype(jnp.uint8)
+    return jnp.where(dark_glass(pixels, looks), index("glasses"), classes).astype(jnp.uint8)
+
+
+def dark_glass(pixels: Pixels, looks: Looks) -> Bool[Array, "*B F F"]:
+    """Where glasses are too dark to see through."""
+    tint = looks.tint[..., None, None] if looks.tint.ndim else looks.tint
+    return (pixels.lens > 0) & (tint > 0.5)
 
 
 @functools.cache
@@ -186,11 +191,8 @@ def _texture_at(
 ) -> Float[Array, "F F 4"]:
     """The skin's texture at positions before the pose, nearest texel; it runs around the head."""
     around = jnp.arctan2(place[..., 0], place[..., 2] + 1.1) * 1.1
-    texel = (
-        jnp.stack([stretch[0] * place[..., 1], stretch[1] * around], -1) * NOISE_PER_UNIT
-        + (shift * NOISE_SIZE)[None, None]
-    )
-    texel = jnp.floor(texel).astype(jnp.int32) % NOISE_SIZE
+    texel = jnp.stack([stretch[0] * place[..., 1], stretch[1] * around], -1) * NOISE_PER_UNIT
+    texel = jnp.floor(texel + (shift * NOISE_SIZE)[None, None]).astype(jnp.int32) % NOISE_SIZE
     return jnp.asarray(_texture())[texel[..., 0], texel[..., 1]]
 
 
@@ -207,9 +209,6 @@ def beard_growth(model: FaceModel) -> Float[Array, "V"]:
     """Where beards grow on the face: 1 below the nose and from the corners of the mouth up to the ears."""
     shape, landmarks = model.mean_shape, model.mean_shape[model.landmarks["68"]]
     x = (shape[:, 0] - landmarks[8, 0]) / jnp.max(jnp.abs(landmarks[:17, 0] - landmarks[8, 0]))
-    line = (
-        landmarks[33, 1]
-        + 0.6 * jnp.maximum(jnp.abs(x) - 0.6, 0.0)
-        - 0.25 * jnp.exp(-(((jnp.abs(x) - 0.5) / 0.15) ** 2))
-    )
+    cheek, ear = 0.25 * jnp.exp(-(((jnp.abs(x) - 0.5) / 0.15) ** 2)), 0.6 * jnp.maximum(jnp.abs(x) - 0.6, 0.0)
+    line = landmarks[33, 1] + ear - cheek
     return jnp.clip((line - shape[:, 1]) / 0.12, 0.0, 1.0) * jnp.zeros_like(x).at[model.parts["skin"]].set(1.0)

@@ -55,8 +55,12 @@ def test_a_picture_depends_on_its_key_alone(draw, drawn, keys):
 
 def test_labels_are_the_classes_that_are_the_face_s_own(drawn):
     labels, classes = drawn["labels"], drawn["classes"]
-    own = (classes > 0) & (classes <= parts.FOREHEAD)
+    own = (classes > 0) & (classes < parts.FOREHEAD)
     np.testing.assert_array_equal(labels[own], classes[own])
+    both = [(labels == parts.LABELS[f"{side}_brow"]).any((1, 2)) for side in ("left", "right")]
+    for index, seen in enumerate(both[0] & both[1]):  # where a brow is hidden, nothing says where to cut
+        forehead = labels[index][classes[index] == parts.FOREHEAD]
+        assert set(np.unique(forehead)) <= {parts.FOREHEAD} | (set() if seen else {parts.LABELS["skin"]})
     assert set(np.unique(labels[classes == CLASS("beard")])) <= {parts.LABELS["skin"]}
     assert set(np.unique(labels[classes == CLASS("inner_mouth")])) <= {parts.FOREHEAD}
     for hidden in ("background", "hair", "glasses", "other", "other_skin"):
