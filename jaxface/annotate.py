@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from jaxface.annotation.annotator import VIEWS, annotate_file, render_views
 from jaxface.core.errors import InputError
 from jaxface.core.parts import PARSER_LABELS
-from jaxface.files.command_line import run
+from jaxface.files.command_line import keep_compiled, run
 from jaxface.photos.parsing import PARSERS
 
 
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in (options.out, options.save_model):
         if path is not None and path.suffix != ".npz":
             raise InputError(f"{path}: the result is an .npz file; let its name end so")
+    keep_compiled()
     if options.render_only is not None:
         count = render_views(options.model, options.render_only, views=options.views, seed=options.seed)
         print(f"{count} pictures in {options.render_only}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxface.annotation.calibrator import DETECTORS, FACES, FEWEST, LARGEST_SEED, SEED, calibrate_file
 from jaxface.core.errors import InputError
-from jaxface.files.command_line import run
+from jaxface.files.command_line import keep_compiled, run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--seed: from 0 to {LARGEST_SEED}")
     if options.table and not options.photos:
         parser.error("--table without --photos leaves nothing to do")
+    keep_compiled()
     table, report = calibrate_file(
         options.model,
         options.out,

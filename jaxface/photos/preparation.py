@@ -85,6 +85,8 @@ def preprocess_files(
         MissingDependencyError: when ArrayRecord, for shards, is not installed.
     """
     out = Path(out)
+    if shares < 1:
+        raise InputError(f"the photos cannot be split into {shares} shares; at least 1")
     if not 1 <= share <= shares:
         raise InputError(f"there is no share {share} of {shares}; shares are numbered from 1 to {shares}")
     if format not in FORMATS:

@@ -186,7 +186,7 @@ def test_two_runs_do_not_write_one_share(photos, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"share": 0}, "no share 0 of 1"),
+        ({"shares": 0}, "split into 0 shares"),
         ({"share": 3, "shares": 2}, "numbered from 1 to 2"),
         ({"overwrite": True}, "cannot be overwritten"),
         ({"format": "zip"}, "there are folders, shards"),
