@@ -1,5 +1,6 @@
 """Strict settings for every test, the order in which files run, and the compiled things that many tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -60,6 +61,19 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     rank = {TESTS / name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
+"""Each compiled program takes some pieces of memory, of which Linux allows a process 65,530. One more, and it crashes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """Drops what was compiled, between files, before there is too much of it; the cache on the disk has it still."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
