@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items):
 
 
 MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
-"""Each compiled program takes some pieces of memory, of which Linux allows a process 65,530. One more, and it crashes."""
+"""A compiled program takes some pieces of memory, of which Linux allows a process 65,530: one more, and it crashes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
