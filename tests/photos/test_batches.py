@@ -380,7 +380,7 @@ def test_ctrl_c_ends_all_processes(slow_photos, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (130, "", "interrupted\n")
-    assert processes_of(process.pid) == []
+    assert any(not processes_of(process.pid) or time.sleep(0.1) for _ in range(100))  # Python's own helper ends last
     assert not list((tmp_path / "out").glob("*.array_record")) and not list((tmp_path / "out").glob(".*unfinished"))
 
 
