@@ -24,7 +24,7 @@ from jaxface.core.faces import decode_face
 from jaxface.files import atomic, command_line, progress
 from jaxface.models import load_face_model
 from jaxface.photos.detection import detect_faces
-from jaxface.render import label_triangles, render_face, render_labels
+from jaxface.render import label_map, label_triangles, render_face
 from jaxface.synthetic.people import People, load_people
 from jaxface.synthetic.people_pictures import draw_crops, random_people
 from jaxface.synthetic.photographs import draw_photographs
@@ -75,7 +75,7 @@ def closed_eyes(model: FaceModel, labels, out: Path, count: int) -> dict:
     def draw(coefficients):
         face = decode_face(model, coefficients, camera)
         view = render_face(face, model.triangles, image_size=224)
-        shown = render_labels(view.fragments, labels)
+        shown = label_map(view.fragments, labels)
         eye = (shown == parts.LABELS["left_eye"]) | (shown == parts.LABELS["right_eye"])
         return eye.sum((1, 2)), jnp.where(view.seen[..., None], jnp.clip(view.draw(face.colors), 0, 1), 0.6)
 
