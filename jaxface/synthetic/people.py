@@ -37,6 +37,7 @@ BRIM, BELOW_BRIM = 0.8, 0.03
 """A hat's brim is what lies further out than this share of its largest radius; hair stays that far below (10 cm)."""
 
 FINGERPRINT_VERTICES, FINGERPRINT_TOLERANCE = 16, 5e-4
+"""Vertices whose mean and directions tell the face model, and how far those may be off, in model units."""
 
 
 @jax.tree_util.register_dataclass
