@@ -43,28 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.out.suffix != ".npz":
         raise InputError(f"{options.out}: the table is an .npz file; let its name end so")
-    given = [f"--{name}" for name in ("detector", "faces", "seed") if getattr(options, name) is not None]
+    drawing = {name: getattr(options, name) for name in ("detector", "faces", "seed")}
+    given = {name: value for name, value in drawing.items() if value is not None}
     if options.table and given:
-        parser.error(f"{given[0]}: the table of --table has its own, and nothing is drawn; leave it out")
-    detector = options.detector or "mediapipe"
-    faces = FACES if options.faces is None else options.faces
-    seed = SEED if options.seed is None else options.seed
-    if faces < FEWEST:
+        parser.error(f"--{next(iter(given))}: the table of --table has its own, and nothing is drawn; leave it out")
+    if given.get("faces", FACES) < FEWEST:
         parser.error(f"--faces: at least {FEWEST} faces have to be drawn, else the table would be a guess")
-    if not 0 <= seed <= LARGEST_SEED:
+    if not 0 <= given.get("seed", SEED) <= LARGEST_SEED:
         parser.error(f"--seed: from 0 to {LARGEST_SEED}")
     if options.table and not options.photos:
         parser.error("--table without --photos leaves nothing to do")
     keep_compiled()
-    table, report = calibrate_file(
-        options.model,
-        options.out,
-        detector=detector,
-        faces=faces,
-        seed=seed,
-        photos=options.photos,
-        table=options.table,
-    )
+    table, report = calibrate_file(options.model, options.out, photos=options.photos, table=options.table, **given)
     frontal = int(np.argmin(np.abs(table.yaws)))
     variance = table.variances[frontal] + np.square(table.factors[frontal]).sum(-1)
     print(

@@ -14,14 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxface.core import parts
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
-from jaxface.files import atomic, command_line, progress
+from jaxface.files import atomic, command_line, progress, visualize
 from jaxface.models import load_face_model
 from jaxface.photos.detection import detect_faces
 from jaxface.render import label_map, label_triangles, render_face
@@ -54,7 +53,7 @@ def sheets(model: FaceModel, people: People, labels, out: Path, quick: bool) -> 
     drawn = [
         np.asarray(draw(keys_of(start, 16), model, people)["image"]) for start in range(0, 16 if quick else 64, 16)
     ]
-    write(out / "sheet.png", np.repeat(np.repeat(tiled(np.concatenate(drawn), 8), 2, 0), 2, 1))
+    visualize.save_png(out / "sheet.png", np.repeat(np.repeat(tiled(np.concatenate(drawn), 8), 2, 0), 2, 1))
     return closed_eyes(model, labels, out, 8 if quick else IDENTITIES) | mouths(model, out)
 
 
@@ -88,7 +87,7 @@ def closed_eyes(model: FaceModel, labels, out: Path, count: int) -> dict:
         )
         seen.extend(np.asarray(pixels).tolist())
         pictures.extend(np.asarray(picture[:, 70:130, 40:184]))
-    write(out / "closed_eyes.png", tiled(np.round(255 * np.array(pictures[:64])).astype(np.uint8), 8))
+    visualize.save_png(out / "closed_eyes.png", tiled(np.round(255 * np.array(pictures[:64])).astype(np.uint8), 8))
     return {
         "closed eyes: people": len(seen),
         "closed eyes: people with white between the lids": int(np.sum(np.array(seen) > 0)),
@@ -114,7 +113,9 @@ def mouths(model: FaceModel, out: Path) -> dict:
             )
             coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(yaw))
             rows.append(np.asarray(draw(coefficients))[:, 110:210, 50:174])
-    write(out / "mouths.png", np.round(255 * np.concatenate([tiled(row, BLOCK) for row in rows])).astype(np.uint8))
+    visualize.save_png(
+        out / "mouths.png", np.round(255 * np.concatenate([tiled(row, BLOCK) for row in rows])).astype(np.uint8)
+    )
     return {}
 
 
@@ -214,12 +215,6 @@ def speed(model: FaceModel, people: People, labels, quick: bool) -> dict:
             times.append(time.perf_counter() - began)
         figures[f"{size} px: people a second"] = 16 / min(times[1:])
     return figures
-
-
-def write(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture."""
-    with atomic.atomic_write(path) as partial:
-        Image.fromarray(picture).save(partial)
 
 
 def main() -> None:

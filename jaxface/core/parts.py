@@ -117,6 +117,20 @@ def cut_forehead(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return result
 
 
+def uncut_without_brows(labels: Integer[Array, "*B H W"], uncut: Integer[Array, "*B H W"]) -> UInt8[Array, "*B H W"]:
+    """Label maps of drawn faces, in which skin stays skin up to the hair where something hides a brow.
+
+    As `cut_forehead` does it in photos.
+
+    Args:
+        labels: of what can be seen, foreheads cut.
+        uncut: of the faces before anything was cut or hidden.
+    """
+    left, right = ((labels == LABELS[brow]).any((-2, -1), keepdims=True) for brow in ("left_brow", "right_brow"))
+    skin = (labels == FOREHEAD) & (uncut == LABELS["skin"])
+    return jnp.where(skin & ~(left & right), LABELS["skin"], labels).astype(jnp.uint8)
+
+
 def visible_centroid(points: Float[Array, "*B N 2"], areas: Float[Array, "*B N"] | None = None) -> Float[Array, "*B 2"]:
     """Centroid of what is seen of a part, held fixed for gradients: it places a cut, it does not move the face.
 

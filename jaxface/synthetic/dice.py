@@ -48,3 +48,8 @@ class Dice:
         """An index, with probabilities in proportion to `shares`."""
         edges = np.cumsum(shares, dtype=np.float64)
         return jnp.sum(self.uniform() >= jnp.asarray(edges[:-1] / edges[-1], jnp.float32))
+
+
+def split_keys(keys: Key[Array, "B"], count: int) -> Key[Array, "{count} B"]:
+    """So many keys of each, one after the other along the first axis."""
+    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, count))(keys), 1, 0)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from jaxface.core import face_models
 from jaxface.core.face_models import FaceModel
 from jaxface.synthetic.dice import Dice
-from jaxface.synthetic.lamps import to_linear
+from jaxface.synthetic.lamps import to_linear, unit
 
 RADIUS = 0.121
 """Of an eyeball in units: 24.2 mm across (Bekerman, Gottlieb and Vaiman 2014)."""
@@ -128,7 +128,7 @@ def eyeball_surface(
     # Where a ray misses the ball, the point that comes nearest to it.
     inside = jnp.maximum(RADIUS**2 - ((toward**2).sum(-1) - along**2), 0.0)
     normal = (along - jnp.sqrt(inside))[..., None] * rays - toward
-    normal = normal * jax.lax.rsqrt(jnp.maximum((normal**2).sum(-1, keepdims=True), 1e-12))
+    normal = unit(normal)
     gaze = own(axes[:, :, 2])
     x, y, front = ((normal * axis).sum(-1) for axis in (own(axes[:, :, 0]), own(axes[:, :, 1]), gaze))
     radius = jnp.where(front > 0, jnp.sqrt(x**2 + y**2 + 1e-12), 1.0) / IRIS_RADIUS
@@ -147,4 +147,4 @@ def eyeball_surface(
     color = color + edge * (iris - color)
     # The cornea stands out of the ball.
     lifted = normal + 0.55 * jnp.clip(1 - radius**2, 0.0, 1.0)[..., None] * (normal - gaze)
-    return color, lifted * jax.lax.rsqrt(jnp.maximum((lifted**2).sum(-1, keepdims=True), 1e-12))
+    return color, unit(lifted)

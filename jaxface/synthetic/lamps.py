@@ -83,7 +83,7 @@ def random_lamps(dice: Dice) -> Lamps:
     normal = dice.normal(LAMPS, 3)
     front = normal[:2] + jnp.array([[0.0, 0.6, 0.9]])
     behind = normal[2:] * jnp.array([[1.0, 0.5, 0.3]]) + jnp.array([[0.0, 0.4, -0.8]])
-    toward = _unit(jnp.concatenate([front, behind]))
+    toward = unit(jnp.concatenate([front, behind]))
     ambient = jnp.exp(jnp.log(0.12) + dice.uniform() * jnp.log(0.9 / 0.12))
     strength = dice.uniform(LAMPS) * jnp.array([1.0, 0.45, 0.8]) * jnp.stack([1.0, 1.0, dice.chance(0.25)])
     # A row of tints from candle light to a blue sky, each lamp with its own.
@@ -108,7 +108,7 @@ def light_surface(
         lit: the share of the main lamp that reaches a pixel.
         openness: the share of sky and ground that reaches a pixel.
     """
-    normal, view = surface.normal, _unit(eye[None, None] - surface.position)
+    normal, view = surface.normal, unit(eye[None, None] - surface.position)
     upward = 0.5 + 0.5 * normal[..., 1:2]
     sky, ground = lamps.sky[None, None], lamps.ground[None, None]
     ambient = openness[..., None] * (ground + upward * (sky - ground))
@@ -124,7 +124,7 @@ def light_surface(
         reaching = reaching[..., None]
         reaching = reaching * (1 + wrap * (1 - reaching))
         fallen = jnp.clip((cosine + wrap) / (1 + wrap), 0.0, 1.0) * reaching * color
-        half = _unit(lamps.toward[lamp][None, None] + view)
+        half = unit(lamps.toward[lamp][None, None] + view)
         mirrored = jnp.clip((normal * half).sum(-1), 1e-4, 1.0) ** surface.sharpness * (surface.sharpness + 8) / 8
         fresnel = REFLECTANCE + (1 - REFLECTANCE) * (1 - jnp.clip((view * half).sum(-1), 0.0, 1.0)) ** 5
         highlight = surface.gloss * mirrored * fresnel * jnp.clip(cosine[..., 0], 0.0, 1.0)
@@ -200,7 +200,8 @@ def openness_to_sky(
     return seen * jnp.exp(-total) + (1 - seen)
 
 
-def _unit(vectors: Float[Array, "*N 3"]) -> Float[Array, "*N 3"]:
+def unit(vectors: Float[Array, "*N 3"]) -> Float[Array, "*N 3"]:
+    """Vectors of length 1; zero stays zero."""
     return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(-1, keepdims=True), 1e-12))
 
 

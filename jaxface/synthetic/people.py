@@ -227,15 +227,20 @@ def load_people(model: FaceModel, path: str | os.PathLike[str] = PATH) -> People
             f"{path} was built for another face model than {model.name!r}: their {difference}; "
             "build it anew (third_party/makehuman/README.md)"
         )
-    try:
-        return _people(arrays)
-    except (KeyError, ValueError, IndexError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); copy or build it again") from error
+    return _checked(arrays, path)
 
 
 def find_people(model: FaceModel) -> People | None:
     """The people of the built-in face model; None for another one, which has none."""
-    return None if _difference(_arrays(PATH), model) else load_people(model)
+    arrays = _arrays(PATH)
+    return None if _difference(arrays, model) else _checked(arrays, PATH)
+
+
+def _checked(arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> People:
+    try:
+        return _people(arrays)
+    except (KeyError, ValueError, IndexError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); copy or build it again") from error
 
 
 def _arrays(path: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:

@@ -17,7 +17,7 @@ from jaxface.core.parts import BACKGROUND
 from jaxface.render import Fragments, interpolate, label_map, rasterize
 from jaxface.render.cutouts import rasterize_cutouts, sample_texture
 from jaxface.synthetic.eyeballs import place_eyes
-from jaxface.synthetic.lamps import to_linear
+from jaxface.synthetic.lamps import to_linear, unit
 from jaxface.synthetic.people import SLOTS, People, Soup, head_albedo, joined_normals, place_head, wear
 
 DECALS = ("brows", "lashes", "lenses")
@@ -201,7 +201,7 @@ def _draw_worn(
     lenses = draw(jnp.where(glass, depth, 0.0), soup.uv, atlas[..., 3], behind=behind)
     sides = worn.reshape(batch, -1, 3, 3)
     normal = jnp.cross(sides[:, :, 1] - sides[:, :, 0], sides[:, :, 2] - sides[:, :, 0])
-    normal = normal * jax.lax.rsqrt(jnp.maximum((normal**2).sum(-1, keepdims=True), 1e-12))
+    normal = unit(normal)
     normal = normal * jnp.where(normal[..., 2:] < 0, -1.0, 1.0)
 
     def fetch(cards: Fragments, uv: Array, normal: Array) -> tuple[Array, Array, Array]:

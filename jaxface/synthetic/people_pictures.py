@@ -18,7 +18,7 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel, albedo
 from jaxface.synthetic import lamps
 from jaxface.synthetic.camera_effects import motion_blur, photograph
-from jaxface.synthetic.dice import Dice
+from jaxface.synthetic.dice import Dice, split_keys
 from jaxface.synthetic.drawing import head_frame
 from jaxface.synthetic.eyeballs import gaze_tables
 from jaxface.synthetic.looks import Looks, random_looks
@@ -71,7 +71,7 @@ def draw_crops(
     Returns:
         As `draw_people`, and focal [B], the focal length in pixels.
     """
-    keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    keys = split_keys(keys, 3)
     coefficients = random_coefficients(keys[0], model, whole_heads=True)
     nearness = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys[1])
     usual = Camera().resized(size)
@@ -85,9 +85,9 @@ def draw_crops(
 
 def random_people(keys: Key[Array, "B"], model: FaceModel, people: People) -> tuple[Float[Array, "B 3"], Looks]:
     """The mean colour of the skin, not linear, and the looks of the people whom `draw_crops` draws by these keys."""
-    first, _, last = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    first, _, last = split_keys(keys, 3)
     skin = skin_color(model, random_coefficients(first, model, whole_heads=True).albedo)
-    keys = jax.vmap(lambda key: jax.random.split(key, 3))(last)[:, 0]
+    keys = split_keys(last, 3)[0]
     return skin, jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys, skin)
 
 
@@ -129,7 +129,7 @@ def draw_people(
     model, people, triangle_labels = jax.tree.map(jnp.asarray, (model, people, triangle_labels))
     size = camera.image_size[0]
     fine = 2 if size <= FINE_SIZE else 1
-    keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    keys = split_keys(keys, 3)
     skin = skin_color(model, coefficients.albedo)
     looks = jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys[0], skin)
     view = camera.resized(size * fine)
@@ -191,8 +191,8 @@ def _paint(
     dice, size = Dice(key), nearest.shape[0] // fine
     light = lamps.random_lamps(dice)
     surface, inner, bearded = paint_surface(dice, looks, pixels, bodies, angles, turns, camera)
-    seen = jnp.isfinite(front_depth(pixels)).astype(jnp.float32)
-    depth = jnp.where(seen > 0, front_depth(pixels), jnp.inf)
+    depth = front_depth(pixels)
+    seen = jnp.isfinite(depth).astype(jnp.float32)
     lit = lamps.cast_shadows(
         depth,
         surface,
@@ -234,7 +234,7 @@ def _paint(
     image = photograph(dice, motion_blur(dice, image))
     hidden = hidden > 0.5
     labels = jnp.where(hidden, parts.BACKGROUND, pick(labels))
-    labels = _uncut_without_brows(labels, pick(pixels.uncut))
+    labels = parts.uncut_without_brows(labels, pick(pixels.uncut))
     some = slice(None, None, 3 - fine)  # every other row and column of a large picture tells the light as well
     plain, normal, weight = (pick(values)[some, some] for values in (surface.albedo, surface.normal, skin))
     plain, basis = jnp.clip(plain, 0.0, 1.0) ** (1 / lamps.GAMMA), lighting.spherical_harmonics(normal)
@@ -242,7 +242,7 @@ def _paint(
     front = (pixels.solid.triangle >= 0) & (pixels.solid.triangle < faces) & ~hides_face(pixels)
     return {
         "image": image,
-        "labels": labels.astype(jnp.uint8),
+        "labels": labels,
         "classes": jnp.where(hidden, parts.CLASSES.index("other"), pick(classes)).astype(jnp.uint8),
         "light": harmonics,
         "triangle": jnp.where(hidden, -1, pick(jnp.where(front, pixels.solid.triangle, -1))),
@@ -250,13 +250,6 @@ def _paint(
         "depth": pick(jnp.where(jnp.isfinite(nearest), nearest, 0.0)),
         "normal": pick(surface.normal),
     }
-
-
-def _uncut_without_brows(labels: UInt8[Array, "S S"], uncut: UInt8[Array, "S S"]) -> UInt8[Array, "S S"]:
-    """Skin stays skin up to the hair where something hides a brow, as `parts.cut_forehead` does it in photos."""
-    both = (labels == parts.LABELS["left_brow"]).any() & (labels == parts.LABELS["right_brow"]).any()
-    skin = (labels == parts.FOREHEAD) & (uncut == parts.LABELS["skin"])
-    return jnp.where(skin & ~both, parts.LABELS["skin"], labels)
 
 
 def _through_glasses(

@@ -59,7 +59,7 @@ def paint_surface(
     """
     size = pixels.labels.shape[0]
     albedo, normal, place = (pixels.attributes[..., low : low + 3] for low in (0, 3, 6))
-    normal = normal * jax.lax.rsqrt(jnp.maximum((normal**2).sum(-1, keepdims=True), 1e-9))
+    normal = lamps.unit(normal)
     is_face = pixels.uncut > 0
     inner = ((pixels.uncut == parts.FOREHEAD) & (pixels.attributes[..., 10] > 0.5)).astype(jnp.float32)
     lips = (pixels.uncut == parts.LABELS["upper_lip"]) | (pixels.uncut == parts.LABELS["lower_lip"])
@@ -89,7 +89,7 @@ def paint_surface(
         [(column - camera.center[0]) / camera.focal, (camera.center[1] - row) / camera.focal, -jnp.ones_like(row)], -1
     )
     origin = jnp.array([0.0, 0.0, 1.0]) * camera.distance
-    unit_rays = rays * jax.lax.rsqrt((rays**2).sum(-1, keepdims=True))
+    unit_rays = lamps.unit(rays)
     gaze = jnp.stack([turns[:, 1], turns[:, 0], jnp.zeros(2)], axis=-1)
     axes = cameras.rotation_matrix(angles)[None] @ cameras.rotation_matrix(gaze)
     left = pixels.uncut == parts.LABELS["left_eye"]
@@ -113,7 +113,7 @@ def paint_surface(
     depth = jnp.where(jnp.isfinite(depth), depth, camera.distance)
     position = origin[None, None] + rays * depth[..., None]
     away = position - bodies.skull[None, None]
-    away = away * jax.lax.rsqrt(jnp.maximum((away**2).sum(-1, keepdims=True), 1e-6))
+    away = lamps.unit(away)
     for name, color in painted.items():
         here = (pixels.slot == SLOTS.index(name))[..., None]
         albedo = jnp.where(here, color, albedo)
@@ -121,7 +121,7 @@ def paint_surface(
             normal = jnp.where(here, away + 0.35 * pixels.card_normal + 0.5 * (gray - 0.5), normal)
         elif name not in ("brows", "lashes"):
             normal = jnp.where(here, pixels.card_normal, normal)
-    normal = normal * jax.lax.rsqrt(jnp.maximum((normal**2).sum(-1, keepdims=True), 1e-9))
+    normal = lamps.unit(normal)
 
     hairy = pixels.slot == SLOTS.index("hair")
     wet = jnp.maximum(inner, eyes.astype(jnp.float32))

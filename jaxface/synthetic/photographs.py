@@ -18,6 +18,8 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
 from jaxface.core.parts import BACKGROUND, CLASSES
 from jaxface.render import label_map, rasterize, vertex_visibility
+from jaxface.synthetic.dice import split_keys
+from jaxface.synthetic.lamps import GAMMA
 from jaxface.synthetic.people import People
 from jaxface.synthetic.people_pictures import draw_people
 from jaxface.synthetic.portraits import draw_scenes
@@ -31,10 +33,6 @@ DISTANCES = 6.0, 20.0
 
 FACE_SIZES = 0.7, 1.6
 """Size of the face against that of the 224 crop: from ear to ear 100 to 240 pixels of the photograph's 512."""
-
-GAMMA = 2.2
-"""Of the pictures: lamps add up in linear light."""
-
 
 OTHER_CLASSES = np.array([CLASSES.index(name) for name in ("hair", "glasses", "other")])
 """Of `parts.CLASSES`, what lies over a face."""
@@ -68,7 +66,7 @@ def draw_photographs(
         shape [B, V, 3] before the pose, hidden [B, S, S]: where something lies over the face,
         focal [B], center [B, 2], distance [B] of the cameras.
     """
-    keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    keys = split_keys(keys, 3)
     coefficients = random_coefficients(keys[0], model, whole_heads=people is not None)
     if person_keys is not None:
         person = random_coefficients(person_keys, model, whole_heads=people is not None)

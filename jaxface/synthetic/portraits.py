@@ -12,7 +12,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face, landmark_points
-from jaxface.render import Fragments, label_map, render_face
+from jaxface.render import label_map, render_face
 from jaxface.synthetic.camera_effects import photograph
 from jaxface.synthetic.dice import Dice
 from jaxface.synthetic.drawing import HeadFrame, cover, head_frame, noise, octaves, paint, polygon
@@ -73,7 +73,8 @@ def draw_scenes(
     cut = label_map(view.fragments, labels_of_triangles)
     frame = _head_frames(face, model, coefficients, camera, size)
     image, labels = jax.vmap(_compose)(keys, surface, cut, frame, landmarks)
-    labels = _uncut_without_brows(labels, view.fragments, labels_of_triangles)
+    uncut = jnp.where(view.seen, labels_of_triangles[view.fragments.triangle], parts.BACKGROUND)
+    labels = parts.uncut_without_brows(labels, uncut)
     inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
     return {
         "image": jnp.round(255 * image).astype(jnp.uint8),
@@ -202,15 +203,3 @@ def _shadow(dice: Dice, frame: HeadFrame) -> Float[Array, "S S"]:
     edge = dice.uniform(low=-0.3, high=0.8)
     side = cover(across - edge, frame, blur=dice.uniform(low=0.02, high=0.5))
     return 1 - dice.chance(0.2) * dice.uniform(low=0.2, high=0.6) * side
-
-
-def _uncut_without_brows(
-    labels: UInt8[Array, "B S S"], fragments: Fragments, triangle_labels: UInt8[Array, "T"]
-) -> UInt8[Array, "B S S"]:
-    """Skin stays skin up to the hair where something hides a brow, as `parts.cut_forehead` does it in photos."""
-    uncut = triangle_labels[fragments.triangle]
-    skin = (labels == parts.FOREHEAD) & (fragments.triangle >= 0) & (uncut == parts.LABELS["skin"])
-    brow_hidden = ~(
-        (labels == parts.LABELS["left_brow"]).any((1, 2)) & (labels == parts.LABELS["right_brow"]).any((1, 2))
-    )
-    return jnp.where(skin & brow_hidden[:, None, None], parts.LABELS["skin"], labels).astype(jnp.uint8)

@@ -22,7 +22,6 @@ from jaxface.synthetic.people import (
     head_albedo,
     joined_normals,
     load_people,
-    place_eyes,
     place_head,
     wear,
 )
@@ -155,7 +154,6 @@ def main() -> None:
             print(slot, people.slots[slot].names[style], flush=True)
         sheet = np.concatenate(rows)
         Image.fromarray(np.round(sheet * 255).astype(np.uint8)).save(arguments.output / f"{slot}.png")
-    print("eyes:", [np.round(np.asarray(part), 3).tolist() for part in place_eyes(people, jnp.zeros((1, sizes[0])))])
 
 
 if __name__ == "__main__":
