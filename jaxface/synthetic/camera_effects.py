@@ -12,33 +12,46 @@ BLOCK = 8
 """Side of the blocks that JPEG compresses, in pixels."""
 
 
-def photograph(dice: Dice, image: Float[Array, "S S 3"]) -> Float[Array, "S S 3"]:
-    """A clean picture as a camera of random quality would have taken it; values in [0, 1] in and out."""
-    softness = (0.3 + 0.4 * jnp.abs(dice.normal())) * image.shape[0] / 112
-    image = tone(dice, blur(jnp.clip(image, 0.0, 1.0), softness))
+def photograph(
+    dice: Dice, image: Float[Array, "S S 3"], *, sharpest: float = 0.0, shaken: float = 0.0
+) -> Float[Array, "S S 3"]:
+    """A clean picture as a camera of random quality would have taken it; values in [0, 1] in and out.
+
+    Args:
+        dice: random numbers.
+        image: the picture.
+        sharpest: the least blur in pixels.
+        shaken: the share of pictures that are blurred along their rows or columns too, as by a hand that moved.
+    """
+    softness = jnp.maximum((0.3 + 0.4 * jnp.abs(dice.normal())) * image.shape[0] / 112, sharpest)
+    spread = jnp.stack([softness, softness])
+    if shaken:
+        spread = jnp.hypot(spread, dice.chance(shaken) * _shake(dice, image.shape[0]))
+    image = tone(dice, blur(jnp.clip(image, 0.0, 1.0), spread))
     # Photon noise grows with the square root of the light.
     strength = 0.014 * jnp.abs(dice.normal())
     image = image + strength * jnp.sqrt(0.3 + image) * dice.normal(*image.shape)
     return jnp.clip(compress(jnp.clip(image, 0.0, 1.0), 0.02 + 0.08 * dice.uniform() ** 3), 0.0, 1.0)
 
 
-def blur(image: Float[Array, "S S 3"], sigma: Float[Array, ""]) -> Float[Array, "S S 3"]:
-    """Gaussian blur of `sigma` pixels (up to about 2.5), by a product with a band matrix on each side."""
+def _shake(dice: Dice, size: int) -> Float[Array, "2"]:
+    """Deviation of a smear along columns or along rows, up to 3 % of the side long."""
+    sigma = dice.uniform(low=0.005, high=0.03) * size / np.sqrt(12)
+    upward = dice.chance(0.5)
+    return sigma * jnp.stack([upward, 1 - upward])
+
+
+def blur(image: Float[Array, "S S 3"], sigma: Float[Array, "*axes"]) -> Float[Array, "S S 3"]:
+    """Gaussian blur of `sigma` pixels (up to about 2.5), by a product with a band matrix on each side.
+
+    Args:
+        image: the picture.
+        sigma: one number, or two: along columns and along rows.
+    """
     position = jnp.arange(image.shape[0], dtype=jnp.float32)
-    weights = jnp.exp(-((position[:, None] - position[None]) ** 2) / (2 * sigma**2))
-    weights = weights / weights.sum(1, keepdims=True)
-    return jnp.einsum("ij,jwc,vw->ivc", weights, image, weights)
-
-
-def motion_blur(dice: Dice, image: Float[Array, "S S 3"]) -> Float[Array, "S S 3"]:
-    """Some pictures blurred along a line, as by a hand that shook: up to 3 % of the side."""
-    size, angle = image.shape[0], 2 * np.pi * dice.uniform()
-    length = dice.chance(0.08) * dice.uniform(low=0.005, high=0.03) * size
-    steps = [
-        jnp.round(length * share * jnp.stack([jnp.sin(angle), jnp.cos(angle)])) for share in (-0.5, -0.25, 0.25, 0.5)
-    ]
-    moved = [image] + [jnp.roll(image, step.astype(jnp.int32), axis=(0, 1)) for step in steps]
-    return jnp.stack(moved).mean(0)
+    weights = jnp.exp(-((position[:, None] - position[None]) ** 2)[None] / (2 * jnp.reshape(sigma, (-1, 1, 1)) ** 2))
+    weights = weights / weights.sum(-1, keepdims=True)
+    return jnp.einsum("ij,jwc,vw->ivc", weights[0], image, weights[-1])
 
 
 def tone(dice: Dice, image: Float[Array, "S S 3"]) -> Float[Array, "S S 3"]:

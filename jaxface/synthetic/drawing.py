@@ -111,15 +111,10 @@ def noise(dice: Dice, size: int, cells: tuple[int, int], channels: int) -> Float
 
 
 def _resampling(count: int, size: int) -> np.ndarray:
-    """Matrix [size, count] that interpolates `count` values over `size` pixels, smooth between them."""
-    position = np.linspace(0, count - 1, size) if count > 1 else np.zeros(size)
-    left = np.clip(np.floor(position).astype(int), 0, max(count - 2, 0))
-    share = position - left
-    share = share * share * (3 - 2 * share)
-    matrix = np.zeros((size, count), np.float32)
-    np.add.at(matrix, (np.arange(size), left), 1 - share)
-    np.add.at(matrix, (np.arange(size), np.minimum(left + 1, count - 1)), share)
-    return matrix
+    """Matrix [size, count] that blends `count` values into `size` pixels by overlapping bells, of unit variance."""
+    position, middle = np.linspace(0, count - 1, size), np.arange(count)
+    bells = np.exp(-0.5 * ((position[:, None] - middle[None]) / 0.6) ** 2)
+    return (bells / np.linalg.norm(bells, axis=1, keepdims=True)).astype(np.float32)
 
 
 def octaves(dice: Dice, size: int, channels: int) -> Float[Array, "S S C"]:

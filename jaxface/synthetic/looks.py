@@ -21,6 +21,9 @@ DARK_SKIN_HAIR_SHARES = (0.66, 0.22, 0.03, 0.0, 0.01, 0.08, 0.0)
 WORN = {"hair": 0.92, "hat": 0.06, "glasses": 0.2}
 """How many people have each; the other slots all have."""
 
+HAIR_OVER_EYES = 0.04
+"""How many people's hair may hang over their eyes; the others' ends above: real people want to see."""
+
 SUNGLASSES, BEARD = 0.15, 0.2
 """How many of the glasses are dark, and how many people have a beard."""
 
@@ -34,6 +37,7 @@ class Looks:
         styles: per slot of `people.SLOTS`, the index of what is worn; 0 for nothing.
         hair: [3] linear colour of the hair; brows are a little darker.
         dye: [3] factor on the colours of the clothes.
+        fringe: [2] height and slope of the line that hair in the face ends at, see `people.wear`.
         beard: [] density, 0 for none to 1 for a full one.
         stubble: [] of its shadow on shaven skin.
         oil: [] how much the skin shines.
@@ -47,6 +51,7 @@ class Looks:
     styles: dict[str, Integer[Array, ""]]
     hair: Float[Array, "3"]
     dye: Float[Array, "3"]
+    fringe: Float[Array, "2"]
     beard: Float[Array, ""]
     stubble: Float[Array, ""]
     oil: Float[Array, ""]
@@ -74,11 +79,13 @@ def random_looks(dice: Dice, people: People, skin: Float[Array, "3"]) -> Looks:
     worn = {name: dice.chance(share).astype(jnp.int32) for name, share in WORN.items()}
     styles = {name: style * worn.get(name, 1) for name, style in styles.items()}
     bearded = dice.chance(BEARD)
+    height = jnp.where(dice.chance(HAIR_OVER_EYES) > 0, -2.0, dice.uniform(low=0.4, high=0.85))
     dyed = jnp.exp(0.25 * dice.normal()) * jnp.exp(0.12 * dice.normal(3))
     return Looks(
         styles=styles | {"lenses": styles["glasses"]},
         hair=to_linear(hair),
         dye=dyed,
+        fringe=jnp.stack([height, 0.15 * dice.normal()]),
         beard=bearded * dice.uniform(low=0.2, high=1.0),
         stubble=0.35 * dice.uniform() * dice.chance(0.4),
         oil=dice.uniform(low=0.15, high=1.0),

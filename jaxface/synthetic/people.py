@@ -105,6 +105,10 @@ class People:
     slots: Mapping[str, Slot]
 
 
+FACE_FRONT, FACE_HALF_WIDTH, FALL = -0.3, 0.5, 6.0
+"""Hair hangs into the face before this z and within this |x|, in model units; how steeply it may fall beside that."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Soup:
@@ -161,6 +165,8 @@ def wear(
     styles: Mapping[str, Integer[Array, "B"]],
     identity: Float[Array, "B Ki"],
     expression: Float[Array, "B Ke"],
+    *,
+    fringe: Float[Array, "B 2"] | None = None,
 ) -> Soup:
     """What persons wear, as loose triangles; as many for each as the largest style of each slot has.
 
@@ -169,6 +175,8 @@ def wear(
         styles: index of the style per slot, 0 for none; a slot that is not named has no triangles at all.
         identity: coefficients of the face model.
         expression: likewise.
+        fringe: height and slope of the line over the eyes down to which hair hangs into the face, in model units; by
+            default it hangs as its style has it.
 
     Returns:
         The triangles of the slots in the order of SLOTS; those that a style lacks have no area, nor has hair in a hat:
@@ -177,8 +185,10 @@ def wear(
     rows = linear(linear(people.mean, people.identity_basis, identity), people.expression_basis, expression)
     worn = [(index, people.slots[slot], styles[slot]) for index, slot in enumerate(SLOTS) if slot in styles]
     corners = [jax.vmap(_corners, in_axes=(None, 0, 0))(slot, style, rows) for _, slot, style in worn]
+    if "hair" in styles and fringe is not None:
+        corners[0] = _out_of_the_face(corners[0], fringe)  # hair comes first
     if "hair" in styles and "hat" in styles:
-        corners[0] = _under_the_brim(corners[0], jnp.asarray(people.brims)[styles["hat"]])  # hair comes first
+        corners[0] = _under_the_brim(corners[0], jnp.asarray(people.brims)[styles["hat"]])
     uv = [jax.vmap(_corner_uv, in_axes=(None, 0))(slot, style) for _, slot, style in worn]
     index = np.concatenate([np.full(slot.triangles.shape[1], i, np.int32) for i, slot, _ in worn])
     return Soup(jnp.concatenate(corners, 1), jnp.concatenate(uv, 1), index)
@@ -197,6 +207,16 @@ def _under_the_brim(corners: Float[Array, "B T 3 3"], plane: Float[Array, "B 3"]
     above = corners[..., 1] > height
     pressed = corners.at[..., 1].set(jnp.minimum(corners[..., 1], height))
     return jnp.where(jnp.all(above, axis=-1)[..., None, None], pressed[:, :, :1], pressed)
+
+
+def _out_of_the_face(corners: Float[Array, "B T 3 3"], fringe: Float[Array, "B 2"]) -> Float[Array, "B T 3 3"]:
+    """Hair before the face lifted to an arch over the eyes, which opens downwards; those wholly below lose their area."""
+    x, y, z = (corners[..., axis] for axis in range(3))
+    height, slope = (fringe[:, i, None, None] for i in range(2))
+    arch = height + slope * x - FALL * jnp.maximum(jnp.abs(x) - FACE_HALF_WIDTH, 0.0)
+    below = (y < arch) & (z > FACE_FRONT)
+    lifted = corners.at[..., 1].set(jnp.where(below, arch, y))
+    return jnp.where(jnp.all(below, axis=-1)[..., None, None], lifted[:, :, :1], lifted)
 
 
 def _corner_uv(slot: Slot, style: Integer[Array, ""]) -> Float[Array, "T 3 2"]:

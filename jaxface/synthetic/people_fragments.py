@@ -1,7 +1,6 @@
 """What lies at each pixel of a picture of a drawn person: face and head as one mesh, what is worn before it."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +91,7 @@ def draw_fragments(
     *,
     styles: dict[str, Integer[Array, "B"]],
     body: Float[Array, "B 2"],
+    fringe: Float[Array, "B 2"],
     carried: Float[Array, "V 2"],
     thresholds: Float[Array, "B S S"],
 ) -> tuple[Pixels, Bodies]:
@@ -105,13 +105,14 @@ def draw_fragments(
         camera: of the square pictures; each may have its own.
         styles: per slot what is worn, 0 for nothing.
         body: the part of the head's pitch and yaw that the body follows.
+        fringe: down to which line hair hangs into the face, see `people.wear`.
         carried: what else the face's vertices carry to the pixels: where beards grow, and the inside of the mouth.
         thresholds: random numbers in [0, 1): what is worn is seen where its alpha is greater.
     """
     size, count = camera.image_size[0], len(model.mean_shape)
     shape = face_models.shape(model, coefficients.identity, coefficients.expression)
     head = place_head(people, coefficients.identity, coefficients.expression)
-    soup = wear(people, styles, coefficients.identity, coefficients.expression)
+    soup = wear(people, styles, coefficients.identity, coefficients.expression, fringe=fringe)
     batch, loose = soup.corners.shape[:2]
     worn = soup.corners.reshape(batch, 3 * loose, 3)
     stiff = jnp.repeat(jnp.asarray(soup.slot) == SLOTS.index("hair"), 3)
@@ -187,29 +188,31 @@ def _draw_worn(
     thresholds: Float[Array, "B S S"],
 ) -> tuple[Fragments, Float[Array, "B S S 4"], Float[Array, "B S S 3"], Integer[Array, "B S S"], Float[Array, "B S S"]]:
     """Fragments, texels, normals, slots and lenses of what is worn; `worn` are its corners in posed model space."""
-    size, batch, slots = camera.image_size[0], len(worn), jnp.asarray(soup.slot)
+    size, batch, slots = camera.image_size[0], len(worn), np.asarray(soup.slot)
     atlas = people.atlas if size > SMALL else people.half_atlas
     view = cameras.to_camera_space(worn, camera)
     points = cameras.project(view, camera).reshape(batch, -1, 3, 2)
-    depth = view[..., 2].reshape(batch, -1, 3)
-    behind = jnp.where(solid.triangle >= 0, solid.depth, jnp.inf)
-    # Glass is seen through, so it is drawn by itself; what has no depth is left out.
-    glass = (slots == SLOTS.index("lenses"))[None, :, None]
-    draw = functools.partial(rasterize_cutouts, points, image_size=size)
-    cards = draw(jnp.where(glass, 0.0, depth), soup.uv, atlas[..., 3], behind=behind, threshold=thresholds)
-    behind = jnp.where(cards.triangle >= 0, cards.depth, behind)
-    lenses = draw(jnp.where(glass, depth, 0.0), soup.uv, atlas[..., 3], behind=behind)
-    sides = worn.reshape(batch, -1, 3, 3)
-    normal = jnp.cross(sides[:, :, 1] - sides[:, :, 0], sides[:, :, 2] - sides[:, :, 0])
-    normal = unit(normal)
+    depth, sides = view[..., 2].reshape(batch, -1, 3), worn.reshape(batch, -1, 3, 3)
+    normal = unit(jnp.cross(sides[:, :, 1] - sides[:, :, 0], sides[:, :, 2] - sides[:, :, 0]))
     normal = normal * jnp.where(normal[..., 2:] < 0, -1.0, 1.0)
+
+    def draw(these: Integer[np.ndarray, "N"], **options: Array) -> Fragments:
+        corners = points[:, these], depth[:, these], soup.uv[:, these]
+        return rasterize_cutouts(*corners, atlas[..., 3], image_size=size, **options)
+
+    # Glass is seen through, so it is drawn by itself.
+    glass = slots == SLOTS.index("lenses")
+    dense = np.flatnonzero(~glass)
+    behind = jnp.where(solid.triangle >= 0, solid.depth, jnp.inf)
+    cards = draw(dense, behind=behind, threshold=thresholds)
+    lenses = draw(np.flatnonzero(glass), behind=jnp.where(cards.triangle >= 0, cards.depth, behind))
 
     def fetch(cards: Fragments, uv: Array, normal: Array) -> tuple[Array, Array, Array]:
         index = jnp.maximum(cards.triangle, 0)
         place = (uv[index] * cards.barycentric[..., None]).sum(-2)
-        return sample_texture(atlas, place), normal[index], slots[index]
+        return sample_texture(atlas, place), normal[index], jnp.asarray(slots[dense])[index]
 
-    texel, normal, slot = jax.vmap(fetch)(cards, soup.uv, normal)
+    texel, normal, slot = jax.vmap(fetch)(cards, soup.uv[:, dense], normal[:, dense])
     return cards, texel, normal, jnp.where(cards.triangle >= 0, slot, -1), (lenses.triangle >= 0).astype(jnp.float32)
 
 

@@ -5,7 +5,6 @@ same fragments, so that it is exact.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel, albedo
 from jaxface.synthetic import lamps
-from jaxface.synthetic.camera_effects import motion_blur, photograph
+from jaxface.synthetic.camera_effects import photograph
 from jaxface.synthetic.dice import Dice, split_keys
 from jaxface.synthetic.drawing import head_frame
 from jaxface.synthetic.eyeballs import gaze_tables
@@ -39,8 +38,11 @@ from jaxface.synthetic.people_surfaces import (
 from jaxface.synthetic.random_faces import random_coefficients
 from jaxface.synthetic.surroundings import random_scene
 
-FINE_SIZE = 128
-"""Side in pixels of the largest pictures with two samples per pixel and axis; the lens blurs larger ones enough."""
+SHARPEST = 0.5
+"""Blur of the sharpest lens in pixels: a pixel is drawn from one sample, and edges would be stairs without it."""
+
+SHAKEN = 0.08
+"""Share of pictures that a moving hand took."""
 
 DISTANCES = 3.5, 25.0
 """Of the cameras in units: a phone in the hand to a lens of 135 mm."""
@@ -122,26 +124,24 @@ def draw_people(
         classes [B, S, S], per pixel an index into `parts.CLASSES`,
         landmark_visible [B, 68], 1 for what nothing hides.
         With `details` also triangle [B, S, S] of the face model (-1: something else is seen), barycentric [B, S, S, 3],
-        depth [B, S, S] in model units (0: background), normal [B, S, S, 3]; all four of one sample in the pixel, which
-        in small pictures lies a quarter of a pixel beside its centre. What was painted over the picture in the end,
-        such as a hand, has triangle -1 and the depth of what it hides.
+        depth [B, S, S] in model units (0: background), normal [B, S, S, 3]. What was painted over the picture in the
+        end, such as a hand, has triangle -1 and the depth of what it hides.
     """
     model, people, triangle_labels = jax.tree.map(jnp.asarray, (model, people, triangle_labels))
     size = camera.image_size[0]
-    fine = 2 if size <= FINE_SIZE else 1
     keys = split_keys(keys, 3)
     skin = skin_color(model, coefficients.albedo)
     looks = jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys[0], skin)
-    view = camera.resized(size * fine)
-    rough = jax.vmap(lambda key: jax.random.uniform(key, view.image_size, minval=0.15, maxval=0.85))(keys[2])
+    rough = jax.vmap(lambda key: jax.random.uniform(key, camera.image_size, minval=0.15, maxval=0.85))(keys[2])
     pixels, bodies = draw_fragments(
         model,
         people,
         triangle_labels,
         coefficients,
-        view,
+        camera,
         styles=looks.styles,
         body=looks.body,
+        fringe=looks.fringe,
         carried=jnp.stack([beard_growth(model), inside_of_mouth(model)], -1),
         thresholds=rough,
     )
@@ -153,17 +153,17 @@ def draw_people(
     turns = jnp.deg2rad(jnp.einsum("bk,ekc->bec", coefficients.expression, gaze_tables(model.expression_labels)))
     batch = len(skin)
     focal, distance, across, down = (
-        jnp.broadcast_to(value, (batch, 1))[:, 0] for value in (view.focal, view.distance, *view.center)
+        jnp.broadcast_to(value, (batch, 1))[:, 0] for value in (camera.focal, camera.distance, *camera.center)
     )
     viewpoints = Viewpoint(focal, jnp.stack([across, down], -1), distance)
-    paint = functools.partial(_paint, fine=fine, faces=len(model.triangles))
+    paint = functools.partial(_paint, faces=len(model.triangles))
     drawn = jax.vmap(paint)(keys[1], looks, pixels, bodies, coefficients.angles, turns, nearest, viewpoints)
     light = drawn.pop("light").at[:, :, 0].add(-lighting.AMBIENT)
-    inside = ((landmarks >= 0) & (landmarks <= size * fine)).all(-1)
+    inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
     sample = {
         "image": jnp.round(255 * drawn["image"]).astype(jnp.uint8),
         "labels": drawn["labels"],
-        "landmarks": landmarks / fine,
+        "landmarks": landmarks,
         "landmark_weights": inside.astype(jnp.float32),
         "coefficients": coefficients.replace(light=light).to_vector(),
         "has_coefficients": jnp.ones(batch),
@@ -184,11 +184,10 @@ def _paint(
     nearest: Float[Array, "F F"],
     camera: Viewpoint,
     *,
-    fine: int,
     faces: int,
 ) -> dict[str, Array]:
     """Colours one picture; see `draw_people` for what comes back."""
-    dice, size = Dice(key), nearest.shape[0] // fine
+    dice, size = Dice(key), len(nearest)
     light = lamps.random_lamps(dice)
     surface, inner, bearded = paint_surface(dice, looks, pixels, bodies, angles, turns, camera)
     depth = front_depth(pixels)
@@ -221,34 +220,30 @@ def _paint(
     scene = random_scene(dice, size)
     gray = scene.mean(-1, keepdims=True)
     scene = gray + dice.uniform() * (scene - gray)  # what stands behind people is seldom vivid
-    behind = jnp.repeat(jnp.repeat(scene, fine, 0), fine, 1)
-    image = jnp.where(seen[..., None] > 0, colors, behind)
-    image = image.reshape(size, fine, size, fine, 3).mean((1, 3))
+    image = jnp.where(seen[..., None] > 0, colors, scene)
     classes = classify(pixels, looks, inner, bearded, faces)
     labels = jnp.where(shows_face(classes), pixels.labels, parts.BACKGROUND)
-    pick = _commonest(classes, fine=fine)
     mean_skin = jnp.einsum("hw,hwc->c", skin, colors) / jnp.maximum(skin.sum(), 1.0)
-    scale, origin = scale / fine, _project(bodies.skull, camera) / fine
-    frame = head_frame(origin, angles, scale, size=size)
+    frame = head_frame(_project(bodies.skull, camera), angles, scale, size=size)
     image, hidden = add_object(dice, (image, jnp.zeros((size, size))), frame, mean_skin)
-    image = photograph(dice, motion_blur(dice, image))
+    image = photograph(dice, image, sharpest=SHARPEST, shaken=SHAKEN)
     hidden = hidden > 0.5
-    labels = jnp.where(hidden, parts.BACKGROUND, pick(labels))
-    labels = parts.uncut_without_brows(labels, pick(pixels.uncut))
-    some = slice(None, None, 3 - fine)  # every other row and column of a large picture tells the light as well
-    plain, normal, weight = (pick(values)[some, some] for values in (surface.albedo, surface.normal, skin))
+    labels = jnp.where(hidden, parts.BACKGROUND, labels)
+    labels = parts.uncut_without_brows(labels, pixels.uncut)
+    some = slice(None, None, 2)  # every other row and column tells the light as well
+    plain, normal, weight = (values[some, some] for values in (surface.albedo, surface.normal, skin))
     plain, basis = jnp.clip(plain, 0.0, 1.0) ** (1 / lamps.GAMMA), lighting.spherical_harmonics(normal)
     harmonics = lamps.best_harmonics(image[some, some], plain, basis, weight * ~hidden[some, some])
     front = (pixels.solid.triangle >= 0) & (pixels.solid.triangle < faces) & ~hides_face(pixels)
     return {
         "image": image,
         "labels": labels,
-        "classes": jnp.where(hidden, parts.CLASSES.index("other"), pick(classes)).astype(jnp.uint8),
+        "classes": jnp.where(hidden, parts.CLASSES.index("other"), classes).astype(jnp.uint8),
         "light": harmonics,
-        "triangle": jnp.where(hidden, -1, pick(jnp.where(front, pixels.solid.triangle, -1))),
-        "barycentric": pick(pixels.solid.barycentric),
-        "depth": pick(jnp.where(jnp.isfinite(nearest), nearest, 0.0)),
-        "normal": pick(surface.normal),
+        "triangle": jnp.where(front & ~hidden, pixels.solid.triangle, -1),
+        "barycentric": pixels.solid.barycentric,
+        "depth": jnp.where(jnp.isfinite(nearest), nearest, 0.0),
+        "normal": surface.normal,
     }
 
 
@@ -264,31 +259,6 @@ def _film(linear: Float[Array, "F F 3"]) -> Float[Array, "F F 3"]:
     """Linear light as a picture's colours; highlights are rolled off rather than cut."""
     bright = jnp.maximum(linear, 0.0)
     return jnp.clip(bright * (1 + 0.15 * bright) / (1 + 0.35 * bright**2), 1e-4, 1.0) ** (1 / lamps.GAMMA)
-
-
-def _commonest(classes: UInt8[Array, "F F"], *, fine: int) -> Callable[[Array], Array]:
-    """A function that takes of each pixel's samples one that shows what most of them show.
-
-    Of equally common ones the first in every other pixel, and else the last, so that borders do not move to one side.
-    """
-    if fine == 1:
-        return lambda values: values
-    size = classes.shape[0] // fine
-
-    def samples(values: Array) -> Array:
-        split = values.reshape(size, fine, size, fine, *values.shape[2:])
-        return jnp.swapaxes(split, 1, 2).reshape(size, size, fine**2, *values.shape[2:])
-
-    shown = samples(classes)
-    votes = (shown[..., None] == shown[..., None, :]).sum(-1)
-    odd = (jnp.arange(size)[:, None] + jnp.arange(size)[None]) % 2
-    best = jnp.where(odd == 1, fine**2 - 1 - votes[..., ::-1].argmax(-1), votes.argmax(-1))
-
-    def pick(values: Array) -> Array:
-        index = best.reshape(size, size, 1, *[1] * (values.ndim - 2))
-        return jnp.take_along_axis(samples(values), index, axis=2)[:, :, 0]
-
-    return pick
 
 
 def _project(point: Float[Array, "3"], camera: Viewpoint) -> Float[Array, "2"]:

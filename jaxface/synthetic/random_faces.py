@@ -58,21 +58,21 @@ NEVER_ALONE = ("mouthClose", "tongueOut", "eyeLook")
 
 SKIN_TONES = np.array(
     [
-        [1.65, -1.40, -0.20],
-        [1.60, -1.45, -0.25],
-        [1.65, -1.10, -0.90],
-        [1.45, -0.70, -1.50],
-        [1.05, 0.33, -2.19],
-        [-0.12, 1.22, -2.12],
-        [-0.64, 0.23, 0.21],
-        [-1.13, -0.93, 0.37],
-        [-1.48, -1.76, -0.85],
-        [-1.68, -1.69, -0.59],
+        [1.07, -1.29, 1.67],
+        [0.94, -1.00, 1.16],
+        [0.81, -0.63, 0.34],
+        [0.67, -0.32, 0.27],
+        [0.46, 0.28, 0.18],
+        [-0.06, 0.89, 0.19],
+        [-0.60, 0.29, 0.38],
+        [-1.01, -0.73, -0.08],
+        [-1.31, -1.65, -1.12],
+        [-1.49, -1.79, -0.75],
     ],
     np.float32,
 )
-"""Lightness, warmth and redness, the first three albedo coefficients of the built-in face model, of the ten swatches of
-the Monk scale (third_party/anny/README.md); the four lightest a tenth nearer to the middle: swatches are lit paper."""
+"""Lightness, warmth and redness, the first three albedo coefficients of the built-in face model, of ten skins from the
+lightest to the darkest (third_party/anny/skin_tones.py): the Monk scale's steps, as skin rather than as lit paper."""
 
 
 def random_coefficients(keys: Key[Array, "B"], model: FaceModel, *, whole_heads: bool = False) -> Coefficients:

@@ -45,8 +45,7 @@ def random_scene(dice: Dice, size: int) -> Float[Array, "S S 3"]:
         edge = ellipse(position, center, radii, squareness=0.6) / dice.uniform(low=0.03, high=0.5)
         image = paint(image, jnp.clip(edge + 0.5, 0.0, 1.0) * dice.chance(0.6), random_color(dice))
     busy = dice.uniform(high=0.2) * dice.chance(0.6)
-    gray, colored = octaves(dice, size, 1), octaves(dice, size, 3)
-    return jnp.clip(image + busy * (gray + 0.3 * colored), 0.0, 1.0)
+    return jnp.clip(image + busy * (octaves(dice, size, 1) + 0.3 * octaves(dice, size, 3)), 0.0, 1.0)
 
 
 def random_hair(dice: Dice, size: int, brightness: Float[Array, ""]) -> Float[Array, "S S 3"]:
