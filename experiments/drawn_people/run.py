@@ -25,15 +25,16 @@ from jaxface.models import load_face_model
 from jaxface.photos.detection import detect_faces
 from jaxface.render import label_map, label_triangles, render_face
 from jaxface.synthetic.people import People, load_people
-from jaxface.synthetic.people_pictures import draw_crops, random_people
+from jaxface.synthetic.people_pictures import draw_crops, random_people, skin_color
 from jaxface.synthetic.photographs import draw_photographs
+from jaxface.synthetic.random_faces import SKIN_TONES
 
 HERE = Path(__file__).resolve().parent
 SEED, BLOCK = 515, 8
 COUNT, IDENTITIES, DRAWS = 400, 300, 10_000
 YAWS, LARGEST_YAW = ((0, 15), (15, 30), (30, 45), (45, 60), (60, 90)), 90.0
-MONK = "f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420".split()
-"""The Monk Skin Tone scale (Monk 2019), swatches 1 to 10 as published."""
+SKINS = {"very light": 55, "light": 41, "intermediate": 28, "tan": 10, "brown": -30, "dark": -90}
+"""Classes of skin and the least individual typology angle of each in degrees (Chardon 1991; Del Bino 2013)."""
 
 
 def tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
@@ -130,9 +131,16 @@ def who(model: FaceModel, people: People, quick: bool) -> dict:
     """Skin tones, hair and what is worn, of many draws."""
     count = 500 if quick else DRAWS
     skin, looks = jax.jit(lambda keys: random_people(keys, model, people))(keys_of(0, count))
-    swatches = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in MONK]) / 255
-    nearest = np.argmin(np.linalg.norm(lab(np.asarray(skin))[:, None] - lab(swatches)[None], axis=-1), 1)
-    shares = {f"Monk {index + 1}": float((nearest == index).mean()) for index in range(len(MONK))}
+    found = lab(np.asarray(skin))
+    angle = np.degrees(np.arctan2(found[:, 0] - 50, found[:, 2]))
+    highest, shares = 90.0, {}
+    for name, least in SKINS.items():
+        shares[f"skin: {name}"], highest = float(((angle >= least) & (angle < highest)).mean()), least
+    tones = jnp.zeros((len(SKIN_TONES), model.albedo_basis.shape[-1])).at[:, :3].set(SKIN_TONES)
+    ten = lab(np.asarray(skin_color(model, tones)))
+    nearest = np.argmin(np.linalg.norm(found[:, None] - ten[None], axis=-1), 1)
+    shares |= {f"nearest of the ten skins: {index + 1}": float((nearest == index).mean()) for index in range(len(ten))}
+    shares["lightness of the darkest and lightest hundredth"] = np.percentile(found[:, 0], [1, 99]).round(1).tolist()
     for slot in people.slots:
         style = np.asarray(looks.styles[slot])
         for index, name in enumerate(people.slots[slot].names):

@@ -210,7 +210,7 @@ def _under_the_brim(corners: Float[Array, "B T 3 3"], plane: Float[Array, "B 3"]
 
 
 def _out_of_the_face(corners: Float[Array, "B T 3 3"], fringe: Float[Array, "B 2"]) -> Float[Array, "B T 3 3"]:
-    """Hair before the face lifted to an arch over the eyes, which opens downwards; those wholly below lose their area."""
+    """Hair before the face, lifted to an arch over the eyes; triangles that are wholly below it lose their area."""
     x, y, z = (corners[..., axis] for axis in range(3))
     height, slope = (fringe[:, i, None, None] for i in range(2))
     arch = height + slope * x - FALL * jnp.maximum(jnp.abs(x) - FACE_HALF_WIDTH, 0.0)

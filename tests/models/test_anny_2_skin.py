@@ -3,6 +3,8 @@
 import numpy as np
 from skimage import color
 
+from jaxface.synthetic.random_faces import SKIN_TONES
+
 
 def test_skin_tones_of_the_world(anny_2):
     """Each swatch of the Monk scale by tones alone, whose first direction is lightness; the mean is a middle one."""
@@ -16,6 +18,18 @@ def test_skin_tones_of_the_world(anny_2):
     found = color.rgb2lab(np.clip(tone + ball @ directions.T, 0.01, 0.99))
     nearest = np.array([np.linalg.norm(found - swatch, axis=1).min() for swatch in swatches])
     assert nearest.max() < 10 and np.median(nearest) < 3.5, nearest
+
+
+def test_drawn_skins_are_those_of_people(anny_2):
+    """The ten run from very light to dark evenly, and the light ones are no paper: reddish, and darker than it."""
+    skin = anny_2.parts["skin"]
+    tone, directions = anny_2.mean_albedo[skin].mean(0), anny_2.albedo_basis[skin, :, :3].mean(0)
+    lightness, red, yellow = color.rgb2lab(tone + SKIN_TONES @ directions.T).T
+    assert (np.diff(lightness) < 0).all() and lightness[0] < 76 and 20 < lightness[-1] < 25
+    assert (red > 5).all() and (red[:5] > 8).all() and (yellow > 6).all()
+    angle = np.degrees(np.arctan2(lightness - 50, yellow))  # the individual typology angle
+    assert angle[0] > 55 and angle[-3:].max() < -30 and np.abs(np.diff(angle)).max() < 35
+    assert np.linalg.norm(SKIN_TONES, axis=1).max() < 2.5  # within what is drawn
 
 
 def test_skin_is_the_same_on_both_sides(anny_2):

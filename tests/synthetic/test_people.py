@@ -147,6 +147,28 @@ def test_hair_does_not_stick_out_of_a_hat(people, drawn):
     assert len(covered) > 0.1 * len(bare)
 
 
+def test_hair_leaves_the_face_free(people, drawn):
+    """Before the face nothing hangs below the line; beside and behind it hair is as it was, and as long."""
+    styles = {"hair": jnp.arange(1, len(people.slots["hair"].names))}
+    count = len(styles["hair"])
+    nobody = (jnp.zeros((count, array.shape[-1])) for array in drawn[:2])
+    identity, expression = nobody
+    line = jnp.tile(jnp.array([[0.5, 0.1]]), (count, 1))
+    cut, plain = (
+        np.asarray(wear(people, styles, identity, expression, fringe=fringe).corners) for fringe in (line, None)
+    )
+    drawn_there = np.linalg.norm(np.cross(cut[:, :, 1] - cut[:, :, 0], cut[:, :, 2] - cut[:, :, 0]), axis=-1) > 1e-9
+    x, y, z = np.moveaxis(cut, -1, 0)
+    in_face = (abs(x) < 0.4) & (z > -0.25) & drawn_there[..., None]
+    assert in_face.any() and (y[in_face] > 0.5 + 0.1 * x[in_face] - 1e-5).all()
+    assert (plain[..., 1] < 0.2)[
+        (abs(plain[..., 0]) < 0.4) & (plain[..., 2] > -0.25)
+    ].any()  # some styles do hang there
+    beside = (abs(plain[..., 0]) > 0.9) | (plain[..., 2] < -0.3)
+    np.testing.assert_array_equal(cut[beside & drawn_there[..., None]], plain[beside & drawn_there[..., None]])
+    assert cut[..., 1].min() == plain[..., 1].min()
+
+
 def test_a_batch_is_its_persons_one_by_one(people, drawn):
     styles = styles_of(people, 2)
     together = wear(people, styles, *(array[:2] for array in drawn[:2]))

@@ -86,7 +86,7 @@ def test_each_pixel_of_the_face_shows_the_spot_that_it_tells(setting, drawn):
         far = (depth[index][corners] * weights).sum(-1)
         place = (points[index][corners] * (weights * depth[index][corners])[..., None]).sum(1) / far[:, None]
         off = place - np.stack([column + 0.5, row + 0.5], -1)
-        np.testing.assert_allclose(abs(off), 0.25, atol=0.05)
+        np.testing.assert_allclose(off, 0, atol=1e-3)
         np.testing.assert_allclose(drawn["depth"][index][row, column], far, atol=2e-3)
 
 

@@ -219,6 +219,15 @@ def test_shapes_are_where_they_should_be():
     assert float(drawing.cover(bar, frame).sum()) == pytest.approx(64 * (2 + np.pi / 4), rel=0.03)
 
 
+def test_blur_spreads_a_dot_as_a_bell_does():
+    dot = jnp.zeros((31, 31, 3)).at[15, 15].set(1.0)
+    for sigma in (jnp.float32(1.5), jnp.array([1.5, 1.5]), jnp.array([2.0, 0.8])):
+        down, across = jnp.broadcast_to(sigma, 2)
+        bells = [np.exp(-((np.arange(31) - 15) ** 2) / (2 * float(width) ** 2)) for width in (down, across)]
+        expected = np.outer(*(bell / bell.sum() for bell in bells))
+        np.testing.assert_allclose(camera_effects.blur(dot, sigma)[..., 1], expected, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_compression_keeps_flat_pictures_and_loses_detail():
     flat = jnp.full((20, 20, 3), 0.5)
