@@ -84,14 +84,6 @@ def anny():
     return jaxface.load_face_model("anny")
 
 
-@pytest.fixture(scope="session")
-def anny_2():
-    """Its second edition, which drawn people have."""
-    import jaxface
-
-    return jaxface.load_face_model("anny-2")
-
-
 @pytest.fixture(scope="module")
 def quick_compilation():
     """Compiles the tests of a module in half the time, to slower code: for large programs that run once."""

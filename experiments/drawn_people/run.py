@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="does it run?")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of what is written (default: this one)")
     arguments = parser.parse_args()
-    model = load_face_model("anny-2")
+    model = load_face_model("anny")
     people = load_people(model)
     labels = jnp.asarray(label_triangles(model.parts, model.triangles))
     model, people = jax.tree.map(jnp.asarray, (model, people))

@@ -224,7 +224,8 @@ def calibration_of(
         spread=np.zeros(2, np.float32),
         made=f"{made}, and another face in {int((~kept).sum())}",
     )
-    return dataclasses.replace(calibration, spread=error_spread(model, calibration, found))
+    own = Detections(*(getattr(found, field.name)[kept] for field in dataclasses.fields(found)))
+    return dataclasses.replace(calibration, spread=error_spread(model, calibration, own))
 
 
 def error_spread(model: FaceModel, calibration: Calibration, found: Detections) -> Float[np.ndarray, "2"]:

@@ -10,8 +10,8 @@ from jaxface.models.source import FaceModelFormat, Source
 
 _ASSETS = Path(__file__).parent / "assets"
 
-BUILT_IN = {"anny": _ASSETS / "anny.npz", "anny-2": _ASSETS / "anny_2.npz"}
-"""Face models that come with the package. "anny-2" is the second edition, which drawn people have."""
+BUILT_IN = {"anny": _ASSETS / "anny.npz"}
+"""Face models that come with the package."""
 
 FORMATS: dict[str, FaceModelFormat] = {
     "jaxface": native.FILE,
@@ -36,7 +36,7 @@ _WHERE_FROM = {
 
 
 def load_face_model(name_or_path: str | os.PathLike[str]) -> FaceModel:
-    """Loads a face model: a built-in one ("anny", "anny-2"), or a file or folder, recognised by its content.
+    """Loads a face model: a built-in one ("anny"), or a file or folder, recognised by its content.
 
     Read are the formats of `FORMATS`: jaxface's own .npz and .safetensors, 3DDFA-V3's face_model.npy,
     Deep3DFaceRecon's BFM_model_front.mat, FaceVerse's .npy (v0 to v4), FLAME's .pkl and ICT-FaceKit's folder

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from jaxface.core import face_models, parts
+from jaxface.core.coefficients import Coefficients
 from jaxface.core.errors import InputError
 from jaxface.core.units import MM_PER_UNIT
 from jaxface.files.images import decode_mask
@@ -246,12 +247,14 @@ class PredictedFace:
         name, coefficients = model or self.record["face_model"], self.record["coefficients"]
         face_model = _model(name)
         identity, rest = np.array(coefficients["identity"], np.float32), np.zeros(len(coefficients["expression"]))
-        if face_model.identity_basis.shape[-1] != len(identity):
-            count = face_model.identity_basis.shape[-1]
-            raise InputError(
-                f"{self.folder}: has {len(identity)} identity coefficients, but {name} takes {count}; --model names "
-                "the face model that it was made with"
-            )
+        wanted = Coefficients.zeros(face_model)
+        for kind in ("identity", "expression", "albedo"):  # editions of a face model differ in one of them
+            found, count = len(coefficients[kind]), getattr(wanted, kind).shape[-1]
+            if found != count:
+                raise InputError(
+                    f"{self.folder}: has {found} {kind} coefficients, but {name} takes {count}; --model names the "
+                    "face model that it was made with. Those of an earlier edition: fit the photo again"
+                )
         shape = face_models.shape(face_model, jnp.asarray(identity), jnp.asarray(rest, jnp.float32))
         vertices = MM_PER_UNIT * np.asarray(shape, np.float64)
         return vertices, np.asarray(face_model.triangles), vertices[np.asarray(face_model.landmarks["68"])]

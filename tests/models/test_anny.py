@@ -1,4 +1,4 @@
-"""Both editions of the built-in face model: a face of real size, symmetric, well annotated, that moves as it should?"""
+"""The built-in face model: is it a face of real size, symmetric, well annotated, that moves as it should?"""
 
 import time
 
@@ -17,14 +17,8 @@ FLIP = np.array([-1, 1, 1], np.float32)
 UPPER_LIDS, LOWER_LIDS = [37, 38, 43, 44], [41, 40, 47, 46]
 
 
-EDITIONS = {"anny": (51, 32, 3), "anny-2": (52, 46, 34)}
-"""Expression units, albedo components, and connected pieces: the face and the rows of teeth; or the face, 28 teeth and
-a loose facet of two, upper and lower gums, the tongue."""
-
-
-@pytest.fixture(scope="module", params=EDITIONS)
-def anny(request):
-    return jaxface.load_face_model(request.param)
+PIECES = 34
+"""Connected ones: the face, 28 teeth and a loose facet of two, upper and lower gums, the tongue."""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +43,10 @@ def test_shapes(anny, names):
     assert 8_000 <= count <= 16_000
     assert anny.identity_basis.shape == (count, 3, 80)
     assert anny.expression_basis.shape == (count, 3, len(names))
-    assert anny.albedo_basis.shape == (count, 3, EDITIONS[anny.name][1])
+    assert anny.albedo_basis.shape == (count, 3, 46)
     assert anny.mean_shape.dtype == anny.identity_basis.dtype == anny.albedo_basis.dtype == np.float32
     assert anny.triangles.dtype == anny.mirror.dtype == np.int32
-    assert len(set(names)) == len(names) == EDITIONS[anny.name][0] and "jawOpen" in names
+    assert len(set(names)) == len(names) == 52 and "jawOpen" in names
 
 
 @pytest.mark.slow
@@ -83,7 +77,7 @@ def test_mesh_is_a_manifold(anny):
     counts = np.unique(edges, axis=0, return_counts=True)[1]
     assert counts.max() == 2
     assert np.unique(anny.triangles).size == len(anny.mean_shape)
-    assert mesh.body_count == EDITIONS[anny.name][2]
+    assert mesh.body_count == PIECES
     assert mesh.area_faces.min() > 0
 
 

@@ -61,14 +61,14 @@ def test_units_turn_both_eyes_the_same_way():
     assert not left[0].any() and not left[2].any() and not right[1].any()
 
 
-def test_eyeballs_lie_behind_the_openings_between_the_lids(anny_2):
+def test_eyeballs_lie_behind_the_openings_between_the_lids(anny):
     """Of mean and random faces: what the opening shows of the middle of an eye is about a radius away."""
-    identity = np.random.default_rng(0).normal(size=(20, anny_2.identity_basis.shape[-1])).clip(-2.5, 2.5)
+    identity = np.random.default_rng(0).normal(size=(20, anny.identity_basis.shape[-1])).clip(-2.5, 2.5)
     identity[0] = 0
-    centers = np.asarray(eyeballs.place_eyes(anny_2, jnp.asarray(identity, jnp.float32)))
-    neutral = anny_2.mean_shape + np.einsum("vck,bk->bvc", anny_2.identity_basis, identity)
+    centers = np.asarray(eyeballs.place_eyes(anny, jnp.asarray(identity, jnp.float32)))
+    neutral = anny.mean_shape + np.einsum("vck,bk->bvc", anny.identity_basis, identity)
     for side, part in enumerate(("left_eye", "right_eye")):
-        opening = neutral[:, anny_2.parts[part]]
+        opening = neutral[:, anny.parts[part]]
         across = opening[..., 0] - opening[..., 0].mean(1, keepdims=True)
         away = np.linalg.norm(opening - centers[:, side, None], axis=-1)
         middle = np.abs(across) < 0.06

@@ -27,23 +27,23 @@ MM = 100.0
 
 
 @pytest.fixture(scope="module")
-def people(anny_2):
-    return load_people(anny_2)
+def people(anny):
+    return load_people(anny)
 
 
 @pytest.fixture(scope="module")
-def drawn(anny_2):
+def drawn(anny):
     """Coefficients of COUNT random persons, each with an expression."""
     rng = np.random.default_rng(3)
-    identity = rng.normal(size=(COUNT, anny_2.identity_basis.shape[-1]))
-    expression = rng.uniform(size=(COUNT, anny_2.expression_basis.shape[-1])) ** 4
-    albedo = rng.normal(size=(COUNT, anny_2.albedo_basis.shape[-1]))
+    identity = rng.normal(size=(COUNT, anny.identity_basis.shape[-1]))
+    expression = rng.uniform(size=(COUNT, anny.expression_basis.shape[-1])) ** 4
+    albedo = rng.normal(size=(COUNT, anny.albedo_basis.shape[-1]))
     return tuple(jnp.asarray(array, jnp.float32) for array in (identity, expression, albedo))
 
 
 @pytest.fixture(scope="module")
-def faces(anny_2, drawn):
-    return np.asarray(face_models.shape(anny_2, *drawn[:2]))
+def faces(anny, drawn):
+    return np.asarray(face_models.shape(anny, *drawn[:2]))
 
 
 @pytest.fixture(scope="module")
@@ -78,26 +78,26 @@ def test_the_file_is_small_and_opens_without_pickles():
         assert all(content[name].dtype.kind in "fiubU" for name in content.files)
 
 
-def test_another_face_model_is_refused(anny_2):
-    moved = dataclasses.replace(anny_2, mean_shape=anny_2.mean_shape + np.float32([0, 0, 0.01]))
+def test_another_face_model_is_refused(anny):
+    moved = dataclasses.replace(anny, mean_shape=anny.mean_shape + np.float32([0, 0, 0.01]))
     with pytest.raises(InputError, match="mean shape differ"):
         load_people(moved)
     with pytest.raises(InputError, match="sizes differ"):
-        load_people(dataclasses.replace(anny_2, identity_basis=anny_2.identity_basis[..., :40]))
+        load_people(dataclasses.replace(anny, identity_basis=anny.identity_basis[..., :40]))
 
 
-def test_another_file_is_refused(anny_2, tmp_path):
+def test_another_file_is_refused(anny, tmp_path):
     np.savez(tmp_path / "other.npz", format=np.array("something else"))
     with pytest.raises(InputError, match="not a file of people"):
-        load_people(anny_2, tmp_path / "other.npz")
+        load_people(anny, tmp_path / "other.npz")
 
 
-def test_a_damaged_file_is_refused(anny_2, tmp_path):
+def test_a_damaged_file_is_refused(anny, tmp_path):
     with np.load(people_file.PATH) as content:
         arrays = {name: content[name] for name in content.files if name != "hair/uv"}
     np.savez(tmp_path / "people.npz", **arrays)
     with pytest.raises(InputError, match="damaged"):
-        load_people(anny_2, tmp_path / "people.npz")
+        load_people(anny, tmp_path / "people.npz")
 
 
 def test_what_is_worn_is_where_plain_loops_put_it(people, drawn):
@@ -177,11 +177,11 @@ def test_a_batch_is_its_persons_one_by_one(people, drawn):
         np.testing.assert_allclose(together.corners[i], alone.corners[0], atol=1e-5)
 
 
-def test_the_head_lies_just_under_the_face_at_its_rim(anny_2, people, faces, heads):
+def test_the_head_lies_just_under_the_face_at_its_rim(anny, people, faces, heads):
     """A millimetre below in the mean; never out of the face by more than a little, nor so deep that a step is seen."""
     deep = np.stack(
         [
-            below(head[people.head_covered], face, np.asarray(anny_2.triangles))
+            below(head[people.head_covered], face, np.asarray(anny.triangles))
             for head, face in zip(heads, faces, strict=True)
         ]
     )
@@ -190,11 +190,11 @@ def test_the_head_lies_just_under_the_face_at_its_rim(anny_2, people, faces, hea
     assert MM * np.quantile(deep, 0.999) < 2.5
 
 
-def test_the_head_is_closed_around_the_face(anny_2, people, faces, heads):
+def test_the_head_is_closed_around_the_face(anny, people, faces, heads):
     """Along the whole rim of the face the head's surface is near."""
-    edges = np.sort(np.asarray(anny_2.triangles)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), -1)
+    edges = np.sort(np.asarray(anny.triangles)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), -1)
     edges, uses = np.unique(edges, axis=0, return_counts=True)
-    points = anny_2.mean_shape
+    points = anny.mean_shape
     rim = np.unique(edges[uses == 1])
     rim = rim[(np.abs(points[rim, 0]) > 0.55) | (points[rim, 1] > 0.7) | (points[rim, 1] < -1.2)]
     assert len(rim) > 50
@@ -206,20 +206,20 @@ def test_the_head_is_closed_around_the_face(anny_2, people, faces, heads):
         assert MM * cKDTree(samples).query(face[rim])[0].max() < 9
 
 
-def test_colours_meet_at_the_rim(anny_2, people, drawn):
-    face = np.asarray(face_models.albedo(anny_2, drawn[2]))
+def test_colours_meet_at_the_rim(anny, people, drawn):
+    face = np.asarray(face_models.albedo(anny, drawn[2]))
     head = np.asarray(head_albedo(people, drawn[2]))
     covered = np.asarray(people.head_covered)
-    near = cKDTree(anny_2.mean_shape).query(people.mean[: len(covered)][covered])[1]
+    near = cKDTree(anny.mean_shape).query(people.mean[: len(covered)][covered])[1]
     assert np.abs(head[:, covered] - face[:, near]).mean() < 0.01
     # No darker or lighter than the face on the whole.
-    skin = face[:, anny_2.parts["skin"]].mean((1, 2))
+    skin = face[:, anny.parts["skin"]].mean((1, 2))
     assert np.abs(head[:, ~covered].mean((1, 2)) - skin).max() < 0.12
 
 
-def test_normals_agree_at_the_rim(anny_2, people, faces, heads):
+def test_normals_agree_at_the_rim(anny, people, faces, heads):
     """They are unit vectors, the same on both sides of the rim, and the face's own away from it."""
-    own = face_models.vertex_normals(jnp.asarray(faces), anny_2.triangles)
+    own = face_models.vertex_normals(jnp.asarray(faces), anny.triangles)
     face, head = (np.asarray(part) for part in joined_normals(people, own, jnp.asarray(heads)))
     own = np.asarray(own)
     np.testing.assert_allclose(np.linalg.norm(face, axis=-1)[:, people.rim_face], 1, atol=1e-4)
@@ -233,11 +233,11 @@ def test_normals_agree_at_the_rim(anny_2, people, faces, heads):
     assert np.median(angles) < 5
 
 
-def test_little_hair_grows_inside_the_skull(anny_2, people):
+def test_little_hair_grows_inside_the_skull(anny, people):
     """Vertices more than 3 mm below the skin, of those above the eyes, on the mean head."""
     head = people.mean[: len(people.head_covered)]
-    skull = np.concatenate([head, anny_2.mean_shape])
-    triangles = np.concatenate([people.head_triangles, np.asarray(anny_2.triangles) + len(head)])
+    skull = np.concatenate([head, anny.mean_shape])
+    triangles = np.concatenate([people.head_triangles, np.asarray(anny.triangles) + len(head)])
     counts = {}
     for style, name in enumerate(people.slots["hair"].names[1:], 1):
         table = people.slots["hair"]
@@ -251,7 +251,7 @@ def test_little_hair_grows_inside_the_skull(anny_2, people):
     assert sum(inside == 0 for inside, _ in counts.values()) >= 5, counts
 
 
-def test_triangles_face_outwards(anny_2, people):
+def test_triangles_face_outwards(anny, people):
     """Of the head those of the crown and the neck; of a hat most."""
     head = people.mean[: len(people.head_covered)]
     center = np.array([0.0, 0.3, -0.8])

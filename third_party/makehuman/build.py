@@ -43,8 +43,8 @@ RIM_WIDTH = 0.2
 
 def read_model() -> Model:
     """The face model with its control mesh."""
-    arrays = read_arrays(BUILT_IN["anny-2"])
-    model = load_face_model("anny-2")
+    arrays = read_arrays(BUILT_IN["anny"])
+    model = load_face_model("anny")
     names = ("mean_shape", "identity_basis", "expression_basis")
     values = [arrays[name] * np.float64(arrays.get(f"step/{name}", 1.0)) for name in names]
     parts = tuple(arrays[f"subdivision/{key}"] for key in ("data", "indices", "indptr"))
@@ -178,14 +178,14 @@ def main() -> None:
     split_at = 1 + model.identity.shape[-1]
 
     atlas, coordinates = make_atlas(pieces)
-    mean_albedo, albedo_basis = head_albedo(base, files, vertices, triangles, load_face_model("anny-2"))
+    mean_albedo, albedo_basis = head_albedo(base, files, vertices, triangles, load_face_model("anny"))
     arrays = {
         "format": np.array(format.FORMAT),
-        "model": np.array("anny-2"),
-        **format.fingerprint(load_face_model("anny-2")),
+        "model": np.array("anny"),
+        **format.fingerprint(load_face_model("anny")),
         "head/triangles": triangles.astype(np.uint16),
         "head/covered": covered,
-        **rim_weights(load_face_model("anny-2"), head.mean),
+        **rim_weights(load_face_model("anny"), head.mean),
         "head/inset": inset.astype(np.float16),
         "mean": counted(flat[..., 0], STEPS["mean"]),
         "identity": counted(flat[..., 1:split_at], STEPS["identity"]),

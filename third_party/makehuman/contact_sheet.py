@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--slots", nargs="*", default=["hair", "brows", "hat", "clothes", "glasses"])
     arguments = parser.parse_args()
     arguments.output.mkdir(exist_ok=True)
-    model = load_face_model("anny-2")
+    model = load_face_model("anny")
     people = load_people(model)
     rng = np.random.default_rng(5)
     sizes = [array.shape[-1] for array in (model.identity_basis, model.expression_basis, model.albedo_basis)]
