@@ -45,9 +45,10 @@ from jaxface.models.checks import require_parts
 from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.photos.samples import Sample, pad_rows
+from jaxface.synthetic.source import Painter
 from jaxface.training import parallel
 from jaxface.training.checkpoint import Checkpoints, initial_state
-from jaxface.training.data import make_training_data
+from jaxface.training.data import drawn_in_step, make_training_data
 from jaxface.training.evaluation import comparison_table, draw_faces, evaluate_predictions
 from jaxface.training.objective import total_loss
 from jaxface.training.optimizer import create_optimizer
@@ -89,7 +90,11 @@ def train(config: ConfigDict) -> dict[str, Any]:
     optimizer = create_optimizer(steps=config.steps, **config.optimizer)
     batches, held_out = make_training_data(config, model)  # minutes: after what a wrong config can fail at
     objective = functools.partial(objective, camera=camera)
-    train_step = mapping.compile(make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS))
+    step_function = make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS)
+    if config.data.source == "drawn":
+        step_function = drawn_in_step(step_function, size=config.image_size)
+        constants = constants, Painter.of(model, seed=config.seed)
+    train_step = mapping.compile(step_function)
     predict = _make_predict(encoder)
 
     checkpoints = Checkpoints(folder, config)

@@ -1,10 +1,11 @@
 """Synthetic training data: random people drawn by jaxface itself, with exact parts, landmarks and coefficients.
 
-The built-in face model has whole heads with hair and clothes (`people_pictures`), other models have painted heads
-(`portraits`).
-Everything about sample i follows from (seed, i): samples are drawn in fixed blocks by one compiled function.
+The built-in face model has whole heads with hair and clothes (`people_pictures`), others have painted heads
+(`portraits`). Everything about sample i follows from (seed, i). CPUs draw samples once, in blocks, and keep them on
+disk (`SyntheticSource`); accelerators draw them as fast as they learn from them, in the train step (`draw_samples`).
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Int, Integer, UInt8
 from tqdm import tqdm
 
 from jaxface.core.coefficients import vector_size
@@ -32,6 +33,45 @@ from jaxface.synthetic.portraits import draw_portraits
 
 BLOCK = 16
 """Samples drawn by one call of the compiled function."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Painter:
+    """All that samples follow from but their numbers. Its arrays form a JAX tree.
+
+    Attributes:
+        seed: every seed has samples of its own.
+        model: the face model.
+        people: heads and what they wear; None for a face model without.
+        triangle_labels: of the face model, from `render.label_triangles`.
+    """
+
+    seed: Integer[Array | np.ndarray, ""]
+    model: FaceModel
+    people: People | None
+    triangle_labels: UInt8[Array | np.ndarray, "T"]
+
+    @classmethod
+    def of(cls, model: FaceModel, *, seed: int) -> "Painter":
+        """The painter of a face model's people, those that come with it if there are any."""
+        return cls(np.array(seed, np.int32), model, find_people(model), label_triangles(model.parts, model.triangles))
+
+
+@typed_jit(static_argnames="size")
+def draw_samples(painter: Painter, indices: Int[Array | np.ndarray, "B"], *, size: int) -> dict[str, Array]:
+    """Samples by their numbers, as a batch of photos/samples.py; works under jit, pmap and shard_map.
+
+    Args:
+        painter: what they follow from.
+        indices: their numbers; sample i is the same in any batch, but for rounding.
+        size: side of the crops in pixels.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(painter.seed), indices)
+    if painter.people is None:
+        return draw_portraits(keys, painter.model, painter.triangle_labels, size=size)
+    drawn = draw_crops(keys, painter.model, painter.people, painter.triangle_labels, size=size)
+    return {name: drawn[name] for name in samples.DTYPES}
 
 
 class SyntheticSource:
@@ -65,16 +105,16 @@ class SyntheticSource:
         if count < 1 or size < 16:
             raise InputError(f"synthetic data needs count >= 1 and size >= 16, got {count} and {size}")
         self._folder: Path | None = None
-        settings: dict[str, Any] = {"seed": seed, "count": count, "size": size}
-        people = find_people(model)
+        settings: dict[str, Any] = {"start": 0, "count": count, "size": size}
+        painter = Painter.of(model, seed=seed)
         if cache_dir is None:
-            blocks = list(_with_progress(_blocks(model, people, start=0, **settings), count))
+            blocks = list(_with_progress(_blocks(painter, **settings), count))
             self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
             return
-        self._folder = Path(cache_dir) / f"synthetic-{_fingerprint(model, people, settings)}"
+        self._folder = Path(cache_dir) / f"synthetic-{_fingerprint(painter, settings)}"
         if not self._folder.is_dir():
             shapes = samples.field_shapes(size, vector_size(model))
-            _write_cache(self._folder, shapes, count, lambda: _blocks(model, people, start=0, **settings))
+            _write_cache(self._folder, shapes, count, lambda: _blocks(painter, **settings))
         self._fields = _read_cache(self._folder)
 
     def __len__(self) -> int:
@@ -115,22 +155,18 @@ def generate_samples(
     Returns:
         A batch: the entries of photos/samples.py with a leading axis of `count`.
     """
-    blocks = list(_blocks(model, find_people(model), seed=seed, start=start, count=count, size=size))
+    blocks = list(_blocks(Painter.of(model, seed=seed), start=start, count=count, size=size))
     return {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
 
 
-def _blocks(
-    model: FaceModel, people: People | None, *, seed: int, start: int, count: int, size: int
-) -> Iterator[dict[str, np.ndarray]]:
+def _blocks(painter: Painter, *, start: int, count: int, size: int) -> Iterator[dict[str, np.ndarray]]:
     # Blocks begin at multiples of BLOCK whatever is asked for: a sample then comes out of the same place of the same
     # computation every time, to the last bit.
-    labels = jnp.asarray(label_triangles(model.parts, model.triangles))
-    model, people = jax.tree.map(jnp.asarray, (model, people))
+    painter = jax.tree.map(jnp.asarray, painter)
     first, last = start // BLOCK, (start + count - 1) // BLOCK
 
     def draw(block: int) -> dict[str, Array]:
-        indices = block * BLOCK + np.arange(BLOCK)
-        return _draw(jax.random.key(seed), indices, model, people, labels, size=size)
+        return draw_samples(painter, block * BLOCK + np.arange(BLOCK), size=size)
 
     pending = draw(first)  # one block ahead, so that copying out overlaps with drawing
     for block in range(first, last + 1):
@@ -141,23 +177,6 @@ def _blocks(
         yield {key: np.asarray(value)[low:high] for key, value in current.items()}
 
 
-@typed_jit(static_argnames="size")
-def _draw(
-    key: Key[Array, ""],
-    indices: Int[np.ndarray, "B"],
-    model: FaceModel,
-    people: People | None,
-    triangle_labels: UInt8[Array, "T"],
-    *,
-    size: int,
-) -> dict[str, Array]:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    if people is None:
-        return draw_portraits(keys, model, triangle_labels, size=size)
-    drawn = draw_crops(keys, model, people, triangle_labels, size=size)
-    return {name: drawn[name] for name in samples.DTYPES}
-
-
 def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[dict[str, np.ndarray]]:
     with tqdm(total=count, desc="drawing synthetic faces", unit="face", mininterval=1.0) as bar:
         for block in blocks:
@@ -165,10 +184,11 @@ def _with_progress(blocks: Iterator[dict[str, np.ndarray]], count: int) -> Itera
             bar.update(len(block["image"]))
 
 
-def _fingerprint(model: FaceModel, people: People | None, settings: Mapping[str, object]) -> str:
-    """Hash of all that the samples follow from: settings, face model, people, code and the version of JAX."""
+def _fingerprint(painter: Painter, settings: Mapping[str, object]) -> str:
+    """Hash of all that the samples follow from: settings, painter, code and the version of JAX."""
+    model = painter.model
     digest = hashlib.sha256(f"{settings} {model.expression_names} {model.expression_bounds} {jax.__version__}".encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path((model, people)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(painter):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
     for file in imported_files(__name__):

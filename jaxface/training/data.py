@@ -2,10 +2,13 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grain.python as grain
 import jax
+import numpy as np
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from jaxface.core.coefficients import vector_size
@@ -13,7 +16,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.photos.samples import Sample
 from jaxface.photos.shards import open_samples
-from jaxface.synthetic.source import SyntheticSource
+from jaxface.synthetic.source import Painter, SyntheticSource, draw_samples
 from jaxface.training import parallel
 from jaxface.training.augmentation import augment_photo, augment_synthetic, coefficient_mirror
 from jaxface.training.pipeline import Augmentation, SampleSource, make_pipeline
@@ -21,9 +24,14 @@ from jaxface.training.pipeline import Augmentation, SampleSource, make_pipeline
 HELD_OUT_SEED = 1_000_000
 """Added to the seed for synthetic held-out samples."""
 
+ENDLESS = 2**31
+"""Samples that a seed has when they are drawn in the train step: numbers of 32 bits."""
+
 
 def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.DatasetIterator, Sequence[Sample]]:
     """Batches of this process for training, and samples that training never sees.
+
+    Batches of "drawn" hold numbers alone, {"index": [B]}: `drawn_in_step` makes samples of them.
 
     Args:
         config: a training's; see configs/quickstart.py.
@@ -33,23 +41,51 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
         InputError: for an unknown source, a missing folder, or too few samples.
     """
     data = config.data
+    batch_size = parallel.process_batch_size(config.batch_size)
+    if data.source == "drawn":
+        return _numbers(batch_size), _readable(_synthetic(config, model, held_out=True))
     if data.source == "synthetic":
-        training, held_out = _synthetic(config, model)
+        training, held_out = (_synthetic(config, model, held_out=apart) for apart in (False, True))
         augment: Augmentation = functools.partial(augment_synthetic, mirror=coefficient_mirror(model))
     elif data.source == "folder":
         training, held_out = _folder(config, model)
         augment = augment_photo
     else:
-        raise InputError(f"config.data.source is {data.source!r}: choose 'synthetic' or 'folder'")
+        raise InputError(f"config.data.source is {data.source!r}: choose 'synthetic', 'drawn' or 'folder'")
     batches = make_pipeline(
         training,
-        batch_size=parallel.process_batch_size(config.batch_size),
+        batch_size=batch_size,
         seed=config.seed,
         augment=augment,
         worker_count=data.workers,
         shard=(jax.process_index(), jax.process_count()),
     )
     return batches, _readable(held_out)
+
+
+def drawn_in_step(step: parallel.Step, *, size: int) -> parallel.Step:
+    """A step that draws its samples itself, and so learns from faces that were never seen before, without disk or host.
+
+    Args:
+        step: step(state, batch of samples, constants).
+        size: side of the crops in pixels.
+
+    Returns:
+        step(state, {"index": [B] numbers of samples}, (constants, Painter)).
+    """
+
+    def drawing(state: Any, batch: Mapping[str, Array], constants: tuple[Any, Painter]) -> tuple[Any, Any]:
+        others, painter = constants
+        return step(state, draw_samples(painter, batch["index"], size=size), others)
+
+    return drawing
+
+
+def _numbers(batch_size: int) -> grain.DatasetIterator:
+    """Numbers of samples in batches of this process: each only once."""
+    mine = grain.MapDataset.range(ENDLESS).slice(slice(jax.process_index(), None, jax.process_count()))
+    batches = mine.batch(batch_size, batch_fn=lambda numbers: {"index": np.array(numbers, np.int32)})
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0)))
 
 
 def _readable(source: SampleSource) -> list[Sample]:
@@ -64,12 +100,9 @@ def _readable(source: SampleSource) -> list[Sample]:
     return samples
 
 
-def _synthetic(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, SampleSource]:
-    settings = {"size": config.image_size, "cache_dir": config.cache_dir or None}
-    return (
-        SyntheticSource(model, count=config.data.count, seed=config.seed, **settings),
-        SyntheticSource(model, count=config.data.held_out, seed=config.seed + HELD_OUT_SEED, **settings),
-    )
+def _synthetic(config: ConfigDict, model: FaceModel, *, held_out: bool) -> SampleSource:
+    count, seed = (config.data.held_out, config.seed + HELD_OUT_SEED) if held_out else (config.data.count, config.seed)
+    return SyntheticSource(model, count=count, seed=seed, size=config.image_size, cache_dir=config.cache_dir or None)
 
 
 def _folder(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, SampleSource]:

@@ -73,9 +73,7 @@ def test_an_open_smile_shows_teeth_in_front_of_nothing(anny, people, pieces):
     shown = np.append(inner, False)[seen_triangles(anny, people[:40], **units)]
     assert shown.sum((1, 2)).min() > 100
     # What is seen of the mouth is within the opening: without teeth and tongue, these pixels show the cavity.
-    bare = seen_triangles(
-        anny.__class__(**{**vars(anny), "triangles": anny.triangles[~inner]}), people[:40], **units
-    )
+    bare = seen_triangles(anny.__class__(**{**vars(anny), "triangles": anny.triangles[~inner]}), people[:40], **units)
     in_parts = np.isin(anny.triangles[~inner], np.concatenate(list(anny.parts.values()))).all(1)
     assert np.append(in_parts, True)[bare][shown].mean() < 0.05
 

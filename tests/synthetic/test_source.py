@@ -170,7 +170,7 @@ def test_the_cache_is_whole_or_not_there(anny, tmp_path, monkeypatch, batch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxface.synthetic.source._draw", stop)
+        patch.setattr("jaxface.synthetic.source.draw_samples", stop)
         assert np.array_equal(SyntheticSource(anny, **settings)[5]["labels"], source[5]["labels"])
         with pytest.raises(KeyboardInterrupt):
             SyntheticSource(anny, **settings | {"seed": 7})

@@ -83,7 +83,7 @@ def test_a_damaged_sample_is_replaced_and_told_of(datasets, tmp_path, capsys):
 
 def test_what_cannot_be_trained_on_is_said_at_once(datasets, tmp_path):
     for path, source, message in [
-        (datasets / "shards", "shards", "choose 'synthetic' or 'folder'"),
+        (datasets / "shards", "shards", "choose 'synthetic', 'drawn' or 'folder'"),
         ("", "folder", "config.data.path is empty"),
         (tmp_path, "folder", "no samples found"),
         (tmp_path / "nothing", "folder", "no such folder"),
