@@ -96,8 +96,8 @@ def face_layout(source: Source, control: Control) -> np.ndarray:
     return layout_uv(source, control)[skin]
 
 
-def prepare(source: Source, files: MakeHuman) -> Finisher:
-    """The control mesh with its neutral shape, identity, expressions, texture coordinates, and the skin's colours."""
+def resting(source: Source, files: MakeHuman) -> tuple[Control, np.ndarray]:
+    """The control mesh and its neutral shape [C, 3]."""
     points = neutral(source)
     table, groups = source.mirror(len(points)), source.base()[2]
     pieces = [mouth.teeth(files, points, table, groups), mouth.tongue(files, points, table)]
@@ -110,9 +110,20 @@ def prepare(source: Source, files: MakeHuman) -> Finisher:
     jaw = control.assemble(source.target(f"{UNITS}jawOpen.target", len(points)))
     rest = rest - 0.035 * jaw  # the source leaves the lips a millimetre apart
     rest = rest + close_lips(control, rest)
-    rest = (rest + rest[control.mirror] * FLIP) / 2
-    face = ~(control.regions["cavity"] | control.regions["mouth"])
-    people = align(rest + draw_people(source, control, np.random.default_rng(0), PEOPLE), rest, face)
+    return control, (rest + rest[control.mirror] * FLIP) / 2
+
+
+def face_mask(control: Control) -> np.ndarray:
+    """The control vertices [C] that people are aligned and told apart by: all but the inside of the mouth."""
+    return ~(control.regions["cavity"] | control.regions["mouth"])
+
+
+def prepare(source: Source, files: MakeHuman) -> Finisher:
+    """The control mesh with its neutral shape, identity, expressions, texture coordinates, and the skin's colours."""
+    control, rest = resting(source, files)
+    face = face_mask(control)
+    offsets, _ = draw_people(source, control, np.random.default_rng(0), PEOPLE)
+    people = align(rest + offsets, rest, face)
     identity, shares = principal_directions(people, control.mirror, face, SYMMETRIC, ASYMMETRIC)
     print(f"{PEOPLE} people; share of their variance in the basis: {shares}")
     identity = calm_lids(control, identity)

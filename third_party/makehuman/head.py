@@ -128,8 +128,8 @@ class Base:
                 return offsets[every]
 
         rest = self.neutral[every]
-        people = rest + draw_people(self.source, Whole(), np.random.default_rng(0), PEOPLE)
-        return self.to_model(align(people, rest, is_face) - rest).astype(np.float32)
+        offsets, _ = draw_people(self.source, Whole(), np.random.default_rng(0), PEOPLE)
+        return self.to_model(align(rest + offsets, rest, is_face) - rest).astype(np.float32)
 
     def _unit(self, name: str, every: np.ndarray) -> np.ndarray:
         """One expression unit of the source at some vertices; nothing where the source has no such unit."""
