@@ -36,9 +36,7 @@ def get_config() -> ConfigDict:
     config.encoder.dtype = "float32"  # of the backbone's computation; or "bfloat16": fast on GPUs, slow on CPUs
 
     config.data = ConfigDict()
-    config.data.source = (
-        "synthetic"  # or "drawn": new ones in every step, for GPUs; "folder": from preprocess
-    )
+    config.data.source = "synthetic"  # or "drawn": new ones in every step, for GPUs; "folder": from preprocess
     config.data.path = ""  # of the folder
     config.data.count = 20000  # number of synthetic faces
     config.data.held_out = 128  # samples for evaluation, never trained on; of a folder the last ones

@@ -28,6 +28,7 @@ from jaxface.synthetic.people import People, load_people
 from jaxface.synthetic.people_pictures import draw_crops, random_people, skin_color
 from jaxface.synthetic.photographs import draw_photographs
 from jaxface.synthetic.random_faces import SKIN_TONES
+from jaxface.synthetic.traits import TRAITS, read_traits
 
 HERE = Path(__file__).resolve().parent
 SEED, BLOCK = 515, 8
@@ -130,7 +131,8 @@ def render_colors(model: FaceModel, coefficients: Coefficients, camera: Camera) 
 def who(model: FaceModel, people: People, quick: bool) -> dict:
     """Skin tones, hair and what is worn, of many draws."""
     count = 500 if quick else DRAWS
-    skin, looks = jax.jit(lambda keys: random_people(keys, model, people))(keys_of(0, count))
+    drawn, looks = jax.jit(lambda keys: random_people(keys, model, people))(keys_of(0, count))
+    skin = skin_color(model, drawn.albedo)
     found = lab(np.asarray(skin))
     angle = np.degrees(np.arctan2(found[:, 0] - 50, found[:, 2]))
     highest, shares = 90.0, {}
@@ -141,12 +143,23 @@ def who(model: FaceModel, people: People, quick: bool) -> dict:
     nearest = np.argmin(np.linalg.norm(found[:, None] - ten[None], axis=-1), 1)
     shares |= {f"nearest of the ten skins: {index + 1}": float((nearest == index).mean()) for index in range(len(ten))}
     shares["lightness of the darkest and lightest hundredth"] = np.percentile(found[:, 0], [1, 99]).round(1).tolist()
+    traits = np.asarray(read_traits(people, drawn.identity))
+    men, old = traits[:, 3] > 0.5, traits[:, 4]
+    shares |= {"men": float(men.mean()), "between the sexes": float((abs(traits[:, 3] - 0.5) < 1 / 6).mean())}
+    for name, low, high in (("young", -9, 1 / 3), ("middle-aged", 1 / 3, 2 / 3), ("old", 2 / 3, 9)):
+        shares[name] = float(((old >= low) & (old < high)).mean())
+    for index, name in enumerate(TRAITS[:3]):
+        shares[f"mostly {name}"] = float((traits[:, index] > 2 / 3).mean())
+    shares["no origin above two thirds"] = float((traits[:, :3].max(1) <= 2 / 3).mean())
     for slot in people.slots:
         style = np.asarray(looks.styles[slot])
         for index, name in enumerate(people.slots[slot].names):
             if slot in ("hair", "hat", "glasses"):
                 shares[f"{slot}: {name}"] = float((style == index).mean())
-    shares["beard"] = float((np.asarray(looks.beard) > 0).mean())
+    bald, gray = np.asarray(looks.styles["hair"]) == 0, np.ptp(np.asarray(looks.hair), axis=1) < 0.02
+    bright = np.asarray(looks.hair).mean(1) > 0.1
+    shares |= {"beard": float((np.asarray(looks.beard) > 0).mean()), "bald men": float(bald[men].mean())}
+    shares |= {"bald women": float(bald[~men].mean()), "grey hair": float((gray & bright).mean())}
     shares["dark glasses"] = float(((np.asarray(looks.tint) > 0.5) & (np.asarray(looks.styles["glasses"]) > 0)).mean())
     return {"draws": count, "shares": shares}
 

@@ -18,14 +18,20 @@ HAIR_SHARES = (0.34, 0.24, 0.16, 0.08, 0.06, 0.09, 0.03)
 DARK_SKIN_HAIR_SHARES = (0.66, 0.22, 0.03, 0.0, 0.01, 0.08, 0.0)
 """The same for people of dark skin."""
 
-WORN = {"hair": 0.92, "hat": 0.06, "glasses": 0.2}
-"""How many people have each; the other slots all have."""
+WORN = {"hat": 0.06, "glasses": 0.2}
+"""How many people have each; the other slots but hair all have."""
+
+BALD_MEN, BALD_WOMEN = 0.16, 0.02
+"""How many of them show no hair on their heads."""
+
+GRAY = 0.7
+"""How many of the oldest are grey, beside those who are anyway; of the young nobody, between a share by age."""
 
 HAIR_OVER_EYES = 0.04
 """How many people's hair may hang over their eyes; the others' ends above: real people want to see."""
 
-SUNGLASSES, BEARD = 0.15, 0.2
-"""How many of the glasses are dark, and how many people have a beard."""
+SUNGLASSES, BEARD = 0.15, 0.35
+"""How many of the glasses are dark, and how many men have a beard."""
 
 
 @jax.tree_util.register_dataclass
@@ -62,23 +68,28 @@ class Looks:
     eyes: Eyes
 
 
-def random_looks(dice: Dice, people: People, skin: Float[Array, "3"]) -> Looks:
+def random_looks(dice: Dice, people: People, skin: Float[Array, "3"], traits: Float[Array, "5"]) -> Looks:
     """Looks of a random person.
 
     Args:
         dice: random numbers.
         people: what there is to wear.
         skin: the mean colour of the person's skin, not linear.
+        traits: of the person, see `traits.TRAITS`.
     """
+    man, old = traits[3] > 0.5, jnp.clip(traits[4], 0.0, 1.0)
     dark = skin.mean() < 0.42
     colors = jnp.asarray(HAIR_COLORS)
     picks = jnp.where(dark, dice.pick(DARK_SKIN_HAIR_SHARES), dice.pick(HAIR_SHARES))
     other = jnp.where(dark, dice.pick(DARK_SKIN_HAIR_SHARES), dice.pick(HAIR_SHARES))
     hair = colors[picks] + 0.3 * dice.uniform() * (colors[other] - colors[picks])
+    gray = (dice.uniform() < GRAY * old**1.5) * dice.uniform(low=0.3, high=1.0)
+    hair = hair + gray * (dice.uniform(low=0.45, high=0.85) - hair)
     styles = {name: 1 + dice.pick([1.0] * (len(slot.names) - 1)) for name, slot in people.slots.items()}
     worn = {name: dice.chance(share).astype(jnp.int32) for name, share in WORN.items()}
+    worn["hair"] = (dice.uniform() > jnp.where(man, BALD_MEN, BALD_WOMEN)).astype(jnp.int32)
     styles = {name: style * worn.get(name, 1) for name, style in styles.items()}
-    bearded = dice.chance(BEARD)
+    bearded = man * dice.chance(BEARD)
     height = jnp.where(dice.chance(HAIR_OVER_EYES) > 0, -2.0, dice.uniform(low=0.4, high=0.85))
     dyed = jnp.exp(0.25 * dice.normal()) * jnp.exp(0.12 * dice.normal(3))
     return Looks(
@@ -87,7 +98,7 @@ def random_looks(dice: Dice, people: People, skin: Float[Array, "3"]) -> Looks:
         dye=dyed,
         fringe=jnp.stack([height, 0.15 * dice.normal()]),
         beard=bearded * dice.uniform(low=0.2, high=1.0),
-        stubble=0.35 * dice.uniform() * dice.chance(0.4),
+        stubble=man * 0.35 * dice.uniform() * dice.chance(0.5),
         oil=dice.uniform(low=0.15, high=1.0),
         pores=dice.uniform(low=0.3, high=1.3),
         frame=to_linear(0.7 * random_color(dice) ** 2),

@@ -84,6 +84,8 @@ class People:
         rim_head: [M, 3] vertices of the head beside them.
         rim_weights: [M, 3] how much of the heads' normals go into theirs; they add up to 1 on the rim.
         brims: [hats, 3] planes y = a x + b z + c of the hats' brims on the mean head; far above for "none".
+        traits_mean: [5] traits of the mean face, see `traits.TRAITS`.
+        traits_slopes: [Ki, 5] what each identity coefficient adds to them.
         half_atlas: [S/2, S/2, 4], the same for small pictures.
         slots: by name, see SLOTS.
     """
@@ -102,6 +104,8 @@ class People:
     rim_head: Integer[Array | np.ndarray, "M 3"]
     rim_weights: Float[Array | np.ndarray, "M 3"]
     brims: Float[Array | np.ndarray, "K 3"]
+    traits_mean: Float[Array | np.ndarray, "5"]
+    traits_slopes: Float[Array | np.ndarray, "Ki 5"]
     slots: Mapping[str, Slot]
 
 
@@ -302,6 +306,8 @@ def _people(arrays: Mapping[str, np.ndarray]) -> People:
         rim_head=arrays["rim/head"].astype(np.int32),
         rim_weights=arrays["rim/weights"].astype(np.float32),
         brims=_brims(slots["hat"], mean),
+        traits_mean=arrays["traits/mean"].astype(np.float32),
+        traits_slopes=arrays["traits/slopes"].astype(np.float32),
         slots=slots,
     )
 

@@ -37,6 +37,7 @@ from jaxface.synthetic.people_surfaces import (
 )
 from jaxface.synthetic.random_faces import random_coefficients
 from jaxface.synthetic.surroundings import random_scene
+from jaxface.synthetic.traits import read_traits
 
 SHARPEST = 0.5
 """Blur of the sharpest lens in pixels: a pixel is drawn from one sample, and edges would be stairs without it."""
@@ -74,7 +75,7 @@ def draw_crops(
         As `draw_people`, and focal [B], the focal length in pixels.
     """
     keys = split_keys(keys, 3)
-    coefficients = random_coefficients(keys[0], model, whole_heads=True)
+    coefficients = random_coefficients(keys[0], model, people)
     nearness = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys[1])
     usual = Camera().resized(size)
     farther = DISTANCES[0] * (DISTANCES[1] / DISTANCES[0]) ** nearness / usual.distance  # times as far away as usual
@@ -85,12 +86,16 @@ def draw_crops(
     return sample | {"coefficients": told.to_vector(), "focal": usual.focal * farther[:, 0]}
 
 
-def random_people(keys: Key[Array, "B"], model: FaceModel, people: People) -> tuple[Float[Array, "B 3"], Looks]:
-    """The mean colour of the skin, not linear, and the looks of the people whom `draw_crops` draws by these keys."""
+def random_people(keys: Key[Array, "B"], model: FaceModel, people: People) -> tuple[Coefficients, Looks]:
+    """The coefficients and the looks of the people whom `draw_crops` draws by these keys."""
     first, _, last = split_keys(keys, 3)
-    skin = skin_color(model, random_coefficients(first, model, whole_heads=True).albedo)
-    keys = split_keys(last, 3)[0]
-    return skin, jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys, skin)
+    coefficients = random_coefficients(first, model, people)
+    return coefficients, _looks_of(split_keys(last, 3)[0], model, people, coefficients)
+
+
+def _looks_of(keys: Key[Array, "B"], model: FaceModel, people: People, coefficients: Coefficients) -> Looks:
+    skin, traits = skin_color(model, coefficients.albedo), read_traits(people, coefficients.identity)
+    return jax.vmap(lambda key, *known: random_looks(Dice(key), people, *known))(keys, skin, traits)
 
 
 def skin_color(model: FaceModel, coefficients: Float[Array, "B Ka"]) -> Float[Array, "B 3"]:
@@ -130,8 +135,7 @@ def draw_people(
     model, people, triangle_labels = jax.tree.map(jnp.asarray, (model, people, triangle_labels))
     size = camera.image_size[0]
     keys = split_keys(keys, 3)
-    skin = skin_color(model, coefficients.albedo)
-    looks = jax.vmap(lambda key, skin: random_looks(Dice(key), people, skin))(keys[0], skin)
+    looks = _looks_of(keys[0], model, people, coefficients)
     rough = jax.vmap(lambda key: jax.random.uniform(key, camera.image_size, minval=0.15, maxval=0.85))(keys[2])
     pixels, bodies = draw_fragments(
         model,
@@ -151,7 +155,7 @@ def draw_people(
     open_to = jnp.where(dark_glass(pixels, looks), 0.0, nearest)
     landmarks, visible = visible_landmarks(model, bodies, open_to, coefficients.angles[:, 2])
     turns = jnp.deg2rad(jnp.einsum("bk,ekc->bec", coefficients.expression, gaze_tables(model.expression_labels)))
-    batch = len(skin)
+    batch = len(coefficients.identity)
     focal, distance, across, down = (
         jnp.broadcast_to(value, (batch, 1))[:, 0] for value in (camera.focal, camera.distance, *camera.center)
     )

@@ -67,9 +67,9 @@ def draw_photographs(
         focal [B], center [B, 2], distance [B] of the cameras.
     """
     keys = split_keys(keys, 3)
-    coefficients = random_coefficients(keys[0], model, whole_heads=people is not None)
+    coefficients = random_coefficients(keys[0], model, people)
     if person_keys is not None:
-        person = random_coefficients(person_keys, model, whole_heads=people is not None)
+        person = random_coefficients(person_keys, model, people)
         coefficients = coefficients.replace(identity=person.identity, albedo=person.albedo)
     if yaws is not None:
         coefficients = coefficients.replace(angles=coefficients.angles.at[:, 1].set(yaws))

@@ -19,6 +19,8 @@ from jaxface.core.lighting import AMBIENT, spherical_harmonics
 from jaxface.core.skinning import ANGLE_DEVIATION
 from jaxface.photos.alignment import PIXELS_PER_UNIT
 from jaxface.synthetic.dice import Dice
+from jaxface.synthetic.people import People
+from jaxface.synthetic.traits import random_traits, with_traits
 
 # Share of each kind of expression, and the range of the units that make it (ARKit names without the side; a name with a
 # side moves that side alone). The paper adds closed eyes, open mouths and frowns to its training data (section 3.4).
@@ -75,27 +77,31 @@ SKIN_TONES = np.array(
 lightest to the darkest (third_party/anny/skin_tones.py): the Monk scale's steps, as skin rather than as lit paper."""
 
 
-def random_coefficients(keys: Key[Array, "B"], model: FaceModel, *, whole_heads: bool = False) -> Coefficients:
+SKIN_OF_TRAITS = 1.2
+"""The next two albedo coefficients, age and sex, of the oldest and of the most male; of the opposite with a minus."""
+
+
+def random_coefficients(keys: Key[Array, "B"], model: FaceModel, people: People | None = None) -> Coefficients:
     """Draws one face per key, aligned as photos are.
 
     Args:
         keys: one random key per face; a face depends on its own key alone.
         model: the face model. Its expression coefficients are made by their names where it has artist's units, see
             `random_expression`, else standard normal.
-        whole_heads: for people of the built-in face model: skin tones drawn evenly over the Monk scale, a gaze, and
-            heads at times in profile, from above or below, or lying.
+        people: heads of the face model, which has `SKIN_TONES`. Then origins, sex, age and skin tones are drawn evenly
+            (`traits`), there is a gaze, and heads are at times in profile, from above or below, or lying.
     """
-    draw = jax.vmap(lambda key: _unaligned(Dice(key), model, whole_heads))
+    draw = jax.vmap(lambda key: _unaligned(Dice(key), model, people))
     coefficients, scale, shift = draw(keys)
     return coefficients.replace(translation=aligned_translation(model, coefficients, scale=scale, shift=shift))
 
 
 def _unaligned(
-    dice: Dice, model: FaceModel, whole_heads: bool
+    dice: Dice, model: FaceModel, people: People | None
 ) -> tuple[Coefficients, Float[Array, ""], Float[Array, "2"]]:
     if model.has_expression_units:
         expression = random_expression(dice, model.expression_labels)
-        if whole_heads:
+        if people is not None:
             expression = jnp.maximum(expression, random_gaze(dice, model.expression_labels))
         expression = model.expression_bounds[1] * expression
     else:
@@ -105,15 +111,20 @@ def _unaligned(
         expression = jnp.concatenate([expression, angles])
     identity = dice.normal(model.identity_basis.shape[-1], limit=2.5)
     albedo = dice.normal(model.albedo_basis.shape[-1], limit=2.5)
-    if whole_heads:
-        # Each tone as often as the others: of normal numbers nine in ten would lie in the middle of the scale.
+    if people is not None:
+        traits = random_traits(dice)
+        identity = with_traits(people, identity, traits)
+        # Each tone as often as the others: of normal numbers nine in ten would lie in the middle of the scale. It is
+        # drawn apart from the origins, so that nobody's shape is learned from a colour; but skin has the head's age.
         tone = jnp.asarray(SKIN_TONES)[dice.pick([1.0] * len(SKIN_TONES))]
-        albedo = albedo.at[: tone.size].set(tone + 0.25 * albedo[: tone.size])
+        mean = jnp.concatenate([tone, SKIN_OF_TRAITS * (2 * traits[np.array([4, 3])] - 1)])
+        spread = np.array([0.25] * tone.size + [0.5] * 2, np.float32)
+        albedo = albedo.at[: mean.size].set(mean + spread * albedo[: mean.size])
     coefficients = Coefficients(
         identity=identity,
         expression=expression,
         albedo=albedo,
-        angles=random_angles(dice, any_side=whole_heads),
+        angles=random_angles(dice, any_side=people is not None),
         light=random_light(dice),
         translation=jnp.zeros(3),
     )

@@ -11,7 +11,7 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.photos.samples import DTYPES, validate_sample
 from jaxface.render import label_triangles
 from jaxface.synthetic.people import load_people
-from jaxface.synthetic.people_pictures import draw_crops, random_people, skin_color
+from jaxface.synthetic.people_pictures import draw_crops, random_people
 
 SIZE, COUNT = 64, 12
 CLASS = parts.CLASSES.index
@@ -121,9 +121,10 @@ def test_the_light_that_is_told_explains_the_picture(setting, drawn):
 
 def test_people_are_those_whom_the_keys_make(setting, drawn, keys):
     model, people, _ = setting
-    skin, looks = jax.jit(lambda keys: random_people(keys, model, people))(keys)
+    who, looks = jax.jit(lambda keys: random_people(keys, model, people))(keys)
     coefficients = Coefficients.from_vector(jnp.asarray(drawn["coefficients"]), model)
-    np.testing.assert_allclose(skin, skin_color(model, coefficients.albedo), atol=1e-5)
+    for name in ("identity", "expression", "albedo", "angles"):
+        np.testing.assert_allclose(getattr(who, name), getattr(coefficients, name), atol=1e-5)
     bald = np.asarray(looks.styles["hair"]) == 0
     for index in range(COUNT):
         share = (drawn["classes"][index] == CLASS("hair")).mean()

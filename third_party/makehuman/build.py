@@ -18,12 +18,14 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "anny")]
 
 import mouth  # noqa: E402
+import who  # noqa: E402
 from atlas import make_atlas  # noqa: E402
 from geometry import build_control, neutral, real_people  # noqa: E402
 from glasses import all_glasses  # noqa: E402
 from head import INSET, Base, Model, Rows  # noqa: E402
 from people_files import MakeHuman  # noqa: E402
 from PIL import Image  # noqa: E402
+from rest import resting  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 from skin import head_albedo, split  # noqa: E402
 from source import Source  # noqa: E402
@@ -195,6 +197,8 @@ def main() -> None:
         **{f"step/{name}": np.float32(step) for name, step in STEPS.items() if name != "albedo"},
         **{f"step/{name}": np.float32(STEPS["albedo"]) for name in ("mean_albedo", "albedo_basis")},
         "atlas/webp": webp(atlas, 80),
+        "traits/mean": who.MEAN_FACE.astype(np.float32),
+        "traits/slopes": who.learn(source, *resting(source, files)).slopes.astype(np.float32),
         **pack(pieces, coordinates, row_of, base.to_model(np.eye(3))),
     }
     write_arrays(arguments.output, arrays, compress=True)
