@@ -213,6 +213,7 @@ def calibration_of(
     variances, factors = covariance_table(errors[kept][:, used], found.yaws[kept], mirror_points(places))
     calibration = Calibration(
         face_model=model.name,
+        vertices=len(model.mean_shape),
         detector=detector,
         points=used,
         triangles=triangles,

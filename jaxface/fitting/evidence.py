@@ -28,7 +28,7 @@ from jaxface.fitting.priors import Prior, coefficient_prior
 INNER = 17
 """The first 17 of ibug's 68 landmarks lie on the outline that a detector sees, not on a spot of the face: left out."""
 
-FORMAT = "jaxface calibration 1"
+FORMAT = "jaxface calibration 2"
 """What a table says of itself."""
 
 
@@ -38,6 +38,7 @@ class Calibration:
 
     Attributes:
         face_model: name of the face model.
+        vertices: how many it has, by which its editions are told apart.
         detector: name of the detector.
         points: [P] which of the detector's points are evidence.
         triangles: [P, 3] the vertices between which each lies on the face model.
@@ -52,6 +53,7 @@ class Calibration:
     """
 
     face_model: str
+    vertices: int
     detector: str
     points: Integer[np.ndarray, "P"]
     triangles: Integer[np.ndarray, "P 3"]
@@ -84,11 +86,15 @@ class Calibration:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 if str(arrays["format"]) != FORMAT:
-                    raise InputError(f"{path}: is of format {arrays['format']}; this version reads {FORMAT!r}")
+                    raise InputError(
+                        f"{path}: is of format {arrays['format']}; this version reads {FORMAT!r}: make "
+                        "it again with `jaxface calibrate`"
+                    )
                 values = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
             text = {name: str(values[name]) for name in ("face_model", "detector", "made")}
             floats = ("barycentric", "yaws", "variances", "factors", "identity_mean", "spread")
-            table = cls(**(values | text | {name: values[name].astype(np.float32) for name in floats}))
+            numbers = {name: values[name].astype(np.float32) for name in floats}
+            table = cls(**(values | text | numbers | {"vertices": int(values["vertices"])}))
         except InputError:
             raise
         except Exception as error:  # damaged archives raise exceptions of every kind
@@ -125,6 +131,8 @@ def _what_is_wrong(table: Calibration) -> str:
         return f"{points} points at {turns} yaws: wanted is a point or more, and yaws that ascend by equal steps"
     if any(array.dtype.kind not in "iu" or array.min() < 0 for array in (table.points, table.triangles)):
         return "points and triangles are not all indices"
+    if table.triangles.max() >= table.vertices:
+        return f"triangles have corners beyond the {table.vertices} vertices"
     if (table.variances <= 0).any() or np.abs(table.barycentric.sum(-1) - 1).max() > 0.01:
         return "variances are not all positive, or weights of three vertices do not add up to 1"
     return ""
@@ -169,10 +177,10 @@ def dense_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
     Raises:
         InputError: when the calibration is that of another face model.
     """
-    if calibration.face_model != model.name or calibration.triangles.max() >= len(model.mean_shape):
+    if not _is_of(calibration, model):
         raise InputError(
-            f"the calibration was made with the face model {calibration.face_model!r}, not {model.name!r}; run: "
-            f"jaxface calibrate --model {model.name}"
+            f"the table was made with the face model {calibration.face_model!r} ({calibration.vertices} vertices), "
+            f"not {model.name!r} ({len(model.mean_shape)}); run: jaxface calibrate --model {model.name}"
         )
     yaws = np.radians(calibration.yaws)
     surface, weights = _surface(model, calibration.triangles, calibration.barycentric)
@@ -217,9 +225,13 @@ def people_prior(model: FaceModel, calibration: Calibration | None = None) -> Pr
         calibration: None takes the one that comes with jaxface.
     """
     calibration = calibration or shipped_calibration()
-    same = calibration.face_model == model.name
-    same &= len(calibration.identity_mean) == model.identity_basis.shape[-1]
+    same = _is_of(calibration, model) and len(calibration.identity_mean) == model.identity_basis.shape[-1]
     return coefficient_prior(model, identity_mean=calibration.identity_mean if same else None)
+
+
+def _is_of(calibration: Calibration, model: FaceModel) -> bool:
+    """Whether a calibration was made with this face model."""
+    return (calibration.face_model, calibration.vertices) == (model.name, len(model.mean_shape))
 
 
 def evidence_for(model: FaceModel, *, dense: bool, calibration: Calibration | None = None) -> Evidence:

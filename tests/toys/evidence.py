@@ -15,6 +15,7 @@ def toy_calibration(model, *, points=478, rank=3, noise=1.0, correlated=0.0, see
     triangles = np.asarray(model.triangles)[random.integers(0, len(model.triangles), points)]
     return Calibration(
         face_model=model.name,
+        vertices=len(model.mean_shape),
         detector="toy",
         points=np.arange(points),
         triangles=triangles,
