@@ -248,7 +248,7 @@ class PredictedFace:
         face_model = _model(name)
         identity, rest = np.array(coefficients["identity"], np.float32), np.zeros(len(coefficients["expression"]))
         wanted = Coefficients.zeros(face_model)
-        for kind in ("identity", "expression", "albedo"):  # editions of a face model differ in one of them
+        for kind in ("identity", "expression"):  # editions of a face model may differ in the second alone
             found, count = len(coefficients[kind]), getattr(wanted, kind).shape[-1]
             if found != count:
                 raise InputError(

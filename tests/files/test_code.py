@@ -87,7 +87,7 @@ def test_whatever_is_imported_when_it_runs_is_found():
 
 
 def fingerprint():
-    return source._fingerprint(toy_model(), None, {"seed": 0, "count": 1, "size": 32})
+    return source._fingerprint(source.Painter.of(toy_model(), seed=0), {"count": 1, "size": 32})
 
 
 @pytest.mark.parametrize("changed", ["core/skinning.py", "render/rasterizer.py", "synthetic/occluders.py"])

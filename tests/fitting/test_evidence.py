@@ -20,6 +20,7 @@ from jaxface.fitting.evidence import (
     landmark_evidence,
     people_prior,
     shipped_calibration,
+    shipped_calibration,
 )
 from jaxface.models.flame import read_flame
 from toys.evidence import toy_calibration
@@ -65,7 +66,17 @@ def test_the_built_in_model_takes_all_points():
     assert evidence_for(model, dense=True).entry == "points"
     assert evidence_for(model, dense=False).entry == "landmarks"
     assert evidence_for(toy_model(), dense=True).entry == "landmarks"  # the table is that of another model
-    assert 1 < np.linalg.norm(people_prior(model).mean) < 10 and not people_prior(toy_model()).mean.any()
+
+
+def test_the_prior_lies_around_the_calibrations_people_of_the_same_face_model():
+    model = load_face_model("anny")  # its mean face is that of people already
+    assert not people_prior(model).mean.any() and not people_prior(toy_model()).mean.any()
+    people = np.linspace(-1, 1, model.identity_basis.shape[-1], dtype=np.float32)
+    table = dataclasses.replace(shipped_calibration(), identity_mean=people)
+    np.testing.assert_array_equal(people_prior(model, table).mean[: len(people)], people)
+    assert not people_prior(model, dataclasses.replace(table, vertices=11627)).mean.any()  # an earlier edition's
+    with pytest.raises(InputError, match=r"'anny' \(11627 vertices\), not 'anny' \(13563\); run: jaxface calibrate"):
+        dense_evidence(model, dataclasses.replace(table, vertices=11627))
 
 
 def test_the_covariance_is_a_line_between_two_yaws():
@@ -118,7 +129,7 @@ def test_other_files_and_other_models_are_refused(tmp_path):
     np.savez(path, format=np.array([{}], object))
     with pytest.raises(InputError, match=r"not a calibration"):
         Calibration.load(path)
-    with pytest.raises(InputError, match=r"'toy', not 'other'"):
+    with pytest.raises(InputError, match=r"'toy' \(81 vertices\), not 'other' \(81\)"):
         dense_evidence(dataclasses.replace(toy_model(), name="other"), table)
 
 
