@@ -26,7 +26,7 @@ FACES = 10
 
 def sources():
     """The two portraits and a sheet of drawn faces."""
-    sheet = Path(__file__).parents[2] / "docs" / "images" / "face_model.png"
+    sheet = Path(__file__).with_name("drawn_faces.png")
     paths = portrait_paths() | {"drawn": sheet}
     return {name: np.asarray(Image.open(path).convert("RGB")) for name, path in paths.items()}
 
