@@ -19,7 +19,8 @@ from jaxface.render import label_triangles
 from jaxface.synthetic import camera_effects, drawing, random_faces
 from jaxface.synthetic.dice import Dice
 from jaxface.synthetic.portraits import draw_portraits
-from jaxface.synthetic.source import SyntheticSource, generate_samples
+from jaxface.synthetic.source import Painter, SyntheticSource, generate_samples
+from toys.models import toy_model
 
 SIZE = 48
 COUNT = 40
@@ -153,6 +154,12 @@ def test_a_model_without_names_or_contours_will_do():
     }
     coefficients = jax.jit(lambda keys: random_faces.random_coefficients(keys, model))(keys)
     assert coefficients.expression.min() < 0 < coefficients.expression.max()
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**31 - 1, 2**31, 2**31 + 999_999])
+def test_every_seed_of_32_bits_has_a_key(seed):
+    found = jax.random.key_data(jax.random.key(Painter.of(toy_model(), seed=seed).seed))
+    np.testing.assert_array_equal(found, [0, seed % 2**32])
 
 
 @pytest.mark.slow
