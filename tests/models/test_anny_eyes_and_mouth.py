@@ -1,4 +1,4 @@
-"""Eyes, lids and mouth of the second edition, for random people: closed is closed, teeth are where they belong."""
+"""Eyes, lids and mouth for random people: closed is closed, teeth are where they belong."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The second edition's skin: tones of the world, symmetric, and wrinkled with age."""
+"""The built-in face model's skin: tones of the world, symmetric, and wrinkled with age."""
 
 import numpy as np
 from skimage import color
