@@ -1,8 +1,8 @@
 """Photographs of random people, from near and far, by lamps that cast shadows: what a detector or a fit is tried on.
 
-People, expressions, hair, beards, glasses, hands and what a camera does to a picture are those of the training data
-(`portraits`). Camera and light are not: distance and size vary, and two lamps shine in linear colour, cast shadows, and
-make the skin glisten, none of which the fit's spherical harmonics can explain.
+People, expressions, hair, beards, glasses, hands and what a camera does to a picture are those of the training data, as
+is the light on whole heads (`people_pictures`). Distance and size vary more. Faces before painted heads (`portraits`)
+have two lamps in linear colour that cast shadows and make the skin glisten, which no spherical harmonics can explain.
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
-from jaxface.core import cameras, face_models
+from jaxface.core import cameras
 from jaxface.core.cameras import Camera
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
-from jaxface.core.parts import BACKGROUND, CLASSES
+from jaxface.core.parts import BACKGROUND
 from jaxface.render import label_map, rasterize, vertex_visibility
 from jaxface.synthetic.dice import split_keys
 from jaxface.synthetic.lamps import GAMMA
@@ -33,9 +33,6 @@ DISTANCES = 6.0, 20.0
 
 FACE_SIZES = 0.7, 1.6
 """Size of the face against that of the 224 crop: from ear to ear 100 to 240 pixels of the photograph's 512."""
-
-OTHER_CLASSES = np.array([CLASSES.index(name) for name in ("hair", "glasses", "other")])
-"""Of `parts.CLASSES`, what lies over a face."""
 
 
 def draw_photographs(
@@ -88,15 +85,12 @@ def draw_photographs(
         batch = jax.tree.map(lambda values: values[None], coefficients)
         batch = batch.replace(translation=jnp.zeros((1, 3)))
         told = {"focal": focal, "center": center, "distance": distance}
+        face = decode_face(model, batch, camera)
         if people is not None:
             sample = draw_people(scene_key[None], model, people, triangle_labels, batch, camera)
-            shape = face_models.shape(model, batch.identity, batch.expression)
-            hidden = jnp.isin(sample["classes"], OTHER_CLASSES)
-            return {name: values[0] for name, values in (sample | {"shape": shape, "hidden": hidden}).items()} | told
-        face = decode_face(model, batch, camera)
-        colors = _lamplight(jax.random.fold_in(key, 1), model, face)
-        face = dataclasses.replace(face, colors=colors)
-        sample = draw_scenes(scene_key[None], model, triangle_labels, batch, face, camera)
+        else:
+            face = dataclasses.replace(face, colors=_lamplight(jax.random.fold_in(key, 1), model, face))
+            sample = draw_scenes(scene_key[None], model, triangle_labels, batch, face, camera)
         fragments = rasterize(face.points, face.depth, model.triangles, image_size=PHOTO_SIZE)
         hidden = (label_map(fragments, triangle_labels) != BACKGROUND) & (sample["labels"] == BACKGROUND)
         return {name: values[0] for name, values in (sample | {"shape": face.shape, "hidden": hidden}).items()} | told

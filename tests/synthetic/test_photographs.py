@@ -10,6 +10,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients
 from jaxface.core.faces import decode_face, landmark_points
 from jaxface.render import label_triangles
+from jaxface.synthetic.people import load_people
 from jaxface.synthetic.photographs import DISTANCES, PHOTO_SIZE, draw_photographs
 from toys.models import toy_model
 
@@ -61,3 +62,13 @@ def test_the_camera_sees_what_is_labelled(model, drawn):
         assert np.linalg.norm(center - (columns.mean(), rows.mean())) < 60
         hidden = drawn["hidden"][index]
         assert (drawn["labels"][index][hidden] == parts.BACKGROUND).all()
+
+
+@pytest.mark.slow
+def test_hair_beside_the_face_hides_nothing_of_it(anny):
+    keys, labels = jax.vmap(jax.random.key)(jnp.arange(3)), label_triangles(anny.parts, anny.triangles)
+    drawn = jax.tree.map(np.asarray, jax.jit(draw_photographs)(keys, anny, labels, load_people(anny)))
+    hidden, hair = drawn["hidden"], drawn["classes"] == parts.CLASSES.index("hair")
+    assert (drawn["labels"][hidden] == parts.BACKGROUND).all()
+    assert (hair & hidden).sum() > 100 and (hair & ~hidden).sum() > 1000
+    assert (drawn["classes"][hidden] == parts.CLASSES.index("background")).sum() <= 5  # but for rounding
