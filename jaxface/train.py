@@ -259,6 +259,8 @@ def _check(config: ConfigDict) -> None:
     for name in ("steps", "log_every", "checkpoint_every", "batch_size", "image_size"):
         if config[name] < 1:
             raise InputError(f"config.{name} is {config[name]}, but must be 1 or more")
+    if not 0 <= config.seed < 2**31:
+        raise InputError(f"config.seed is {config.seed}, but must be a whole number from 0 to 2147483647")
     if config.checkpoint_every % config.log_every:
         # So that the logged means of a resumed run cover the same steps, and nothing unseen is saved.
         raise InputError(

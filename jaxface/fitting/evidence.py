@@ -246,7 +246,7 @@ def evidence_for(model: FaceModel, *, dense: bool, calibration: Calibration | No
     Raises:
         InputError: when the face model has no 68 landmarks, or a calibration is given that is not its own.
     """
-    if calibration is None and (not dense or shipped_calibration().face_model != model.name):
+    if calibration is None and not (dense and _is_of(shipped_calibration(), model)):
         return landmark_evidence(model, shipped_calibration())
     found = dense_evidence(model, calibration or shipped_calibration())
     return found if dense else landmark_evidence(model, calibration or shipped_calibration())

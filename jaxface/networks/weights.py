@@ -159,7 +159,8 @@ def variable_shapes(settings: Mapping[str, Any], head_sizes: tuple[int, ...]) ->
     Raises:
         InputError: when the settings are no arguments of `create_encoder`.
     """
-    arguments = {key: value for key, value in settings.items() if key != "name"}
+    # Of a run they name the file that it started from, too.
+    arguments = {key: value for key, value in settings.items() if key not in ("name", "initial")}
     try:
         if not 0 < float(arguments.get("width_multiplier", 1.0)) <= 16:
             raise ValueError(f"width_multiplier {arguments['width_multiplier']!r:.40} is not in (0, 16]")

@@ -129,8 +129,8 @@ def draw_people(
         classes [B, S, S], per pixel an index into `parts.CLASSES`,
         landmark_visible [B, 68], 1 for what nothing hides.
         With `details` also triangle [B, S, S] of the face model (-1: something else is seen), barycentric [B, S, S, 3],
-        depth [B, S, S] in model units (0: background), normal [B, S, S, 3]. What was painted over the picture in the
-        end, such as a hand, has triangle -1 and the depth of what it hides.
+        depth [B, S, S] in model units (0: background), normal [B, S, S, 3]. Dark glass, and what was painted over the
+        picture in the end, such as a hand, have triangle -1 and the depth of what they hide.
     """
     model, people, triangle_labels = jax.tree.map(jnp.asarray, (model, people, triangle_labels))
     size = camera.image_size[0]
@@ -164,6 +164,8 @@ def draw_people(
     drawn = jax.vmap(paint)(keys[1], looks, pixels, bodies, coefficients.angles, turns, nearest, viewpoints)
     light = drawn.pop("light").at[:, :, 0].add(-lighting.AMBIENT)
     inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
+    column, row = (jnp.clip(jnp.floor(landmarks[..., axis]).astype(jnp.int32), 0, size - 1) for axis in (0, 1))
+    visible = visible * ~drawn.pop("painted_over")[jnp.arange(batch)[:, None], row, column]
     sample = {
         "image": jnp.round(255 * drawn["image"]).astype(jnp.uint8),
         "labels": drawn["labels"],
@@ -238,16 +240,18 @@ def _paint(
     plain, normal, weight = (values[some, some] for values in (surface.albedo, surface.normal, skin))
     plain, basis = jnp.clip(plain, 0.0, 1.0) ** (1 / lamps.GAMMA), lighting.spherical_harmonics(normal)
     harmonics = lamps.best_harmonics(image[some, some], plain, basis, weight * ~hidden[some, some])
-    front = (pixels.solid.triangle >= 0) & (pixels.solid.triangle < faces) & ~hides_face(pixels)
+    front = (pixels.solid.triangle >= 0) & (pixels.solid.triangle < faces)
+    front = front & ~(hides_face(pixels) | dark_glass(pixels, looks) | hidden)
     return {
         "image": image,
         "labels": labels,
         "classes": jnp.where(hidden, parts.CLASSES.index("other"), classes).astype(jnp.uint8),
         "light": harmonics,
-        "triangle": jnp.where(front & ~hidden, pixels.solid.triangle, -1),
+        "triangle": jnp.where(front, pixels.solid.triangle, -1),
         "barycentric": pixels.solid.barycentric,
         "depth": jnp.where(jnp.isfinite(nearest), nearest, 0.0),
         "normal": surface.normal,
+        "painted_over": hidden,
     }
 
 

@@ -66,7 +66,7 @@ def paint_surface(
     eyes = (pixels.uncut == parts.LABELS["left_eye"]) | (pixels.uncut == parts.LABELS["right_eye"])
     skin = (1 - inner) * (1 - eyes)
 
-    hair, frame, dye = (color[None, None] for color in (looks.hair, looks.frame, looks.dye))
+    hair = looks.hair[None, None]
 
     # Fine texture that sticks to the skin: uneven colour and pores.
     texture = _texture_at(place, shift=dice.uniform(2))
@@ -83,21 +83,61 @@ def paint_surface(
     albedo = albedo + bearded[..., None] * (hair * (0.55 + 0.2 * strands) - albedo)
     normal = normal + (0.06 * looks.pores * skin)[..., None] * jnp.pad(tilt, ((0, 0), (0, 0), (0, 1)))
 
-    # Eyes.
+    rays, origin = _rays(size, camera)
+    color, bulged = _eyeballs(looks, pixels, bodies, angles, turns, rays=rays, origin=origin)
+    albedo, normal = jnp.where(eyes[..., None], color, albedo), jnp.where(eyes[..., None], bulged, normal)
+
+    depth = front_depth(pixels)
+    depth = jnp.where(jnp.isfinite(depth), depth, camera.distance)
+    position = origin[None, None] + rays * depth[..., None]
+    away = lamps.unit(position - bodies.skull[None, None])
+    albedo, normal = _dressed(looks, pixels, albedo, normal, away)
+
+    worn, hairy = (pixels.slot >= 0)[..., None], pixels.slot == SLOTS.index("hair")
+    wet = jnp.maximum(inner, eyes.astype(jnp.float32))
+    gloss = looks.oil * (0.55 + 0.35 * lips) * (1 + 0.2 * grain[..., 0])
+    gloss = jnp.where(worn[..., 0], jnp.where(hairy, 0.3, 0.12), gloss * (1 - bearded)) + wet * (1 - worn[..., 0])
+    sharpness = jnp.where(wet > 0, 180.0, jnp.where(hairy, 18.0, 16.0 + 20.0 * lips))
+    through = skin * (1 - worn[..., 0]) * (1 - bearded)
+    return lamps.Surface(albedo, normal, position, gloss, sharpness, through), inner * (1 - worn[..., 0]), bearded
+
+
+def _rays(size: int, camera: Viewpoint) -> tuple[Float[Array, "F F 3"], Float[Array, "3"]]:
+    """Where the pixels look, as vectors that go one unit along the camera's axis, and where the camera stands."""
     row, column = jnp.meshgrid(jnp.arange(size) + 0.5, jnp.arange(size) + 0.5, indexing="ij")
     rays = jnp.stack(
         [(column - camera.center[0]) / camera.focal, (camera.center[1] - row) / camera.focal, -jnp.ones_like(row)], -1
     )
-    origin = jnp.array([0.0, 0.0, 1.0]) * camera.distance
+    return rays, jnp.array([0.0, 0.0, 1.0]) * camera.distance
+
+
+def _eyeballs(
+    looks: Looks,
+    pixels: Pixels,
+    bodies: Bodies,
+    angles: Float[Array, "3"],
+    turns: Float[Array, "2 2"],
+    *,
+    rays: Float[Array, "F F 3"],
+    origin: Float[Array, "3"],
+) -> tuple[Float[Array, "F F 3"], Float[Array, "F F 3"]]:
+    """Colours and normals of the eyeballs, as if all pixels showed them."""
     unit_rays = lamps.unit(rays)
     gaze = jnp.stack([turns[:, 1], turns[:, 0], jnp.zeros(2)], axis=-1)
     axes = cameras.rotation_matrix(angles)[None] @ cameras.rotation_matrix(gaze)
     left = pixels.uncut == parts.LABELS["left_eye"]
-    color, bulged = eyeball_surface(looks.eyes, unit_rays, origin, bodies.eyes, axes, left)
-    albedo, normal = jnp.where(eyes[..., None], color, albedo), jnp.where(eyes[..., None], bulged, normal)
+    return eyeball_surface(looks.eyes, unit_rays, origin, bodies.eyes, axes, left)
 
-    # What is worn.
-    worn = (pixels.slot >= 0)[..., None]
+
+def _dressed(
+    looks: Looks,
+    pixels: Pixels,
+    albedo: Float[Array, "F F 3"],
+    normal: Float[Array, "F F 3"],
+    away: Float[Array, "F F 3"],
+) -> tuple[Float[Array, "F F 3"], Float[Array, "F F 3"]]:
+    """Colours and unit normals with what is worn; `away` from the middle of the head is where its hair faces."""
+    hair, frame, dye = (color[None, None] for color in (looks.hair, looks.frame, looks.dye))
     tone = pixels.texel[..., :3]
     gray = tone.mean(-1, keepdims=True)
     locks = hair * (0.25 + 1.5 * gray)
@@ -109,11 +149,6 @@ def paint_surface(
         "clothes": lamps.to_linear(tone) * dye,
         "glasses": frame + 0.0 * tone,
     }
-    depth = front_depth(pixels)
-    depth = jnp.where(jnp.isfinite(depth), depth, camera.distance)
-    position = origin[None, None] + rays * depth[..., None]
-    away = position - bodies.skull[None, None]
-    away = lamps.unit(away)
     for name, color in painted.items():
         here = (pixels.slot == SLOTS.index(name))[..., None]
         albedo = jnp.where(here, color, albedo)
@@ -121,15 +156,7 @@ def paint_surface(
             normal = jnp.where(here, away + 0.35 * pixels.card_normal + 0.5 * (gray - 0.5), normal)
         elif name not in ("brows", "lashes"):
             normal = jnp.where(here, pixels.card_normal, normal)
-    normal = lamps.unit(normal)
-
-    hairy = pixels.slot == SLOTS.index("hair")
-    wet = jnp.maximum(inner, eyes.astype(jnp.float32))
-    gloss = looks.oil * (0.55 + 0.35 * lips) * (1 + 0.2 * grain[..., 0])
-    gloss = jnp.where(worn[..., 0], jnp.where(hairy, 0.3, 0.12), gloss * (1 - bearded)) + wet * (1 - worn[..., 0])
-    sharpness = jnp.where(wet > 0, 180.0, jnp.where(hairy, 18.0, 16.0 + 20.0 * lips))
-    through = skin * (1 - worn[..., 0]) * (1 - bearded)
-    return lamps.Surface(albedo, normal, position, gloss, sharpness, through), inner * (1 - worn[..., 0]), bearded
+    return albedo, lamps.unit(normal)
 
 
 def front_depth(pixels: Pixels) -> Float[Array, "F F"]:

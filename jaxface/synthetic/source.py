@@ -41,7 +41,7 @@ class Painter:
     """All that samples follow from but their numbers. Its arrays form a JAX tree.
 
     Attributes:
-        seed: every seed has samples of its own.
+        seed: every seed of 32 bits has samples of its own.
         model: the face model.
         people: heads and what they wear; None for a face model without.
         triangle_labels: of the face model, from `render.label_triangles`.
@@ -55,7 +55,8 @@ class Painter:
     @classmethod
     def of(cls, model: FaceModel, *, seed: int) -> "Painter":
         """The painter of a face model's people, those that come with it if there are any."""
-        return cls(np.array(seed, np.int32), model, find_people(model), label_triangles(model.parts, model.triangles))
+        labels = label_triangles(model.parts, model.triangles)
+        return cls(np.array(seed % 2**32, np.uint32), model, find_people(model), labels)
 
 
 @typed_jit(static_argnames="size")

@@ -76,7 +76,7 @@ class Checkpoints:
             iterator: the training data's.
 
         Raises:
-            InputError: when the checkpoint cannot be read.
+            InputError: when the checkpoint cannot be read, or its face model had other numbers of coefficients.
         """
         target = jax.tree.map(np.asarray, state)
         restored = restore_items(
@@ -86,7 +86,14 @@ class Checkpoints:
             training=ocp.args.StandardRestore({"step": target.step, "opt_state": target.opt_state}),
             data=grain.PyGrainCheckpointRestore(iterator),
         )
-        return TrainState(**restored["encoder"], **restored["training"])
+        found = TrainState(**restored["encoder"], **restored["training"])
+        stored, wanted = ([np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (found, target))
+        if stored != wanted:  # the same words in the configuration, but the file that they name is another
+            raise InputError(
+                f"{self._folder} holds checkpoints of an encoder for another edition of the face model "
+                f"{self._config['face_model']!r}, of other numbers of coefficients: choose another --config.output_dir"
+            )
+        return found
 
     def close(self) -> None:
         """Waits until everything is on disk."""

@@ -41,6 +41,8 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
         InputError: for an unknown source, a missing folder, or too few samples.
     """
     data = config.data
+    if data.held_out < 1:
+        raise InputError(f"config.data.held_out is {data.held_out}, but must be 1 or more: there is a test at the end")
     batch_size = parallel.process_batch_size(config.batch_size)
     if data.source == "drawn":
         return _numbers(batch_size), _readable(_synthetic(config, model, held_out=True))
@@ -96,7 +98,7 @@ def _readable(source: SampleSource) -> list[Sample]:
         except InputError as error:
             print(f"skipped: {error}", file=sys.stderr)
     if not samples:
-        raise InputError("there is no sample to evaluate on: config.data.held_out must be 1 or more")
+        raise InputError("there is no sample to evaluate on: none of those held out can be read")
     return samples
 
 

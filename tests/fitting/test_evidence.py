@@ -20,7 +20,6 @@ from jaxface.fitting.evidence import (
     landmark_evidence,
     people_prior,
     shipped_calibration,
-    shipped_calibration,
 )
 from jaxface.models.flame import read_flame
 from toys.evidence import toy_calibration
@@ -66,6 +65,8 @@ def test_the_built_in_model_takes_all_points():
     assert evidence_for(model, dense=True).entry == "points"
     assert evidence_for(model, dense=False).entry == "landmarks"
     assert evidence_for(toy_model(), dense=True).entry == "landmarks"  # the table is that of another model
+    earlier = dataclasses.replace(toy_model(), name="anny")  # a file of an earlier edition has the same name
+    assert evidence_for(earlier, dense=True).entry == "landmarks"
 
 
 def test_the_prior_lies_around_the_calibrations_people_of_the_same_face_model():

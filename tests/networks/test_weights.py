@@ -242,6 +242,18 @@ def test_a_head_of_no_numbers_is_none_at_all(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_encoder_of_a_run_is_read_from_its_file(tmp_path):
+    settings = {"name": "resnet10", "width_multiplier": 0.125, "initial": "imagenet.pth"}  # as configs have it
+    shapes = weights.variable_shapes(settings, (3, 2, 3))
+    variables = traverse_util.unflatten_dict({path: np.ones(shape, np.float32) for path, shape in shapes.items()})
+    config = {"name": "x", "face_model": "toy", "image_size": 32, "encoder": settings}
+    weights.write_safetensors(tmp_path / "x.safetensors", weights.EncoderWeights(config, (3, 2, 3), variables))
+    predict, _, again = load_encoder(tmp_path / "x.safetensors", model=toy_model())
+    assert predict(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 3 + 2 + 3 + 33)
+    assert again.encoder.initial == "imagenet.pth"
+
+
+@pytest.mark.slow
 def test_heads_start_where_their_sizes_agree(mobilenet_file):
     shapes = weights.variable_shapes({"name": "mobilenet_v3_large"}, (3, 9, 3))
     fresh = traverse_util.unflatten_dict({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})

@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import jax
@@ -19,7 +20,8 @@ from jaxface.render import label_triangles
 from jaxface.synthetic import camera_effects, drawing, random_faces
 from jaxface.synthetic.dice import Dice
 from jaxface.synthetic.portraits import draw_portraits
-from jaxface.synthetic.source import SyntheticSource, generate_samples
+from jaxface.synthetic.source import Painter, SyntheticSource, draw_samples, generate_samples
+from toys.models import toy_model
 
 SIZE = 48
 COUNT = 40
@@ -28,6 +30,14 @@ COUNT = 40
 @pytest.fixture(scope="module")
 def batch(anny):
     return generate_samples(anny, seed=1, count=COUNT, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def portraits(anny):
+    """Of a face model without people: faces before painted heads, seen by the usual camera."""
+    painter = dataclasses.replace(Painter.of(anny, seed=1), people=None)
+    drawn = draw_samples(jax.tree.map(jnp.asarray, painter), np.arange(COUNT), size=SIZE)
+    return {name: np.asarray(values) for name, values in drawn.items()}
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +67,27 @@ def test_a_sample_depends_on_seed_and_index_alone(anny, batch):
 
 
 @pytest.mark.slow
-def test_coefficients_landmarks_and_labels_agree(anny, batch):
-    coefficients = Coefficients.from_vector(jnp.asarray(batch["coefficients"]), anny)
+def test_coefficients_landmarks_and_labels_agree(anny, portraits):
+    coefficients = Coefficients.from_vector(jnp.asarray(portraits["coefficients"]), anny)
     face = jax.jit(decode_face)(anny, coefficients, Camera().resized(SIZE))
     landmarks = np.asarray(landmark_points(anny, face.points, coefficients.angles[:, 2]))
-    np.testing.assert_allclose(batch["landmarks"], landmarks, atol=1e-3)
+    np.testing.assert_allclose(portraits["landmarks"], landmarks, atol=1e-3)
     inside = ((landmarks >= 0) & (landmarks <= SIZE)).all(-1)
-    np.testing.assert_array_equal(batch["landmark_weights"], inside)
+    np.testing.assert_array_equal(portraits["landmark_weights"], inside)
     # Each part's pixels lie among the projections of its vertices; the subject's left is at larger x when frontal.
     points = np.asarray(face.points)
     for index in range(COUNT):
-        centers = {part: parts.mask_points(batch["labels"][index] == label) for part, label in parts.LABELS.items()}
+        centers = {part: parts.mask_points(portraits["labels"][index] == label) for part, label in parts.LABELS.items()}
         for part in ("nose", "left_eye", "right_eye", "upper_lip"):
             low, high = (f(points[index, anny.parts[part]], axis=0) for f in (np.min, np.max))
             assert ((centers[part] > low - 1) & (centers[part] < high + 1)).all()
-        if abs(batch["coefficients"][index, -32]) < 0.3 and len(centers["left_eye"]) and len(centers["right_eye"]):
+        if abs(portraits["coefficients"][index, -32]) < 0.3 and len(centers["left_eye"]) and len(centers["right_eye"]):
             assert centers["left_eye"][:, 0].mean() > centers["right_eye"][:, 0].mean()
 
 
 @pytest.mark.slow
-def test_every_kind_of_variation_occurs(anny, batch, names):
-    coefficients = Coefficients.from_vector(batch["coefficients"], anny)
+def test_every_kind_of_variation_occurs(anny, portraits, names):
+    coefficients = Coefficients.from_vector(portraits["coefficients"], anny)
     expression = np.asarray(coefficients.expression)
     assert expression.min() >= 0 and expression.max() <= 1
     for unit in ("eyeBlinkLeft", "jawOpen", "mouthSmileLeft", "browDownLeft"):
@@ -85,7 +95,7 @@ def test_every_kind_of_variation_occurs(anny, batch, names):
     assert (expression == 0).all(axis=1).any()
     yaw = np.rad2deg(np.asarray(coefficients.angles)[:, 1])
     assert yaw.min() < -25 and yaw.max() > 25 and np.abs(yaw).max() <= 65
-    hidden = [(batch["labels"][index] == parts.BACKGROUND).mean() for index in range(COUNT)]
+    hidden = [(portraits["labels"][index] == parts.BACKGROUND).mean() for index in range(COUNT)]
     assert np.std(hidden) > 0.02
 
 
@@ -153,6 +163,12 @@ def test_a_model_without_names_or_contours_will_do():
     }
     coefficients = jax.jit(lambda keys: random_faces.random_coefficients(keys, model))(keys)
     assert coefficients.expression.min() < 0 < coefficients.expression.max()
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**31 - 1, 2**31, 2**31 + 999_999])
+def test_every_seed_of_32_bits_has_a_key(seed):
+    found = jax.random.key_data(jax.random.key(Painter.of(toy_model(), seed=seed).seed))
+    np.testing.assert_array_equal(found, [0, seed % 2**32])
 
 
 @pytest.mark.slow

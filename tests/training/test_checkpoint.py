@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -29,7 +30,11 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fresh_state(config):
-    encoder = create_configured_encoder(config, toy_model())
+    return _fresh_state(config, toy_model())
+
+
+def _fresh_state(config, model):
+    encoder = create_configured_encoder(config, model)
     optimizer = create_optimizer(1e-3, steps=10)
     shapes = jax.eval_shape(lambda: create_state(encoder, optimizer, image_size=SIZE, seed=0))
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
@@ -77,6 +82,16 @@ def test_restore_gives_back_the_state_and_the_place_in_the_data(run, config, fre
     for _ in range(2 + 4 + 8 + 12):
         next(expected)
     assert [next(batches) for _ in range(30)] == [next(expected) for _ in range(30)]
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_edition_of_the_face_model_are_refused(run, config):
+    model = toy_model()
+    other = dataclasses.replace(model, albedo_basis=np.repeat(model.albedo_basis, 2, axis=-1))
+    checkpoints = Checkpoints(run, config)
+    with pytest.raises(InputError, match=r"another edition of the face model '.*toy.npz'.*choose another"):
+        checkpoints.restore(_fresh_state(config, other), _batches())
+    checkpoints.close()
 
 
 @pytest.mark.slow

