@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo quick test check docs format clean
 
 help:
-	@echo "make demo     train the quickstart, reconstruct two portraits (about 15 minutes on 2 cores)"
+	@echo "make demo     train the quickstart, reconstruct two portraits (about 20 minutes on 2 cores)"
 	@echo "make quick    run the tests that compile little: what one runs while working (a minute and a half)"
 	@echo "make test     run all tests (about 14 minutes on 2 cores)"
 	@echo "make check    linter, formatter and type checker"
