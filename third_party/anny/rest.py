@@ -20,13 +20,17 @@ from source import Source
 FLIP = np.array([-1.0, 1.0, 1.0])
 
 
-def resting(source: Source, files: MakeHuman) -> tuple[Control, np.ndarray]:
-    """The control mesh and its neutral shape [C, 3]."""
+def control_mesh(source: Source, files: MakeHuman) -> tuple[Control, np.ndarray]:
+    """The control mesh, and the base mesh's vertices [N, 3] at the mean of real people."""
     points = neutral(source)
     table, groups = source.mirror(len(points)), source.base()[2]
     pieces = [mouth.teeth(files, points, table, groups), mouth.tongue(files, points, table)]
-    control = build_control(source, points, pieces)
-    points = points + real_people(source)
+    return build_control(source, points, pieces), points + real_people(source)
+
+
+def resting(source: Source, files: MakeHuman) -> tuple[Control, np.ndarray]:
+    """The control mesh and its neutral shape [C, 3]."""
+    control, points = control_mesh(source, files)
     upper, lower = points[control.kept[control.lids[0].T]]
     control = dataclasses.replace(control, bulges=sphere_bulges(upper, lower))
     rest = control.assemble(points)

@@ -1,4 +1,4 @@
-"""Who the second edition's random faces are: sex, age and origins, read off their identity coefficients. See README.md.
+"""Who the built-in face model's random faces are: sex, age and origins, read off their coefficients. See README.md.
 
 The face model has no coefficients for these. The source has: random people are made with weights of female and male,
 young and old, african, asian and caucasian. A linear regression from such people's coefficients to their weights then
@@ -29,8 +29,6 @@ LEARNED, HELD_OUT, DRAWS = 2000, 1000, 10_000
 """People whose weights the regression learns, people it is tested on, vectors of N(0, 1) that it reads."""
 LIMIT = 2.5
 """Coefficients are clipped to +- this, as `jaxface.synthetic` draws them."""
-NAMES = TRAITS
-"""What is read; female and young are what is left to one."""
 MEAN_FACE = np.array([1 / 3, 1 / 3, 1 / 3, 0.5, 0])
 """What the model's mean face was made of: `geometry.neutral`. A draw is read as this and what its coefficients add."""
 
@@ -70,7 +68,7 @@ def random_people(source: Source, control: Control, rest: np.ndarray) -> tuple[n
     """People whom the basis was not made from.
 
     Returns:
-        Their coefficients [S, K], their weights [S, 5] in the order of NAMES, and the coefficients [K] of the source's
+        Their coefficients [S, K], their weights [S, 5] in the order of TRAITS, and the coefficients [K] of the source's
         own neutral head, which the model's mean face was moved from.
     """
     face = face_mask(control)
@@ -107,8 +105,8 @@ def shares(weights: np.ndarray) -> dict[str, float]:
         "beyond young: old below -0.1": old < -0.1,
         "middle": (old >= 1 / 3) & (old <= 2 / 3),
         "old: old above 2/3": old > 2 / 3,
-        **{f"mean of {name}": origin for name, origin in zip(NAMES, origins, strict=False)},
-        **{f"{name} above 2/3": origin > 2 / 3 for name, origin in zip(NAMES, origins, strict=False)},
+        **{f"mean of {name}": origin for name, origin in zip(TRAITS, origins, strict=False)},
+        **{f"{name} above 2/3": origin > 2 / 3 for name, origin in zip(TRAITS, origins, strict=False)},
         "mixed: no origin above 2/3": np.max(origins, 0) <= 2 / 3,
     }
     return {name: 100 * float(np.mean(values)) for name, values in result.items()}
@@ -127,7 +125,7 @@ def main() -> None:
     draws = np.random.default_rng(0).normal(size=(DRAWS, people.shape[1])).clip(-LIMIT, LIMIT)
 
     print(f"{LEARNED} people learned from, {HELD_OUT} held out, {DRAWS} draws")
-    print(f"{'':40}", *(f"{name:>9}" for name in NAMES))
+    print(f"{'':40}", *(f"{name:>9}" for name in TRAITS))
     for name, row in (
         ("R^2, held out", explained(tested, truth)),
         ("error, mean face", intercept - MEAN_FACE),

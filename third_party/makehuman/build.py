@@ -17,15 +17,13 @@ import scipy.sparse as sp
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "anny")]
 
-import mouth  # noqa: E402
 import who  # noqa: E402
 from atlas import make_atlas  # noqa: E402
-from geometry import build_control, neutral, real_people  # noqa: E402
 from glasses import all_glasses  # noqa: E402
 from head import INSET, Base, Model, Rows  # noqa: E402
 from people_files import MakeHuman  # noqa: E402
 from PIL import Image  # noqa: E402
-from rest import resting  # noqa: E402
+from rest import control_mesh, resting  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 from skin import head_albedo, split  # noqa: E402
 from source import Source  # noqa: E402
@@ -154,11 +152,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source, files, model = Source(arguments.wheel), MakeHuman(arguments.archive), read_model()
     files.check(HERE / "files.sha256")
-    points = neutral(source)
-    table, groups = source.mirror(len(points)), source.base()[2]
-    inside = [mouth.teeth(files, points, table, groups), mouth.tongue(files, points, table)]
-    control = build_control(source, points, inside)
-    points = points + real_people(source)
+    control, points = control_mesh(source, files)
     base = Base(source, control, model, points)
     pieces = all_pieces(files, points) + all_glasses(points, np.unique(base.body[points[base.body, 1].min(1) > 6]))
 
@@ -179,15 +173,16 @@ def main() -> None:
     flat = np.concatenate([part.flat() for part in (head, worn_rows[np.array(extra)], still_rows)])
     split_at = 1 + model.identity.shape[-1]
 
+    face_model = load_face_model("anny")
     atlas, coordinates = make_atlas(pieces)
-    mean_albedo, albedo_basis = head_albedo(base, files, vertices, triangles, load_face_model("anny"))
+    mean_albedo, albedo_basis = head_albedo(base, files, vertices, triangles, face_model)
     arrays = {
         "format": np.array(format.FORMAT),
         "model": np.array("anny"),
-        **format.fingerprint(load_face_model("anny")),
+        **format.fingerprint(face_model),
         "head/triangles": triangles.astype(np.uint16),
         "head/covered": covered,
-        **rim_weights(load_face_model("anny"), head.mean),
+        **rim_weights(face_model, head.mean),
         "head/inset": inset.astype(np.float16),
         "mean": counted(flat[..., 0], STEPS["mean"]),
         "identity": counted(flat[..., 1:split_at], STEPS["identity"]),
