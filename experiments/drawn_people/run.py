@@ -27,7 +27,7 @@ from jaxface.render import label_map, label_triangles, render_face
 from jaxface.synthetic.people import People, load_people
 from jaxface.synthetic.people_pictures import draw_crops, random_people, skin_color
 from jaxface.synthetic.photographs import draw_photographs
-from jaxface.synthetic.random_faces import SKIN_TONES
+from jaxface.synthetic.people import SKIN_TONES
 from jaxface.synthetic.traits import TRAITS, read_traits
 
 HERE = Path(__file__).resolve().parent

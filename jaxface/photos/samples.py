@@ -8,6 +8,13 @@ landmark_weights  | float32 [68]      | 1 for a known point, 0 for one that is u
 coefficients      | float32 [K]       | the true coefficients of a synthetic face; zeros for a photo
 has_coefficients  | float32 []        | 1 where `coefficients` are true, else 0
 
+A drawn person has four more, where a network is to learn them:
+
+classes           | uint8 [S, S]      | what each pixel shows, an index into `core.parts.CLASSES`
+landmark_visible  | float32 [68]      | 1 for a landmark that is seen
+surface_points    | float32 [P, 2]    | points spread over the face (`core.surface_points`), in crop pixels
+surface_visible   | float32 [P]       | 1 for those that are seen
+
 A face that a detector found has three more entries, which the fit asks for and no file holds:
 
 points            | float32 [P, 2]    | all points of the detector, in crop pixels
@@ -41,6 +48,14 @@ DTYPES = {
     "has_coefficients": np.float32,
 }
 """The entries of a sample and their types."""
+
+DENSE_DTYPES = {
+    "classes": np.uint8,
+    "landmark_visible": np.float32,
+    "surface_points": np.float32,
+    "surface_visible": np.float32,
+}
+"""Entries that drawn people have besides, where a network is to learn them."""
 
 
 def photo_sample(

@@ -108,7 +108,9 @@ def coarse_visibility(
 
     A square grid is laid over each face's points, fine enough for some four vertices per cell. A vertex is hidden if it
     lies more than 1 cm behind the nearest vertex of each of the four cells around it; beside an empty cell, as on the
-    outline, it counts as seen. So do vertices that face away; `projected_areas` knows them.
+    outline, it counts as seen. So do vertices that face away; `projected_areas` knows them. A surface inside, as the
+    mouth's, shows through skin whose vertices are further apart than a cell: 10 % of the built-in face's area at a yaw
+    of 60 degrees, 0.3 % of its parts' area.
 
     Args:
         points: image points in any unit; those that are not finite take no part and count as seen.

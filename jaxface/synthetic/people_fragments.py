@@ -227,7 +227,21 @@ def visible_landmarks(
         hidden_by: depth of the nearest thing at each pixel, in model units; infinite where there is nothing.
         roll: of the heads, in radians.
     """
-    indices = march_landmarks(unrolled_x(bodies.points, roll), model.landmarks["68"], model.contours["68"])
+    return visible_points(
+        bodies, march_landmarks(unrolled_x(bodies.points, roll), model.landmarks["68"], model.contours["68"]), hidden_by
+    )
+
+
+def visible_points(
+    bodies: Bodies, indices: Integer[Array, "B P"], hidden_by: Float[Array, "B S S"]
+) -> tuple[Float[Array, "B P 2"], Float[Array, "B P"]]:
+    """The face's vertices of these indices in pixels, and 1 for those that are seen.
+
+    Args:
+        bodies: the people.
+        indices: of vertices.
+        hidden_by: depth of the nearest thing at each pixel, in model units; infinite where there is nothing.
+    """
     points = jnp.take_along_axis(bodies.points, indices[..., None], axis=1)
     depth = jnp.take_along_axis(bodies.face[..., 2], indices, axis=1)
     size = hidden_by.shape[-1]

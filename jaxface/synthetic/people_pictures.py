@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Integer, Key, UInt8
 
 from jaxface.core import lighting, parts
 from jaxface.core.cameras import Camera
@@ -23,7 +23,7 @@ from jaxface.synthetic.eyeballs import gaze_tables
 from jaxface.synthetic.looks import Looks, random_looks
 from jaxface.synthetic.occluders import add_object
 from jaxface.synthetic.people import People
-from jaxface.synthetic.people_fragments import Bodies, Pixels, draw_fragments, visible_landmarks
+from jaxface.synthetic.people_fragments import Bodies, Pixels, draw_fragments, visible_landmarks, visible_points
 from jaxface.synthetic.people_surfaces import (
     Viewpoint,
     beard_growth,
@@ -45,6 +45,9 @@ SHARPEST = 0.5
 SHAKEN = 0.08
 """Share of pictures that a moving hand took."""
 
+NO_POINTS = np.zeros(0, np.int32)
+"""No vertices: nobody asks where they are."""
+
 DISTANCES = 3.5, 25.0
 """Of the cameras in units: a phone in the hand to a lens of 135 mm."""
 
@@ -56,6 +59,7 @@ def draw_crops(
     triangle_labels: UInt8[Array | np.ndarray, "T"],
     *,
     size: int,
+    surface: Integer[Array | np.ndarray, "P"] = NO_POINTS,
     details: bool = False,
 ) -> dict[str, Array]:
     """Random people, cut out as photos are: the training data. Made to be jitted.
@@ -69,7 +73,8 @@ def draw_crops(
         people: heads and what they wear, of that face model.
         triangle_labels: from `render.label_triangles`.
         size: side S of the crops in pixels.
-        details: as for `draw_people`.
+        surface: as for `draw_people`.
+        details: likewise.
 
     Returns:
         As `draw_people`, and focal [B], the focal length in pixels.
@@ -81,7 +86,7 @@ def draw_crops(
     farther = DISTANCES[0] * (DISTANCES[1] / DISTANCES[0]) ** nearness / usual.distance  # times as far away as usual
     stretched = coefficients.translation.at[:, 2].multiply(farther[:, 0])
     placed, camera = coefficients.replace(translation=stretched), usual.stretched(farther)
-    sample = draw_people(keys[2], model, people, triangle_labels, placed, camera, details=details)
+    sample = draw_people(keys[2], model, people, triangle_labels, placed, camera, surface=surface, details=details)
     told = Coefficients.from_vector(sample["coefficients"], model).replace(translation=coefficients.translation)
     return sample | {"coefficients": told.to_vector(), "focal": usual.focal * farther[:, 0]}
 
@@ -111,6 +116,7 @@ def draw_people(
     coefficients: Coefficients,
     camera: Camera,
     *,
+    surface: Integer[Array | np.ndarray, "P"] = NO_POINTS,
     details: bool = False,
 ) -> dict[str, Array]:
     """Draws one picture per key of people with given faces. Made to be jitted.
@@ -122,18 +128,19 @@ def draw_people(
         triangle_labels: from `render.label_triangles`.
         coefficients: the faces; their light is not looked at.
         camera: of the square pictures; numbers [B, 1] give each its own.
+        surface: vertices of the face whose image points are wanted.
         details: tells all that is known of each pixel.
 
     Returns:
         A batch in the layout of photos/samples.py, whose coefficients hold the light that explains a picture best, and
         classes [B, S, S], per pixel an index into `parts.CLASSES`,
-        landmark_visible [B, 68], 1 for what nothing hides.
+        landmark_visible [B, 68], 1 for what nothing hides,
+        surface_points [B, P, 2] of the vertices `surface` in pixels, and surface_visible [B, P].
         With `details` also triangle [B, S, S] of the face model (-1: something else is seen), barycentric [B, S, S, 3],
         depth [B, S, S] in model units (0: background), normal [B, S, S, 3]. Dark glass, and what was painted over the
         picture in the end, such as a hand, have triangle -1 and the depth of what they hide.
     """
-    model, people, triangle_labels = jax.tree.map(jnp.asarray, (model, people, triangle_labels))
-    size = camera.image_size[0]
+    model, people, triangle_labels, surface = jax.tree.map(jnp.asarray, (model, people, triangle_labels, surface))
     keys = split_keys(keys, 3)
     looks = _looks_of(keys[0], model, people, coefficients)
     rough = jax.vmap(lambda key: jax.random.uniform(key, camera.image_size, minval=0.15, maxval=0.85))(keys[2])
@@ -154,6 +161,8 @@ def draw_people(
     nearest = jnp.where(hides, pixels.cards.depth, nearest)
     open_to = jnp.where(dark_glass(pixels, looks), 0.0, nearest)
     landmarks, visible = visible_landmarks(model, bodies, open_to, coefficients.angles[:, 2])
+    spread = jnp.broadcast_to(surface[None], (len(keys[0]), surface.size))
+    surface_points, surface_visible = visible_points(bodies, spread, open_to)
     turns = jnp.deg2rad(jnp.einsum("bk,ekc->bec", coefficients.expression, gaze_tables(model.expression_labels)))
     batch = len(coefficients.identity)
     focal, distance, across, down = (
@@ -163,9 +172,9 @@ def draw_people(
     paint = functools.partial(_paint, faces=len(model.triangles))
     drawn = jax.vmap(paint)(keys[1], looks, pixels, bodies, coefficients.angles, turns, nearest, viewpoints)
     light = drawn.pop("light").at[:, :, 0].add(-lighting.AMBIENT)
-    inside = ((landmarks >= 0) & (landmarks <= size)).all(-1)
-    column, row = (jnp.clip(jnp.floor(landmarks[..., axis]).astype(jnp.int32), 0, size - 1) for axis in (0, 1))
-    visible = visible * ~drawn.pop("painted_over")[jnp.arange(batch)[:, None], row, column]
+    painted_over = drawn.pop("painted_over")
+    inside, open_there = _inside_and_open(landmarks, painted_over)
+    surface_inside, surface_open = _inside_and_open(surface_points, painted_over)
     sample = {
         "image": jnp.round(255 * drawn["image"]).astype(jnp.uint8),
         "labels": drawn["labels"],
@@ -174,10 +183,22 @@ def draw_people(
         "coefficients": coefficients.replace(light=light).to_vector(),
         "has_coefficients": jnp.ones(batch),
         "classes": drawn["classes"],
-        "landmark_visible": visible * inside,
+        "landmark_visible": visible * inside * open_there,
+        "surface_points": surface_points,
+        "surface_visible": surface_visible * surface_inside * surface_open,
     }
     known = ("triangle", "barycentric", "depth", "normal") if details else ()
     return sample | {name: drawn[name] for name in known}
+
+
+def _inside_and_open(
+    points: Float[Array, "B P 2"], painted_over: Bool[Array, "B S S"]
+) -> tuple[Bool[Array, "B P"], Bool[Array, "B P"]]:
+    """Which image points lie in the picture, and which where nothing was painted over it in the end."""
+    size = painted_over.shape[-1]
+    inside = ((points >= 0) & (points <= size)).all(-1)
+    column, row = (jnp.clip(jnp.floor(points[..., axis]).astype(jnp.int32), 0, size - 1) for axis in (0, 1))
+    return inside, ~painted_over[jnp.arange(len(points))[:, None], row, column]
 
 
 def _paint(

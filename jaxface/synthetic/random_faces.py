@@ -58,25 +58,6 @@ EXPRESSIONS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 NEVER_ALONE = ("mouthClose", "tongueOut", "eyeLook")
 
 
-SKIN_TONES = np.array(
-    [
-        [1.07, -1.29, 1.67],
-        [0.94, -1.00, 1.16],
-        [0.81, -0.63, 0.34],
-        [0.67, -0.32, 0.27],
-        [0.46, 0.28, 0.18],
-        [-0.06, 0.89, 0.19],
-        [-0.60, 0.29, 0.38],
-        [-1.01, -0.73, -0.08],
-        [-1.31, -1.65, -1.12],
-        [-1.49, -1.79, -0.75],
-    ],
-    np.float32,
-)
-"""Lightness, warmth and redness, the first three albedo coefficients of the built-in face model, of ten skins from the
-lightest to the darkest (third_party/anny/skin_tones.py): the Monk scale's steps, as skin rather than as lit paper."""
-
-
 SKIN_OF_TRAITS = 1.2
 """The next two albedo coefficients, age and sex, of the oldest and of the most male; of the opposite with a minus."""
 
@@ -88,7 +69,7 @@ def random_coefficients(keys: Key[Array, "B"], model: FaceModel, people: People 
         keys: one random key per face; a face depends on its own key alone.
         model: the face model. Its expression coefficients are made by their names where it has artist's units, see
             `random_expression`, else standard normal.
-        people: heads of the face model, which has `SKIN_TONES`. Then origins, sex, age and skin tones are drawn evenly
+        people: heads of the face model, which have skin tones. Then origins, sex, age and skin tones are drawn evenly
             (`traits`), there is a gaze, and heads are at times in profile, from above or below, or lying.
     """
     draw = jax.vmap(lambda key: _unaligned(Dice(key), model, people))
@@ -116,9 +97,9 @@ def _unaligned(
         identity = with_traits(people, identity, traits)
         # Each tone as often as the others: of normal numbers nine in ten would lie in the middle of the scale. It is
         # drawn apart from the origins, so that nobody's shape is learned from a colour; but skin has the head's age.
-        tone = jnp.asarray(SKIN_TONES)[dice.pick([1.0] * len(SKIN_TONES))]
+        tone = people.skin_tones[dice.pick([1.0] * len(people.skin_tones))]
         mean = jnp.concatenate([tone, SKIN_OF_TRAITS * (2 * traits[np.array([4, 3])] - 1)])
-        spread = np.array([0.25] * tone.size + [0.5] * 2, np.float32)
+        spread = np.array([0.25] * tone.shape[-1] + [0.5] * 2, np.float32)
         albedo = albedo.at[: mean.size].set(mean + spread * albedo[: mean.size])
     coefficients = Coefficients(
         identity=identity,

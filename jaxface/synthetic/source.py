@@ -23,12 +23,13 @@ from tqdm import tqdm
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.surface_points import spread_points
 from jaxface.core.typed_jit import typed_jit
 from jaxface.files.code import imported_files
 from jaxface.photos import samples
 from jaxface.render import label_triangles
-from jaxface.synthetic.people import People, find_people
-from jaxface.synthetic.people_pictures import draw_crops
+from jaxface.synthetic.people import People, find_people, split_people
+from jaxface.synthetic.people_pictures import NO_POINTS, draw_crops
 from jaxface.synthetic.portraits import draw_portraits
 
 BLOCK = 16
@@ -45,18 +46,49 @@ class Painter:
         model: the face model.
         people: heads and what they wear; None for a face model without.
         triangle_labels: of the face model, from `render.label_triangles`.
+        surface: vertices whose image points are drawn along (`samples.DENSE_DTYPES`); None for none.
     """
 
     seed: Integer[Array | np.ndarray, ""]
     model: FaceModel
     people: People | None
     triangle_labels: UInt8[Array | np.ndarray, "T"]
+    surface: Integer[Array | np.ndarray, "P"] | None = None
 
     @classmethod
-    def of(cls, model: FaceModel, *, seed: int) -> "Painter":
-        """The painter of a face model's people, those that come with it if there are any."""
+    def of(cls, model: FaceModel, *, seed: int, dense: bool = False, held_out: bool | None = None) -> "Painter":
+        """The painter of a face model's people, those that come with it if there are any.
+
+        Args:
+            model: the face model.
+            seed: every seed gives other samples.
+            dense: samples have `samples.DENSE_DTYPES` too.
+            held_out: False leaves some skins and styles out, True has those alone (`people.split_people`).
+
+        Raises:
+            InputError: when the face model has no people, but `dense` or `held_out` asks for them.
+        """
+        people = find_people(model)
+        if people is None and (dense or held_out is not None):
+            raise InputError(f"there are no people to draw for the face model {model.name!r}, but for 'anny' alone")
+        if people is not None and held_out is not None:
+            people = split_people(people, held_out=held_out)
         labels = label_triangles(model.parts, model.triangles)
-        return cls(np.array(seed % 2**32, np.uint32), model, find_people(model), labels)
+        return cls(np.array(seed % 2**32, np.uint32), model, people, labels, spread_points(model) if dense else None)
+
+    @property
+    def dtypes(self) -> Mapping[str, Any]:
+        """The entries of its samples and their types."""
+        return samples.DTYPES | ({} if self.surface is None else samples.DENSE_DTYPES)
+
+    def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each entry of a sample with an S = `size` crop."""
+        shapes = samples.field_shapes(size, vector_size(self.model))
+        if self.surface is None:
+            return shapes
+        points = len(self.surface)
+        dense = {"classes": (size, size), "landmark_visible": (samples.LANDMARKS,)}
+        return shapes | dense | {"surface_points": (points, 2), "surface_visible": (points,)}
 
 
 @typed_jit(static_argnames="size")
@@ -71,8 +103,9 @@ def draw_samples(painter: Painter, indices: Int[Array | np.ndarray, "B"], *, siz
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(painter.seed), indices)
     if painter.people is None:
         return draw_portraits(keys, painter.model, painter.triangle_labels, size=size)
-    drawn = draw_crops(keys, painter.model, painter.people, painter.triangle_labels, size=size)
-    return {name: drawn[name] for name in samples.DTYPES}
+    surface = NO_POINTS if painter.surface is None else painter.surface
+    drawn = draw_crops(keys, painter.model, painter.people, painter.triangle_labels, size=size, surface=surface)
+    return {name: drawn[name] for name in painter.dtypes}
 
 
 class SyntheticSource:
@@ -84,19 +117,17 @@ class SyntheticSource:
 
     def __init__(
         self,
-        model: FaceModel,
+        painter: Painter,
         *,
         count: int,
-        seed: int,
         size: int,
         cache_dir: str | os.PathLike | None = None,
     ):
         """Draws the samples, or finds them in the cache.
 
         Args:
-            model: the face model.
+            painter: what they follow from; another seed gives others.
             count: number of samples.
-            seed: every seed gives other samples.
             size: side of the crops in pixels.
             cache_dir: folder for the cache, made if need be; None keeps the samples in memory.
 
@@ -107,15 +138,13 @@ class SyntheticSource:
             raise InputError(f"synthetic data needs count >= 1 and size >= 16, got {count} and {size}")
         self._folder: Path | None = None
         settings: dict[str, Any] = {"start": 0, "count": count, "size": size}
-        painter = Painter.of(model, seed=seed)
         if cache_dir is None:
             blocks = list(_with_progress(_blocks(painter, **settings), count))
-            self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in samples.DTYPES}
+            self._fields = {key: np.concatenate([block[key] for block in blocks]) for key in painter.dtypes}
             return
         self._folder = Path(cache_dir) / f"synthetic-{_fingerprint(painter, settings)}"
         if not self._folder.is_dir():
-            shapes = samples.field_shapes(size, vector_size(model))
-            _write_cache(self._folder, shapes, count, lambda: _blocks(painter, **settings))
+            _write_cache(self._folder, painter, count, size, lambda: _blocks(painter, **settings))
         self._fields = _read_cache(self._folder)
 
     def __len__(self) -> int:
@@ -199,8 +228,9 @@ def _fingerprint(painter: Painter, settings: Mapping[str, object]) -> str:
 
 def _write_cache(
     folder: Path,
-    shapes: Mapping[str, tuple[int, ...]],
+    painter: Painter,
     count: int,
+    size: int,
     draw: Callable[[], Iterator[dict[str, np.ndarray]]],
 ) -> None:
     """Draws the samples into a folder of .npy files that gets its name only when it is complete."""
@@ -210,11 +240,12 @@ def _write_cache(
     except OSError as error:
         raise InputError(f"the cache folder {folder.parent} cannot be made: {error}") from error
     try:
+        shapes = painter.shapes(size)
         files = {key: open(partial / f"{key}.npy", "wb") for key in shapes}  # noqa: SIM115
         try:
             for key, file in files.items():
                 header = {
-                    "descr": np.dtype(samples.DTYPES[key]).str,
+                    "descr": np.dtype(painter.dtypes[key]).str,
                     "fortran_order": False,
                     "shape": (count, *shapes[key]),
                 }
@@ -238,6 +269,9 @@ def _write_cache(
 
 def _read_cache(folder: Path) -> dict[str, np.ndarray]:
     try:
-        return {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in samples.DTYPES}
+        files = sorted(folder.glob("*.npy"))
+        if missing := samples.DTYPES.keys() - {file.stem for file in files}:
+            raise OSError(f"{min(missing)}.npy is missing")
+        return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in files}
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"the cache {folder} is damaged ({error}); delete that folder and start again") from error

@@ -104,7 +104,8 @@ def _readable(source: SampleSource) -> list[Sample]:
 
 def _synthetic(config: ConfigDict, model: FaceModel, *, held_out: bool) -> SampleSource:
     count, seed = (config.data.held_out, config.seed + HELD_OUT_SEED) if held_out else (config.data.count, config.seed)
-    return SyntheticSource(model, count=count, seed=seed, size=config.image_size, cache_dir=config.cache_dir or None)
+    painter = Painter.of(model, seed=seed)
+    return SyntheticSource(painter, count=count, size=config.image_size, cache_dir=config.cache_dir or None)
 
 
 def _folder(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, SampleSource]:

@@ -3,7 +3,7 @@
 import numpy as np
 from skimage import color
 
-from jaxface.synthetic.random_faces import SKIN_TONES
+from jaxface.synthetic.people import SKIN_TONES
 
 
 def test_skin_tones_of_the_world(anny):

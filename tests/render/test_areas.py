@@ -201,7 +201,8 @@ def test_coarse_and_exact_agree_on_a_turned_face(anny):
         np.asarray(visible_areas(face.points, face.depth, anny.triangles, image_size=96, occlusion=occlusion))
         for occlusion in ("coarse", "exact", "none")
     )
-    assert ((coarse > 0) != (exact > 0)).astype(float).ravel() @ none.ravel() < 0.03 * exact.sum()
+    differ = (((coarse > 0) != (exact > 0)) * none).sum(-1) / exact.sum(-1)
+    assert differ[0] < 0.03 and differ[1] < 0.15  # turned, some of the mouth's inside shows through the cheek
     in_parts = np.unique(np.concatenate(list(anny.parts.values())))
     coarse, exact, none = (areas[:, in_parts] for areas in (coarse, exact, none))
     differ = (((coarse > 0) != (exact > 0)) * none).sum(-1) / exact.sum(-1)

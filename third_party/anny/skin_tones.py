@@ -86,7 +86,7 @@ def report(mean: np.ndarray, basis: np.ndarray, draws: int = 10_000) -> str:
             *(f"  {name} by {np.round(w, 2)}" for name, w in zip(MONK, wanted, strict=True)),
             f"  distance of the clipped face's mean (CIELAB 1976) {np.round(off, 1)}",
             f"  share of {draws} draws nearest to each {np.round(shares, 3)}",
-            "The ten skins of drawn people, jaxface/synthetic/random_faces.py:",
+            "The ten skins of drawn people, jaxface/synthetic/people.py:",
             *(f"  {skin} by {np.round(w, 2)}" for skin, w in zip(SKINS, drawn, strict=True)),
         ]
     )
