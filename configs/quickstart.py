@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.image_size = 96  # side of the crops in pixels
     config.batch_size = 16  # over all devices together
     config.steps = 7200
+    config.half_size_steps = 0  # of the steps, the first that see pictures at half their size
     config.parallel = "pmap"  # or "sharded": jit over a device mesh
     config.multi_host = False  # True: one process per host, found by JAX (see parallel.initialize)
     config.log_every = 20  # steps whose mean makes one line of metrics.jsonl
@@ -30,13 +31,14 @@ def get_config() -> ConfigDict:
     config.max_skipped_steps = 0  # per log: steps that may be left out because their loss is not finite
 
     config.encoder = ConfigDict()  # arguments of networks.create_encoder
-    config.encoder.name = "resnet10"  # or "resnet18", "resnet50", "mobilenet_v3_large"
+    config.encoder.name = "resnet10"  # or "resnet18", "resnet50", "mobilenet_v3_large", "people18"
     config.encoder.initial = ""  # weights to start from: a run, net_recon.pth, a torchvision ResNet's .pth
     config.encoder.width_multiplier = 0.5
     config.encoder.dtype = "float32"  # of the backbone's computation; or "bfloat16": fast on GPUs, slow on CPUs
 
     config.data = ConfigDict()
     config.data.source = "synthetic"  # or "drawn": new ones in every step, for GPUs; "folder": from preprocess
+    config.data.people = ""  # of synthetic faces: "learned" tells their points too and holds some skins and styles out
     config.data.path = ""  # of the folder
     config.data.count = 20000  # number of synthetic faces
     config.data.held_out = 128  # samples for evaluation, never trained on; of a folder the last ones
@@ -61,6 +63,11 @@ def get_config() -> ConfigDict:
     config.loss.reprojection = 1.5  # synthetic faces have true vertices to learn from
     config.loss.shape = 0.3
     config.loss.color = 2.0  # and true colours
+    config.loss.coefficients = 0.0
+    config.loss.labels = 0.0  # this and the next three: of encoders "people10" and "people18", with data.people
+    config.loss.points = 0.0
+    config.loss.visibility = 0.0
+    config.loss.spread = 0.0
     config.loss.anchor_stride = 24  # PRDL's anchors lie on every 24th pixel; 3 is for PRDL on pixels
     config.loss.prdl_every = 1  # PRDL on pixels draws every n-th face of a batch
     return config

@@ -13,6 +13,7 @@ explained in configs/quickstart.py.
 """
 
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -44,12 +45,14 @@ from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
+from jaxface.networks.people_network import PeopleAnswer, pixel_classes, vector_of
 from jaxface.photos.samples import Sample, pad_rows
 from jaxface.synthetic.source import Painter
 from jaxface.training import parallel
+from jaxface.training.augmentation import halved
 from jaxface.training.checkpoint import Checkpoints, initial_state
 from jaxface.training.data import drawn_in_step, make_training_data
-from jaxface.training.evaluation import comparison_table, draw_faces, evaluate_predictions
+from jaxface.training.evaluation import comparison_table, draw_faces, evaluate_dense, evaluate_predictions
 from jaxface.training.objective import total_loss
 from jaxface.training.optimizer import create_optimizer
 from jaxface.training.run_log import RunLog
@@ -58,6 +61,9 @@ from jaxface.training.terms import TERMS
 
 CONFIGS = Path(__file__).parent / "training" / "configs"
 """The repository's configs/, which are installed along."""
+
+Answer = Float[Array, "B K"] | PeopleAnswer
+"""Of an encoder: coefficients, or what a `PeopleNetwork` says."""
 
 PREVIEW_FACES = 6
 """Rows of a preview."""
@@ -83,13 +89,11 @@ def train(config: ConfigDict) -> dict[str, Any]:
     model = load_face_model(config.face_model)
     require_parts(model, "training")
     objective, constants = _objective_of(config, model)
-    camera = Camera().resized(config.image_size)
 
     mapping = parallel.mapping(config.parallel)
     encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
     optimizer = create_optimizer(steps=config.steps, **config.optimizer)
     batches, held_out = make_training_data(config, model)  # minutes: after what a wrong config can fail at
-    objective = functools.partial(objective, camera=camera)
     step_function = make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS)
     if config.data.source == "drawn":
         step_function = drawn_in_step(step_function, size=config.image_size)
@@ -113,7 +117,10 @@ def train(config: ConfigDict) -> dict[str, Any]:
     started, window = time.monotonic(), []
     try:
         for step in range(start + 1, config.steps + 1):
-            state, metrics = train_step(state, mapping.shard(next(batches)), constants)
+            batch = next(batches)
+            if step <= config.get("half_size_steps", 0):
+                batch = halved(batch)
+            state, metrics = train_step(state, mapping.shard(batch), constants)
             window.append(metrics)
             log.advance()
             if step % config.log_every == 0:
@@ -121,7 +128,7 @@ def train(config: ConfigDict) -> dict[str, Any]:
                 window = []
             if step % config.checkpoint_every == 0 or step == config.steps:
                 saved = mapping.fetch(state)
-                figures = evaluate_state(saved, predict, model, held_out, camera, preview=_preview_path(folder, step))
+                figures = evaluate_state(saved, predict, model, held_out, preview=_preview_path(folder, step))
                 log.write(step, {f"held_out_{name}": value for name, value in figures.items()}, show=False)
                 log.say(_progress_line(step, figures))
                 checkpoints.save(saved, batches, figures)
@@ -129,7 +136,7 @@ def train(config: ConfigDict) -> dict[str, Any]:
         log.close()
         checkpoints.close()
     seconds = time.monotonic() - started
-    return _finish(config, mapping.fetch(state), predict, model, held_out, camera, seconds=seconds)
+    return _finish(config, mapping.fetch(state), predict, model, held_out, seconds=seconds)
 
 
 def evaluate_state(
@@ -137,18 +144,19 @@ def evaluate_state(
     predict: Callable,
     model: FaceModel,
     held_out: Sequence[Sample],
-    camera: Camera,
     *,
     preview: Path | None = None,
 ) -> dict[str, float]:
     """Figures of `evaluate_predictions` on the held-out samples; draws the first few of them to `preview`."""
-    vectors = predict(state, held_out)
+    answer, camera = predict(state, held_out), Camera().resized(held_out[0]["image"].shape[0])
+    vectors = np.asarray(vector_of(answer))
     if preview is not None and jax.process_index() == 0:
         shown = [held_out[index] for index in range(min(PREVIEW_FACES, len(held_out)))]
         drawn = draw_faces(model, vectors[: len(shown)], camera)
         images, labels = (np.stack([sample[name] for sample in shown]) for name in ("image", "labels"))
         visualize.save_png(preview, visualize.preview_sheet(images, drawn, labels))
-    return evaluate_predictions(model, vectors, held_out, camera)
+    dense = evaluate_dense(answer, held_out) if isinstance(answer, PeopleAnswer) else {}
+    return evaluate_predictions(model, vectors, held_out, camera) | dense
 
 
 def _objective_of(config: ConfigDict, model: FaceModel) -> tuple[Callable, Any]:
@@ -161,34 +169,42 @@ def _objective_of(config: ConfigDict, model: FaceModel) -> tuple[Callable, Any]:
 
 
 def _objective(
-    model: FaceModel, vector: Float[Array, "B K"], batch: Mapping[str, Array], *, camera: Camera, weights: dict
+    model: FaceModel, answer: Answer, batch: Mapping[str, Array], *, weights: dict
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    return total_loss(model, vector, batch, camera, **weights)
+    return total_loss(model, answer, batch, _camera_of(batch), **weights)
 
 
 def _perceptual_objective(
     constants: tuple[FaceModel, FaceRecognizer],
-    vector: Float[Array, "B K"],
+    answer: Answer,
     batch: Mapping[str, Array],
     *,
-    camera: Camera,
     weights: dict,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     model, recognizer = constants
-    return total_loss(model, vector, batch, camera, features=recognizer, chip=recognizer.chip, **weights)
+    camera = _camera_of(batch)
+    return total_loss(model, answer, batch, camera, features=recognizer, chip=recognizer.chip, **weights)
 
 
-def _make_predict(encoder: Any) -> Callable[[TrainState, Sequence[Sample]], Float[np.ndarray, "N K"]]:
+def _camera_of(batch: Mapping[str, Array]) -> Camera:
+    return Camera().resized(batch["image"].shape[1])
+
+
+def _make_predict(encoder: Any) -> Callable[[TrainState, Sequence[Sample]], Answer]:
     @jax.jit
     def apply(params, batch_stats, images):
-        return encoder.apply({"params": params, "batch_stats": batch_stats}, to_float(images), train=False)
+        answer = encoder.apply({"params": params, "batch_stats": batch_stats}, to_float(images), train=False)
+        if isinstance(answer, PeopleAnswer):  # classes, for their logits are many
+            answer = answer._replace(logits=pixel_classes(answer.logits))
+        return answer
 
-    def predict(state: TrainState, samples: Sequence[Sample]) -> Float[np.ndarray, "N K"]:
+    def predict(state: TrainState, samples: Sequence[Sample]) -> Answer:
         images = np.stack([samples[index]["image"] for index in range(len(samples))])
         padded = pad_rows(images, len(images) + -len(images) % EVALUATION_BATCH)
         groups = np.split(padded, len(padded) // EVALUATION_BATCH)
         variables = jax.tree.map(jnp.asarray, (state.params, state.batch_stats))
-        return np.concatenate([np.asarray(apply(*variables, group)) for group in groups])[: len(images)]
+        answers = [jax.tree.map(np.asarray, apply(*variables, group)) for group in groups]
+        return jax.tree.map(lambda *pieces: np.concatenate(pieces)[: len(images)], *answers)
 
     return predict
 
@@ -219,7 +235,6 @@ def _finish(
     predict: Callable,
     model: FaceModel,
     held_out: Sequence[Sample],
-    camera: Camera,
     *,
     seconds: float,
 ) -> dict[str, Any]:
@@ -229,8 +244,8 @@ def _finish(
         "steps": config.steps,
         "held_out_faces": len(held_out),
         "seconds_of_last_session": round(seconds, 1),
-        "encoder": evaluate_state(state, predict, model, held_out, camera),
-        "mean_face": evaluate_predictions(model, mean_face, held_out, camera),
+        "encoder": evaluate_state(state, predict, model, held_out),
+        "mean_face": evaluate_predictions(model, mean_face, held_out, Camera().resized(config.image_size)),
     }
     if jax.process_index() == 0:
         with atomic.atomic_write(Path(config.output_dir) / "results.json") as path:
@@ -298,6 +313,15 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
         raise InputError("no config: python -m jaxface.train --config quickstart")
     flags.FLAGS.mark_as_parsed()  # Grain's loading processes look at them
     return config
+
+
+def preset(name: str) -> ConfigDict:
+    """One of the configs that come along, for another config to change."""
+    specification = importlib.util.spec_from_file_location(f"jaxface_config_{name}", CONFIGS / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.get_config()
 
 
 def _with_config_files(arguments: Sequence[str]) -> list[str]:

@@ -33,11 +33,18 @@ CLASSES = ("background", *PARTS, "forehead", "inner_mouth", "hair", "glasses", "
 """What a pixel can show: the label map's labels and what they leave open. "other_skin" is ears, neck and scalp, "other"
 what is worn or lies before the face; "beard" lies on what the label map calls skin."""
 
+_OF_FACE = LABELS | {"forehead": FOREHEAD, "inner_mouth": FOREHEAD, "beard": LABELS["skin"]}
+CLASS_LABELS = np.array([_OF_FACE.get(name, BACKGROUND) for name in CLASSES], np.uint8)
+"""Lookup table from classes to labels: beards are skin, the inside of the mouth is face without a part."""
+
 MIRRORED_PARTS = {part: part.replace("left", "\0").replace("right", "left").replace("\0", "right") for part in PARTS}
 """The part that each part becomes when the image is flipped left to right."""
 
 MIRRORED_LABELS = np.array([BACKGROUND, *(LABELS[MIRRORED_PARTS[part]] for part in PARTS), FOREHEAD], np.uint8)
 """Lookup table [10]: the label that each label becomes when the image is flipped left to right."""
+
+MIRRORED_CLASSES = np.array([CLASSES.index(MIRRORED_PARTS.get(name, name)) for name in CLASSES], np.uint8)
+"""The same for `CLASSES`."""
 
 _CELEBAMASK = (
     "background skin nose eye_glasses left_eye right_eye left_brow right_brow left_ear right_ear mouth upper_lip "

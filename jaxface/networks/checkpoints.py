@@ -3,14 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -20,6 +20,8 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.models import load_face_model
 from jaxface.networks.encoder import COMPUTE_TYPES, Encoder, create_encoder
+from jaxface.networks.people_network import PeopleAnswer, PeopleNetwork, vector_of
+from jaxface.networks.people_weights import SHIPPED, is_people_file, read_people_file
 from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable_shapes
 
 FOLDER = "checkpoints"
@@ -32,10 +34,11 @@ PredictCrops = Callable[[UInt8[np.ndarray, "N S S 3"]], Float[np.ndarray, "N K"]
 
 
 def load_encoder(
-    path: str | Path, *, which: str = "best", model: FaceModel | None = None
+    path: str | Path = SHIPPED, *, which: str = "best", model: FaceModel | None = None
 ) -> tuple[PredictCrops, FaceModel, ConfigDict]:
     """Loads a trained encoder for inference.
 
+        predict, model, config = load_encoder()  # the one that comes with jaxface
         predict, model, config = load_encoder("outputs/quickstart")
         vector = predict(images)  # uint8 [N, S, S, 3] with S = config.image_size -> [N, K]
 
@@ -44,7 +47,7 @@ def load_encoder(
 
     Args:
         path: a run's folder, or the `checkpoints` folder in it; or 3DDFA-V3's or Deep3D's net_recon.pth, or a
-            .safetensors file, see `networks.weights`.
+            .safetensors file, see `networks.weights`; by default the encoder that comes with jaxface.
         which: of a run's checkpoints, "best" (by held-out Part IoU) or "latest".
         model: the face model that the encoder was trained with; by default the one that the checkpoint names.
 
@@ -86,7 +89,7 @@ def read_encoder(path: str | Path, *, which: str = "best") -> EncoderWeights:
         raise ValueError(f'which must be "best" or "latest", not {which!r}')
     folder = Path(path).absolute()
     if folder.is_file():
-        return read_encoder_file(path)
+        return read_people_file(path)[0] if is_people_file(path) else read_encoder_file(path)
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     if not folder.is_dir():
         raise InputError(f"{path}: no such folder; give the output folder of a training run, or a file of weights")
@@ -141,7 +144,9 @@ def config_to_dict(config: ConfigDict) -> dict:
     return plain(config)
 
 
-def create_configured_encoder(config: ConfigDict, model: FaceModel, axis_name: str | None = None) -> Encoder:
+def create_configured_encoder(
+    config: ConfigDict, model: FaceModel, axis_name: str | None = None
+) -> Encoder | PeopleNetwork:
     """The encoder that `config.encoder` describes, with heads for `model`.
 
     Raises:
@@ -191,8 +196,11 @@ def check_shapes(
         )
 
 
-def _make_predict(encoder: Encoder, variables: Any, size: int) -> PredictCrops:
-    apply = jax.jit(lambda variables, images: encoder.apply(variables, to_float(images), train=False))
+def _make_predict(encoder: Encoder | PeopleNetwork, variables: Any, size: int) -> PredictCrops:
+    @jax.jit
+    def apply(variables: Any, images: Array) -> Array:
+        return vector_of(cast(PeopleAnswer | Array, encoder.apply(variables, to_float(images), train=False)))
+
     variables = jax.device_put(variables)
 
     def predict(images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:

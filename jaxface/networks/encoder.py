@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxface.networks.mobilenet_v3 import MobileNetV3
+from jaxface.networks.people_network import PeopleNetwork, coefficient_heads
 from jaxface.networks.resnet import BasicBlock, Bottleneck, ResNet
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
@@ -23,14 +24,15 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
 A new one is a Flax module and a line here (docs/extending.md); it is then `config.encoder.name`.
 """
 
+PEOPLE_NETWORKS = {"people10": (1, 1, 1, 1), "people18": (2, 2, 2, 2)}
+"""Networks that tell parts and points as well (`people_network.PeopleNetwork`): name -> blocks per stage."""
+
 COMPUTE_TYPES = ("float32", "bfloat16")
 """What a backbone may compute in, as `config.encoder.dtype` names it."""
 
 
 class Encoder(nn.Module):
     """Image to coefficient vector (3DDFA-V3, section 3.1; the heads of Deep3D).
-
-    The heads start at zero, so that training starts from the mean face, frontal and centred, under the ambient light.
 
     Attributes:
         backbone: module from image to feature map [B, h, w, C].
@@ -60,13 +62,7 @@ class Encoder(nn.Module):
             raise ValueError(f"images must be floats in [0, 1] of shape [B, H, W, 3], got {image.dtype}{image.shape}")
         features = self.backbone(image, train=train)
         pooled = features.astype(jnp.float32).mean((1, 2))
-        zeros = nn.initializers.zeros_init()
-        heads = [  # the last two are translation in x and y, and in z
-            nn.Dense(size, kernel_init=zeros, bias_init=zeros, name=f"final_layers_{index}")(pooled)
-            for index, size in enumerate((*self.head_sizes, 3, 27, 2, 1))
-            if size  # a face model without albedo basis; checkpoints cannot hold empty arrays
-        ]
-        return jnp.concatenate(heads, axis=-1)
+        return coefficient_heads(pooled, self.head_sizes)
 
 
 def create_encoder(
@@ -76,8 +72,8 @@ def create_encoder(
     width_multiplier: float = 1.0,
     axis_name: str | None = None,
     dtype: DTypeLike = jnp.float32,
-) -> Encoder:
-    """Builds one of the encoders of `ENCODERS`.
+) -> Encoder | PeopleNetwork:
+    """Builds one of the encoders of `ENCODERS` or `PEOPLE_NETWORKS`.
 
         encoder = create_encoder("resnet18", coefficients.vector_sizes(model)[:3])
         variables = encoder.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
@@ -87,7 +83,7 @@ def create_encoder(
     `backbone.layer1.0.conv1.weight` is `params["backbone"]["layer1_0"]["conv1"]["kernel"]`.
 
     Args:
-        name: one of `ENCODERS`; "resnet10" is ResNet-18 with one block per stage instead of two.
+        name: one of them; "resnet10" is ResNet-18 with one block per stage instead of two.
         head_sizes: numbers of identity, expression and albedo coefficients.
         width_multiplier: channels relative to the published network; 0.5 makes training about four times cheaper.
         axis_name: name of the mapped axis (pmap, shard_map) over which batch statistics are averaged, or None.
@@ -97,6 +93,8 @@ def create_encoder(
         ValueError: for an unknown name.
     """
     settings: dict[str, Any] = {"width_multiplier": width_multiplier, "axis_name": axis_name, "dtype": jnp.dtype(dtype)}
+    if name in PEOPLE_NETWORKS:
+        return PeopleNetwork(tuple(head_sizes), stage_sizes=PEOPLE_NETWORKS[name], **settings)
     if name not in ENCODERS:
-        raise ValueError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}")
+        raise ValueError(f"unknown encoder {name!r}: choose one of {', '.join((*ENCODERS, *PEOPLE_NETWORKS))}")
     return Encoder(ENCODERS[name](**settings), tuple(head_sizes))

@@ -79,6 +79,7 @@ class ResNet(nn.Module):
         width_multiplier: channels relative to the published network (64 in the stem).
         axis_name: mapped axis over which batch statistics are averaged; None outside pmap and shard_map.
         dtype: of the computation; parameters and statistics stay float32.
+        all_stages: returns the stem's features and those of each stage, at 1/2, 1/4, 1/8, ... of the size.
     """
 
     block: type[BasicBlock] | type[Bottleneck]
@@ -86,13 +87,17 @@ class ResNet(nn.Module):
     width_multiplier: float = 1.0
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
+    all_stages: bool = False
 
     @nn.compact
-    def __call__(self, image: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
+    def __call__(
+        self, image: Float[Array, "B H W 3"], *, train: bool
+    ) -> Float[Array, "B h w C"] | list[Float[Array, "B h w C"]]:
         """Image [B, H, W, 3] in [0, 1] to features [B, H / 32, W / 32, C], sizes rounded up."""
         _, norm = layers(train=train, axis_name=self.axis_name, dtype=self.dtype)
         width = round_channels(64 * self.width_multiplier)
         x = nn.relu(norm(name="bn1")(StemConvolution(width, 7, dtype=self.dtype, name="conv1")(image)))
+        features = [x]
         x = max_pool(x)
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
@@ -103,4 +108,5 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train=train)
-        return x
+            features.append(x)
+        return features if self.all_stages else x

@@ -1,10 +1,10 @@
 """Face parsers: which part of the face each pixel of an aligned crop shows.
 
-A parser is a function that labels the crop of one face. Three can be had: outlines drawn from MediaPipe's points
-("mediapipe"), the DML-CSR network with a user's own weights ("dml_csr"), and label maps that lie on disk already.
+A parser is a function that labels the crop of one face. Four can be had: jaxface's own network ("jaxface"), outlines
+drawn from MediaPipe's points ("mediapipe"), the DML-CSR network with a user's own weights ("dml_csr"), and label maps
+that lie on disk already.
 """
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +17,11 @@ from jaxface.core import parts
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.images import decode_mask
 from jaxface.photos import face_mesh
-from jaxface.photos.alignment import Alignment
+from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.photos.detection import DetectedFace
 
-PARSERS = ("mediapipe", "dml_csr")
-"""The face parsers that can be named."""
+PARSERS = ("jaxface", "mediapipe", "dml_csr")
+"""The face parsers that can be named, the usual one first."""
 
 _NEIGHBOURS = np.ones((3, 3), bool)  # pixels that touch at a corner hang together
 
@@ -53,7 +53,7 @@ class Parser(Protocol):
 
 
 def create_parser(
-    name: str = "mediapipe",
+    name: str = PARSERS[0],
     *,
     weights: str | os.PathLike | None = None,
     labels: str | None = None,
@@ -62,7 +62,7 @@ def create_parser(
     """The parser that the options of a command line ask for.
 
     Args:
-        name: "mediapipe" or "dml_csr".
+        name: one of `PARSERS`.
         weights: the file of the weights of "dml_csr".
         labels: the order of the label maps in `label_folder`, a key of `parts.PARSER_LABELS`.
         label_folder: where the label maps lie: they take the place of a parser.
@@ -75,9 +75,11 @@ def create_parser(
     if weights is not None and name != "dml_csr":
         raise InputError("--parser-weights are those of dml_csr; add --parser dml_csr or leave them out")
     if label_folder is not None and labels is not None:
-        if name != "mediapipe":
+        if name != PARSERS[0]:
             raise InputError(f"--parser {name} and --labels exclude each other: label maps on disk need no parser")
         return LabelFolder(label_folder, labels)
+    if name == "jaxface":
+        return jaxface_labels
     if name == "mediapipe":
         return mediapipe_labels
     if name != "dml_csr":
@@ -90,6 +92,23 @@ def create_parser(
 def whole_picture(size: int) -> Alignment:
     """The alignment of a square picture of that many pixels that is taken as it is."""
     return Alignment(1.0, 0.0, 0.0, size, (size, size))
+
+
+def jaxface_labels(
+    photo: UInt8[np.ndarray, "H W 3"],
+    face: DetectedFace | None,
+    alignment: Alignment,
+    *,
+    path: str | os.PathLike | None = None,
+) -> UInt8[np.ndarray, "S S"]:
+    """The parser "jaxface": the network that comes along; hair, hands, glasses and what else hides is background."""
+    with needs_extra("photo", "the parser jaxface"):
+        from jaxface.networks.parser import load_parser  # loads Flax, which the other parsers can do without
+
+    parser = load_parser()
+    crop = scaled_alignment(alignment, parser.image_size).crop_image(photo)
+    classes = parser(crop[None], size=alignment.size).classes[0]
+    return clean_labels(parts.CLASS_LABELS[classes] * _photo_mask(photo, alignment), face, alignment)
 
 
 def mediapipe_labels(
@@ -135,7 +154,7 @@ class DmlCsrParser:
         path: str | os.PathLike | None = None,
     ) -> UInt8[np.ndarray, "S S"]:
         """See `Parser`."""
-        labels = self._predict(_resized(alignment, self._crop_size).crop_image(photo)[None])[0]
+        labels = self._predict(scaled_alignment(alignment, self._crop_size).crop_image(photo)[None])[0]
         nearest = ((np.arange(alignment.size) + 0.5) * self._crop_size / alignment.size).astype(int)
         labels = labels[nearest[:, None], nearest] * _photo_mask(photo, alignment)
         return clean_labels(labels, face, alignment)
@@ -248,10 +267,3 @@ def remove_islands(labels: UInt8[np.ndarray, "H W"], *, min_share: float = 0.1) 
 def _photo_mask(photo: UInt8[np.ndarray, "H W 3"], alignment: Alignment) -> UInt8[np.ndarray, "S S"]:
     """1 where the crop shows the photo, 0 beyond its edges."""
     return alignment.crop_labels(np.ones(photo.shape[:2], np.uint8))
-
-
-def _resized(alignment: Alignment, size: int) -> Alignment:
-    """The same square of the photo in another number of pixels."""
-    ratio = size / alignment.size
-    scale, x, y = (value * ratio for value in (alignment.scale, alignment.offset_x, alignment.offset_y))
-    return dataclasses.replace(alignment, scale=scale, offset_x=x, offset_y=y, size=size)

@@ -8,7 +8,7 @@ import functools
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from PIL import Image
 
 from jaxface.core import parts
@@ -16,6 +16,9 @@ from jaxface.core.coefficients import vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import MIRRORED_68
 from jaxface.photos.samples import Sample, empty_coefficients
+
+COARSE = 0.12
+"""Share of samples that are shown as small pictures, enlarged."""
 
 # Spherical harmonics (lighting.py) with one factor x.
 _ODD_LIGHT = (3, 4, 7)
@@ -32,22 +35,40 @@ def augment_colors(sample: Sample, generator: np.random.Generator) -> dict[str, 
     The geometry stays, so the coefficients of a synthetic face stay true.
     """
     result = dict(sample)
-    image = _noisy(_toned(sample["image"], generator), generator)
+    image = _noisy(_toned(_coarse(sample["image"], generator), generator), generator)
     result["image"] = image
     if generator.random() < 0.15:
         rows, columns = _rectangle(image.shape[0], generator)
         image[rows, columns] = generator.integers(0, 256, 3, np.uint8)
         result["labels"] = sample["labels"].copy()
         result["labels"][rows, columns] = parts.BACKGROUND
+        if "classes" in sample:
+            result |= _covered(sample, rows, columns)
+    return result
+
+
+def _covered(sample: Sample, rows: slice, columns: slice) -> dict[str, np.ndarray]:
+    """What is seen of a drawn person behind a rectangle."""
+    classes = sample["classes"].copy()
+    classes[rows, columns] = parts.CLASSES.index("other")
+    low, high = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
+    result = {"classes": classes}
+    for points, visible in (("landmarks", "landmark_visible"), ("surface_points", "surface_visible")):
+        behind = ((sample[points] >= low) & (sample[points] < high)).all(-1)
+        result[visible] = np.where(behind, np.float32(0), sample[visible])
     return result
 
 
 def augment_synthetic(
-    sample: Sample, generator: np.random.Generator, *, mirror: Float[np.ndarray, "K K"] | None
+    sample: Sample,
+    generator: np.random.Generator,
+    *,
+    mirror: Float[np.ndarray, "K K"] | None,
+    mirrored_points: Integer[np.ndarray, "P"] | None = None,
 ) -> dict[str, np.ndarray]:
     """Random flip, unless `mirror` (of `coefficient_mirror`) is None, then `augment_colors`; coefficients stay true."""
     if mirror is not None and generator.random() < 0.5:
-        sample = flip(sample, mirror)
+        sample = flip(sample, mirror, mirrored_points)
     return augment_colors(sample, generator)
 
 
@@ -62,21 +83,34 @@ def augment_photo(sample: Sample, generator: np.random.Generator) -> dict[str, n
     return augment_colors(warp(sample, similarity(size, angle=angle, scale=scale, shift=shift)), generator)
 
 
-def flip(sample: Sample, mirror: Float[np.ndarray, "K K"] | None = None) -> dict[str, np.ndarray]:
+def flip(
+    sample: Sample,
+    mirror: Float[np.ndarray, "K K"] | None = None,
+    mirrored_points: Integer[np.ndarray, "P"] | None = None,
+) -> dict[str, np.ndarray]:
     """The sample in a mirror: left parts become right parts.
 
     Args:
         sample: any sample.
         mirror: what the mirror does to coefficients (`coefficient_mirror`); without it, they are given up.
+        mirrored_points: which of the surface's points each becomes (`surface_points.mirrored_points`).
     """
     size = sample["image"].shape[1]
-    mirrored = sample["landmarks"][MIRRORED_68] * np.array([-1, 1], np.float32) + np.array([size, 0], np.float32)
+    turned, shift = np.array([-1, 1], np.float32), np.array([size, 0], np.float32)
+    mirrored = sample["landmarks"][MIRRORED_68] * turned + shift
     result = dict(sample) | {
         "image": np.ascontiguousarray(sample["image"][:, ::-1]),
         "labels": parts.MIRRORED_LABELS[sample["labels"][:, ::-1]],
         "landmarks": mirrored.astype(np.float32),
         "landmark_weights": sample["landmark_weights"][MIRRORED_68],
     }
+    if mirrored_points is not None:
+        result |= {
+            "classes": parts.MIRRORED_CLASSES[sample["classes"][:, ::-1]],
+            "landmark_visible": sample["landmark_visible"][MIRRORED_68],
+            "surface_points": (sample["surface_points"][mirrored_points] * turned + shift).astype(np.float32),
+            "surface_visible": sample["surface_visible"][mirrored_points],
+        }
     if mirror is None:
         return result | empty_coefficients(sample["coefficients"].size)
     return result | {"coefficients": mirror @ sample["coefficients"]}
@@ -167,6 +201,33 @@ def _resample_mirrored(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
             (size, size), Image.Transform.AFFINE, moved.ravel().tolist(), Image.Resampling.BILINEAR
         )
     )
+
+
+def _coarse(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Now and then a small picture, enlarged: faces of far fewer pixels than a crop has."""
+    if generator.random() >= COARSE:
+        return image
+    size = image.shape[0]
+    small = round(size * math.exp(generator.uniform(math.log(0.22), math.log(0.7))))
+    reduced = Image.fromarray(image).resize((small, small), Image.Resampling.BOX)
+    kind = Image.Resampling.BICUBIC if generator.random() < 0.5 else Image.Resampling.BILINEAR
+    return np.asarray(reduced.resize((size, size), kind))
+
+
+def halved(batch: Sample) -> dict[str, np.ndarray]:
+    """A batch at half its size: what a network learns from most quickly before it sees pictures at their own."""
+    result = dict(batch)
+    for name, values in batch.items():
+        if name == "image":
+            corners = [values[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+            total = np.sum(corners, axis=0, dtype=np.uint16)
+            values = np.asarray((total + 2) // 4, np.uint8)
+        elif name in ("labels", "classes"):
+            values = values[:, ::2, ::2]
+        elif name in ("landmarks", "surface_points"):
+            values = values / np.float32(2)
+        result[name] = values
+    return result
 
 
 def _toned(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:

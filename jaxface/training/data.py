@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.surface_points import mirrored_points, spread_points
 from jaxface.photos.samples import Sample
 from jaxface.photos.shards import open_samples
 from jaxface.synthetic.source import Painter, SyntheticSource, draw_samples
@@ -48,7 +49,9 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
         return _numbers(batch_size), _readable(_synthetic(config, model, held_out=True))
     if data.source == "synthetic":
         training, held_out = (_synthetic(config, model, held_out=apart) for apart in (False, True))
-        augment: Augmentation = functools.partial(augment_synthetic, mirror=coefficient_mirror(model))
+        points = mirrored_points(model, spread_points(model)) if data.get("people", "") else None
+        mirror = coefficient_mirror(model)
+        augment: Augmentation = functools.partial(augment_synthetic, mirror=mirror, mirrored_points=points)
     elif data.source == "folder":
         training, held_out = _folder(config, model)
         augment = augment_photo
@@ -104,7 +107,10 @@ def _readable(source: SampleSource) -> list[Sample]:
 
 def _synthetic(config: ConfigDict, model: FaceModel, *, held_out: bool) -> SampleSource:
     count, seed = (config.data.held_out, config.seed + HELD_OUT_SEED) if held_out else (config.data.count, config.seed)
-    painter = Painter.of(model, seed=seed)
+    people = config.data.get("people", "")
+    if people not in ("", "all", "learned"):
+        raise InputError(f"config.data.people is {people!r}: choose 'all', 'learned' or ''")
+    painter = Painter.of(model, seed=seed, dense=bool(people), held_out=None if people != "learned" else held_out)
     return SyntheticSource(painter, count=count, size=config.image_size, cache_dir=config.cache_dir or None)
 
 

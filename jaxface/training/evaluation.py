@@ -17,12 +17,13 @@ from jaxface.core.coefficients import Coefficients, vector_size
 from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face, landmark_points
-from jaxface.core.parts import PARTS, SEVEN_PARTS
+from jaxface.core.parts import CLASSES, PARTS, SEVEN_PARTS
 from jaxface.core.units import CROP_SIZE
 from jaxface.files import atomic, progress, visualize
 from jaxface.files.tables import aligned_table
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
+from jaxface.networks.people_network import PeopleAnswer
 from jaxface.photos.folder import FolderSource
 from jaxface.photos.samples import Sample, pad_rows, stack_samples
 from jaxface.photos.shards import ShardSource, open_samples
@@ -88,6 +89,46 @@ def summarize(measures: Measures) -> dict[str, float]:
     means = {name: float(metrics.mean_over_known(values)) for name, values in measures.items()}
     parts = np.array([means[f"part_iou_{part}"] for part in SEVEN_PARTS])
     return means | {"part_iou": float(metrics.mean_over_known(parts))}
+
+
+def evaluate_dense(answer: PeopleAnswer, samples: Sequence[Sample]) -> dict[str, float]:
+    """Measures what a network says of pixels and points against drawn people.
+
+    Args:
+        answer: of the samples, as numpy arrays; `logits` [N, S, S] are the likeliest classes.
+        samples: with the entries of `samples.DENSE_DTYPES`.
+
+    Returns:
+        class_iou_background and so on, the means over the pictures that show a class or the answer's one; parser_iou,
+        the mean over the seven parts; found_landmarks_interocular and surface_points_px (pixels of the 224 x 224
+        picture), means of the distances over the points that are seen; seen_accuracy, the share of points of which the
+        network knows whether they are seen.
+    """
+    batch = stack_samples([samples[index] for index in range(len(samples))])
+    figures = {}
+    for index, name in enumerate(CLASSES):
+        found, true = answer.logits == index, batch["classes"] == index
+        union = (found | true).sum((1, 2))
+        iou = (found & true).sum((1, 2)) / np.where(union > 0, union, np.nan)
+        figures[f"class_iou_{name}"] = float(metrics.mean_over_known(iou))
+    size = batch["image"].shape[1]
+    marks = batch["landmarks"].shape[1]
+    error = [
+        np.linalg.norm(size * found - true, axis=-1)
+        for found, true in (
+            (answer.points.position[:, :marks], batch["landmarks"]),
+            (answer.points.position[:, marks:], batch["surface_points"]),
+        )
+    ]
+    eyes = metrics.interocular_distance(batch["landmarks"], batch["landmark_weights"])
+    seen = np.concatenate([batch["landmark_visible"], batch["surface_visible"]], axis=1) > 0
+    relative = np.where(seen[:, :marks], error[0] / np.asarray(eyes)[:, None], np.nan)
+    return figures | {
+        "parser_iou": float(np.mean([figures[f"class_iou_{part}"] for part in SEVEN_PARTS])),
+        "found_landmarks_interocular": float(np.nanmean(relative)),
+        "surface_points_px": float(CROP_SIZE / size * error[1][seen[:, marks:]].mean()),
+        "seen_accuracy": float(((answer.points.visibility > 0) == seen).mean()),
+    }
 
 
 def draw_faces(model: FaceModel, vectors: Float[np.ndarray, "N K"], camera: Camera) -> dict[str, np.ndarray]:

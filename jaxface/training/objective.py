@@ -11,6 +11,7 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.losses import DLIB_CHIP, ChipTemplate
 from jaxface.losses.pixel_prdl import ANCHOR_STRIDE
+from jaxface.networks.people_network import PeopleAnswer, vector_of
 from jaxface.training.terms import TERMS, Prediction
 
 Batch = Mapping[str, Array | np.ndarray]
@@ -18,7 +19,7 @@ Batch = Mapping[str, Array | np.ndarray]
 
 def total_loss(
     model: FaceModel,
-    vector: Float[Array, "B K"],
+    answer: Float[Array, "B K"] | PeopleAnswer,
     batch: Batch,
     camera: Camera,
     *,
@@ -34,7 +35,7 @@ def total_loss(
 
     Args:
         model: the face model.
-        vector: [B, K] predicted coefficients.
+        answer: of the encoder: [B, K] predicted coefficients, or more.
         batch: samples stacked as in photos/samples.py; the side S of the crops is that of `camera`.
         camera: the camera of the S x S crops, `Camera().resized(S)`.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.
@@ -53,8 +54,9 @@ def total_loss(
     """
     if unknown := sorted(weights.keys() - TERMS.keys()):
         raise ValueError(f"unknown loss terms {unknown}: there are {', '.join(TERMS)}")
-    coefficients = Coefficients.from_vector(vector, model)
-    prediction = Prediction(model, coefficients, batch, camera, anchor_stride, prdl_every, features, chip)
+    coefficients = Coefficients.from_vector(vector_of(answer), model)
+    more = answer if isinstance(answer, PeopleAnswer) else None
+    prediction = Prediction(model, coefficients, batch, camera, anchor_stride, prdl_every, features, chip, more)
     loss, means = jnp.zeros(()), {}
     for name, term in TERMS.items():
         weight = weights.get(name, term.weight)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Integer
 
 from jaxface.core import cameras, face_models, lighting, parts
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, standard_expression
+from jaxface.core.coefficients import Coefficients, standard_expression, vector_sizes
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face, decode_face
 from jaxface.core.units import CROP_SIZE, MM_PER_UNIT, to_float
@@ -27,8 +27,21 @@ from jaxface.losses import (
     photometric_loss,
     reflectance_loss,
 )
+from jaxface.losses.dense_points import class_loss, point_likelihood_loss, spread_loss, visibility_loss
 from jaxface.losses.faces import marched_landmark_loss, part_loss, part_targets, vertex_part_loss
+from jaxface.networks.people_network import PeopleAnswer
 from jaxface.render import View, render_face
+
+# A pixel's weight by its class: about the root of how rare it is.
+_RARE = {"left_eye": 4, "right_eye": 4, "left_brow": 3, "right_brow": 3, "nose": 1.5, "upper_lip": 3, "lower_lip": 3}
+_RARE |= {"inner_mouth": 3, "glasses": 2.5, "beard": 1.5}
+CLASS_WEIGHTS = np.array([_RARE.get(name, 1.0) for name in parts.CLASSES], np.float32)
+"""Of the classes of `parts.CLASSES` in the term `labels`."""
+
+
+SAMPLED_OF_PART, SAMPLED = 64, 1024
+"""How many vertices of a part, and of all, tell a mean distance well enough: with all of them, decoding the faces would
+be a third of a small network's step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Prediction:
         prdl_every: PRDL looks at every n-th sample.
         features: face-recognition network; None without one.
         chip: how its input is cut out.
+        answer: what a `PeopleNetwork` says besides; None for other encoders.
     """
 
     model: FaceModel
@@ -54,6 +68,7 @@ class Prediction:
     prdl_every: int
     features: Callable[[Float[Array, "B C C 3"]], Float[Array, "B F"]] | None
     chip: ChipTemplate
+    answer: PeopleAnswer | None = None
 
     @functools.cached_property
     def face(self) -> Face:
@@ -80,10 +95,15 @@ class Prediction:
         """Those of synthetic samples; of others, where `known` is 0, they mean nothing."""
         return Coefficients.from_vector(jnp.asarray(self.batch["coefficients"]), self.model)
 
-    @functools.cached_property
-    def truth(self) -> Face:
-        """The faces of `true_coefficients`."""
-        return decode_face(self.model, self.true_coefficients, self.camera)
+    @property
+    def more(self) -> PeopleAnswer:
+        """What a `PeopleNetwork` says besides."""
+        if self.answer is None or "classes" not in self.batch:
+            raise ValueError(
+                "labels, points, visibility and spread are for a network that tells parts and points, such as "
+                "config.encoder.name = 'people18', and for drawn people, config.data.people = 'learned' or 'all'"
+            )
+        return self.answer
 
     @property
     def known(self) -> Float[Array, "B"]:
@@ -184,36 +204,99 @@ def reprojection(prediction: Prediction) -> Float[Array, "B"]:
     Image points and the shape before the pose, rather than posed vertices: in an aligned crop the distance from the
     camera hardly shows, and its errors (tens of mm) would drown all others.
     """
-    offsets = prediction.face.points - prediction.truth.points
-    offsets = offsets * (CROP_SIZE / prediction.camera.image_size[1])
     # Part by part, since a brow has a fiftieth of the skin's vertices.
-    means = [_mean_distance(offsets[:, prediction.model.parts[part]]) for part in parts.PARTS]
-    return prediction.known * jnp.stack(means).mean(0)
+    samples = [_some(prediction.model.parts[part], SAMPLED_OF_PART) for part in parts.PARTS]
+    model = face_models.shape_of_vertices(prediction.model, jnp.concatenate(samples))
+
+    def points(coefficients: Coefficients) -> Float[Array, "B N 2"]:
+        shape = face_models.shape(model, coefficients.identity, coefficients.expression)
+        posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
+        return cameras.project(cameras.to_camera_space(posed, prediction.camera), prediction.camera)
+
+    offsets = points(prediction.coefficients) - points(prediction.true_coefficients)
+    offsets = offsets * (CROP_SIZE / prediction.camera.image_size[1])
+    ends = np.cumsum([len(sample) for sample in samples])[:-1]
+    return prediction.known * jnp.stack([_mean_distance(part) for part in jnp.split(offsets, ends, axis=1)]).mean(0)
 
 
 def shape(prediction: Prediction) -> Float[Array, "B"]:
     """Mean distance of vertices before the pose to the true ones in mm."""
-    return prediction.known * _mean_distance(MM_PER_UNIT * (prediction.face.shape - prediction.truth.shape))
+    count = len(prediction.model.mean_shape)
+    model = face_models.shape_of_vertices(prediction.model, _some(np.arange(count), SAMPLED))
+    both = (prediction.coefficients, prediction.true_coefficients)
+    found, true = (face_models.shape(model, some.identity, some.expression) for some in both)
+    return prediction.known * _mean_distance(MM_PER_UNIT * (found - true))
 
 
 def color(prediction: Prediction) -> Float[Array, "B"]:
-    """Mean distance of every fourth vertex's shaded colour to the true one.
+    """Mean distance of some vertices' shaded colours to the true ones.
 
     Both on the mean face in the true pose: its normals are the same for all, and no gradient goes through them. Colours
-    change slowly over the face: every fourth vertex tells them.
+    change slowly over the face: some vertices tell them.
     """
-    model, true_coefficients = prediction.model, prediction.true_coefficients
-    normals = face_models.vertex_normals(model.mean_shape, model.triangles)[::4]
-    turned = jnp.einsum("bij,vj->bvi", cameras.rotation_matrix(true_coefficients.angles), normals)
-    predicted = lighting.shade(prediction.face.albedo[:, ::4], turned, prediction.coefficients.light)
-    target = lighting.shade(prediction.truth.albedo[:, ::4], turned, true_coefficients.light)
+    model, truth = prediction.model, prediction.true_coefficients
+    chosen = _some(np.arange(len(model.mean_shape)), SAMPLED)
+    normals = face_models.vertex_normals(model.mean_shape, model.triangles)[chosen]
+    turned = jnp.einsum("bij,vj->bvi", cameras.rotation_matrix(truth.angles), normals)
+    mean, basis = jnp.asarray(model.mean_albedo)[chosen], jnp.asarray(model.albedo_basis)[chosen]
+    predicted, target = (
+        lighting.shade(face_models.linear(mean, basis, some.albedo), turned, some.light)
+        for some in (prediction.coefficients, truth)
+    )
     return prediction.known * _mean_distance(predicted - target)
 
 
-def _mean_distance(offsets: Float[Array, "B V D"]) -> Float[Array, "B"]:
+def labels(prediction: Prediction) -> Float[Array, "B"]:
+    """Cross-entropy of the pixels' classes, in blocks of 2 x 2."""
+    return class_loss(prediction.more.logits, prediction.batch["classes"], CLASS_WEIGHTS)
+
+
+def points(prediction: Prediction) -> Float[Array, "B"]:
+    """Negative log-likelihood of landmarks and surface points, and their mean distance in hundredths of the side."""
+    found = prediction.more.points
+    batch = (prediction.batch[name] for name in ("landmarks", "surface_points"))
+    truth = jnp.concatenate([jnp.asarray(some) for some in batch], axis=1) / prediction.camera.image_size[1]
+    likelihood = point_likelihood_loss(found.position, found.whitening, truth)
+    return likelihood + 100 * _mean_distance(found.position - truth, smooth=1e-8)
+
+
+def visibility(prediction: Prediction) -> Float[Array, "B"]:
+    """Cross-entropy of what is seen of landmarks and surface points."""
+    batch = (prediction.batch[name] for name in ("landmark_visible", "surface_visible"))
+    return visibility_loss(prediction.more.points.visibility, jnp.concatenate([jnp.asarray(some) for some in batch], 1))
+
+
+def spread(prediction: Prediction) -> Float[Array, "B"]:
+    """Negative log-likelihood of the coefficients' errors under the spreads that the network tells, mean over groups.
+
+    The errors are held fixed: other terms make them small, this one learns how large they are.
+    """
+    answer, model = prediction.more, prediction.model
+    sizes = (*vector_sizes(model)[:5], 2, 1)
+    error = jax.lax.stop_gradient(answer.vector - jnp.asarray(prediction.batch["coefficients"]))
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    weights = 1 / (len(sizes) * np.repeat(sizes, sizes))
+    return prediction.known * spread_loss(error, answer.log_spread[:, groups], weights)
+
+
+def coefficients(prediction: Prediction) -> Float[Array, "B"]:
+    """Mean squared error of identity, expression, albedo and light (in fifths), of samples that know them."""
+    found, truth = prediction.coefficients, prediction.true_coefficients
+    expression = [standard_expression(prediction.model, some.expression) for some in (found, truth)]
+    pairs = [(found.identity, truth.identity), (found.albedo, truth.albedo), (5 * found.light, 5 * truth.light)]
+    errors = [jnp.square(one - other).reshape(len(one), -1).mean(-1) for one, other in [*pairs, tuple(expression)]]
+    return prediction.known * jnp.stack(errors).mean(0)
+
+
+def _some(vertices: Integer[Array | np.ndarray, "N"], enough: int) -> Integer[Array | np.ndarray, "M"]:
+    """Every n-th of the vertices, at least `enough` of them if there are."""
+    return vertices[:: max(1, len(vertices) // enough)]
+
+
+def _mean_distance(offsets: Float[Array, "B V D"], smooth: float = 1e-6) -> Float[Array, "B"]:
     # Axis by axis: a sum over the short last axis is slow on CPU.
     squared = sum((jnp.square(offsets[..., axis]) for axis in range(offsets.shape[-1])), start=jnp.zeros(()))
-    return jnp.sqrt(squared + 1e-6).mean(-1)  # smooth at zero, where the distance itself has no gradient
+    return jnp.sqrt(squared + smooth).mean(-1)  # smooth at zero, where the distance itself has no gradient
 
 
 TERMS: dict[str, Term] = {
@@ -229,6 +312,11 @@ TERMS: dict[str, Term] = {
     "reprojection": Term(reprojection),
     "shape": Term(shape),
     "color": Term(color),
+    "coefficients": Term(coefficients),
+    "labels": Term(labels),
+    "points": Term(points),
+    "visibility": Term(visibility),
+    "spread": Term(spread),
 }
 """The terms by their names, with the paper's weights; `light` and `reflectance` are Deep3D's.
 

@@ -1,0 +1,140 @@
+"""Where many points of a face lie in a picture, how surely, and whether they are seen: a network and its answer.
+
+A ResNet's stages are joined from coarse to fine (a feature pyramid, Lin et al. 2017). Each point attends to one place
+of the picture: the mean of its heat map is about where the point lies (Sun et al. 2018), and the features there tell
+the rest: a correction, a covariance as in Wood et al. (2022), and how visible the point is.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxface.networks.layers import layers
+from jaxface.networks.resnet import BasicBlock, ResNet
+
+WIDTH = 64
+"""Channels of the pyramid."""
+
+SHARPEST, WIDEST = 0.002, 0.5
+"""Standard deviations that an answer may have, as shares of the picture's side."""
+
+
+class PointsFound(NamedTuple):
+    """What a network says of P points.
+
+    Attributes:
+        position: [B, P, 2] (x, y) as shares of the picture's sides: 0 is the left or upper edge, 1 the other.
+        whitening: [B, P, 3] numbers (a, b, c) of the triangular matrix W = [[a, 0], [c, b]] in 1 / share:
+            W (x - position) is standard normal, and the covariance (W^T W)^-1.
+        visibility: [B, P] log odds of being seen.
+    """
+
+    position: Float[Array, "B P 2"]
+    whitening: Float[Array, "B P 3"]
+    visibility: Float[Array, "B P"]
+
+
+class Pyramid(nn.Module):
+    """A ResNet's features, joined from its last stage to its first.
+
+    Attributes:
+        stage_sizes: blocks per stage.
+        width_multiplier: channels relative to ResNet-18.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the computation; parameters stay float32.
+    """
+
+    stage_sizes: tuple[int, ...]
+    width_multiplier: float = 1.0
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "B H W 3"], *, train: bool
+    ) -> tuple[Float[Array, "B h w D"], Float[Array, "B i j D"], Float[Array, "B C"]]:
+        """Image [B, H, W, 3] in [0, 1], sides multiples of 32, to features at 1/4, at 1/8, and of the whole."""
+        conv, norm = layers(train=train, axis_name=self.axis_name, dtype=self.dtype)
+        backbone = ResNet(
+            BasicBlock,
+            self.stage_sizes,
+            self.width_multiplier,
+            self.axis_name,
+            self.dtype,
+            all_stages=True,
+            name="stages",
+        )
+        stem, *stages = backbone(image, train=train)
+        x = conv(WIDTH, 1, name=f"lateral_{len(stages)}")(stages[-1])
+        for level in range(len(stages) - 1, 0, -1):
+            side = conv(WIDTH, 1, name=f"lateral_{level}")(stages[level - 1])
+            if level == 1:  # what the stem saw, at its own size: edges of lids and lips
+                side += conv(WIDTH, 1, name="lateral_0")(_to_channels(stem))
+            coarser, x = x, nn.relu(norm(name=f"join_{level}")(conv(WIDTH, 3, name=f"merge_{level}")(double(x) + side)))
+        return x, coarser, stages[-1].astype(jnp.float32).mean((1, 2))
+
+
+class PointHead(nn.Module):
+    """The points in a pyramid's features.
+
+    Attributes:
+        points: their number P.
+        hidden: channels between a point's features and its answer.
+        dtype: of the attention's computation.
+    """
+
+    points: int
+    hidden: int = 64
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B h w D"]) -> PointsFound:
+        """Features [B, h, w, D] to where the points lie in the picture."""
+        batch, height, width, channels = features.shape
+        heat = nn.Dense(self.points, dtype=self.dtype, name="heat")(features).astype(jnp.float32)
+        heat = jax.nn.softmax(heat.reshape(batch, height * width, self.points), axis=1)
+        grid = _cell_middles(height, width)
+        position = jnp.einsum("bnp,nc->bpc", heat, grid)
+        there = jnp.einsum("bnp,bnd->bpd", heat, features.reshape(batch, height * width, channels))
+        spread = jnp.einsum("bnp,nc->bpc", heat, grid**2) - position**2
+        x = jnp.concatenate([there, 4 * position - 2, jnp.sqrt(jnp.maximum(spread, 0) + 1e-6)], axis=-1)
+        own = self.param("own", nn.initializers.normal(0.02), (self.points, self.hidden))
+        x = nn.relu(nn.Dense(self.hidden, name="hidden")(x.astype(jnp.float32)) + own[None])
+        last = self.param("last", nn.initializers.normal(0.02), (self.points, self.hidden, 6))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.points, 6))
+        answer = jnp.einsum("bph,phk->bpk", x, last) + bias[None]
+        along = 1 / (SHARPEST + (WIDEST - SHARPEST) * jax.nn.sigmoid(answer[..., 2:4] - 2.5))
+        whitening = jnp.concatenate([along, along[..., :1] * jnp.tanh(answer[..., 4:5])], axis=-1)
+        return PointsFound(position + answer[..., :2] / 32, whitening, answer[..., 5])
+
+
+def double(x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
+    """Twice the size, bilinearly: a pixel becomes four, each three quarters its own and one quarter its neighbour's."""
+    # As two products with small matrices, which take half as long as moving rows and columns about.
+    down, across = (jnp.asarray(_doubling(length), x.dtype) for length in x.shape[1:3])
+    return jnp.einsum("hi,bijc,wj->bhwc", down, x, across)
+
+
+def _doubling(count: int) -> Float[np.ndarray, "2*N N"]:
+    place = np.arange(2 * count)
+    weights = np.zeros((2 * count, count), np.float32)
+    np.add.at(weights, (place, place // 2), 0.75)
+    np.add.at(weights, (place, np.clip(place // 2 + place % 2 * 2 - 1, 0, count - 1)), 0.25)
+    return weights
+
+
+def _to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    """Blocks of 2 x 2 pixels as pixels of four times the channels."""
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def _cell_middles(height: int, width: int) -> Float[np.ndarray, "N 2"]:
+    y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
+    return np.stack([x, y], -1).reshape(-1, 2).astype(np.float32)

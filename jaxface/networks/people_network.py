@@ -1,0 +1,135 @@
+"""The network that is trained on drawn people: one look at a face gives its coefficients, parts and points.
+
+Labels and points are read from a pyramid of features; coefficients follow from the points, how sure each is, and the
+picture as a whole. What is seen where tells the encoder most, and dense answers teach the features they share fast.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt8
+
+from jaxface.core import parts
+from jaxface.networks.dense_points import PointHead, PointsFound, Pyramid, double
+from jaxface.networks.layers import convolution
+
+LANDMARKS = 68
+"""ibug's, the first of the points."""
+
+GROUPS = ("identity", "expression", "albedo", "angles", "light", "translation_xy", "translation_z")
+"""Groups of coefficients, in the order of the vector, that the network says the spread of."""
+
+
+class PeopleAnswer(NamedTuple):
+    """What the network says of a batch of pictures.
+
+    Attributes:
+        vector: [B, K] coefficients, as `Coefficients.from_vector` takes them.
+        log_spread: [B, 7] logarithm of the standard deviation of the coefficients' errors, per group of `GROUPS`.
+        logits: [B, H/2, W/2, L] of `parts.CLASSES`, each for 2 x 2 pixels; `pixel_classes` makes labels of them.
+        points: ibug's 68 landmarks, then the points of `core.surface_points`.
+    """
+
+    vector: Float[Array, "B K"]
+    log_spread: Float[Array, "B 7"]
+    logits: Float[Array, "B h w L"]
+    points: PointsFound
+
+
+class PixelHead(nn.Module):
+    """Classes of the pixels from features at a quarter of the picture's size.
+
+    Attributes:
+        dtype: of the computation; parameters stay float32.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B h w D"]) -> Float[Array, "B H W L"]:
+        """Features [B, h, w, D] to logits [B, 2 h, 2 w, L]."""
+        count = len(parts.CLASSES)
+        x = nn.relu(convolution(2 * count, 3, dtype=self.dtype, name="before")(features))
+        x = nn.Dense(4 * count, dtype=self.dtype, name="labels")(x).astype(jnp.float32)
+        batch, height, width, _ = x.shape
+        x = x.reshape(batch, height, width, 2, 2, count).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(batch, 2 * height, 2 * width, count)
+
+
+class PeopleNetwork(nn.Module):
+    """Image to coefficients, classes of pixels, and points.
+
+    Attributes:
+        head_sizes: numbers of identity, expression and albedo coefficients.
+        surface_points: number of points beside the 68 landmarks.
+        stage_sizes: blocks per stage of the ResNet.
+        hidden: channels between what is seen and the coefficients.
+        width_multiplier: channels relative to ResNet-18.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the features' computation; parameters, statistics and heads stay float32.
+    """
+
+    head_sizes: tuple[int, ...]
+    surface_points: int = 320
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    hidden: int = 512
+    width_multiplier: float = 1.0
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W 3"], *, train: bool) -> PeopleAnswer:
+        """Image [B, H, W, 3] RGB in [0, 1], H and W multiples of 32.
+
+        Args:
+            image: aligned crops.
+            train: normalise by the batch's statistics instead of by the running ones.
+
+        Raises:
+            ValueError: for an image of the wrong shape, or of integers.
+        """
+        wrong = image.ndim != 4 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating)
+        if wrong or image.shape[1] % 32 or image.shape[2] % 32:
+            raise ValueError(
+                f"images must be floats in [0, 1] of shape [B, H, W, 3], H and W multiples of 32, got {image.dtype}"
+                f"{image.shape}"
+            )
+        pyramid = Pyramid(self.stage_sizes, self.width_multiplier, self.axis_name, self.dtype, name="backbone")
+        fine, middle, whole = pyramid(image, train=train)
+        points = PointHead(LANDMARKS + self.surface_points, dtype=self.dtype, name="points")(middle)
+        logits = PixelHead(self.dtype, name="pixels")(fine)
+        # Positions, logarithms of precisions and of odds, each within a few units.
+        sure = jnp.log(points.whitening[..., :2]) - 3
+        told = jnp.concatenate([8 * (points.position - 0.5), 0.5 * sure, 0.3 * points.visibility[..., None]], axis=-1)
+        told = told.reshape(len(image), -1)
+        x = nn.Dense(self.hidden, name="join")(jnp.concatenate([told, whole], axis=-1))
+        x = nn.relu(nn.LayerNorm(name="norm")(x))
+        zeros = nn.initializers.zeros_init()
+        log_spread = nn.Dense(len(GROUPS), kernel_init=zeros, bias_init=zeros, name="log_spread")(x)
+        return PeopleAnswer(coefficient_heads(x, self.head_sizes), log_spread, logits, points)
+
+
+def coefficient_heads(features: Float[Array, "B C"], head_sizes: tuple[int, ...]) -> Float[Array, "B K"]:
+    """Seven linear heads from features to a coefficient vector; to be called in a module's compact method.
+
+    They start at zero, so that training starts from the mean face, frontal and centred, under the ambient light.
+    """
+    zeros = nn.initializers.zeros_init()
+    heads = [  # the last two are translation in x and y, and in z
+        nn.Dense(size, kernel_init=zeros, bias_init=zeros, name=f"final_layers_{index}")(features)
+        for index, size in enumerate((*head_sizes, 3, 27, 2, 1))
+        if size  # a face model without albedo basis; checkpoints cannot hold empty arrays
+    ]
+    return jnp.concatenate(heads, axis=-1)
+
+
+def pixel_classes(logits: Float[Array, "B h w L"]) -> UInt8[Array, "B H W"]:
+    """The likeliest class of each pixel, from logits at half the picture's size."""
+    return double(logits).argmax(-1).astype(jnp.uint8)
+
+
+def vector_of(answer: PeopleAnswer | Float[Array, "B K"]) -> Float[Array, "B K"]:
+    """The coefficients of any encoder's answer."""
+    return answer.vector if isinstance(answer, PeopleAnswer) else answer

@@ -1,0 +1,95 @@
+"""The weights of a `PeopleNetwork` in one small file: half precision, with the training's configuration.
+
+The file is safetensors: "params/backbone/...", "batch_stats/..." in float16, and "surface", the vertices of the face
+model that the points beyond the landmarks lie at. Its metadata are texts: format (FORMAT), config and figures (JSON).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Integer
+
+from jaxface.core.errors import InputError
+from jaxface.networks.weight_files import is_safetensors, read_safetensors, write_state
+from jaxface.networks.weights import EncoderWeights, variable_shapes
+
+FORMAT = "jaxface people network 1"
+"""What the file says of itself."""
+
+SHIPPED = Path(str(resources.files("jaxface.networks"))) / "assets" / "people.safetensors"
+"""The network that comes with jaxface, trained by configs/encoder_people.py."""
+
+
+def is_people_file(path: str | os.PathLike) -> bool:
+    """Whether a file holds a `PeopleNetwork`."""
+    path = Path(path)
+    return path.is_file() and is_safetensors(path) and _metadata(path).get("format") == FORMAT
+
+
+def write_people_file(
+    path: str | os.PathLike,
+    weights: EncoderWeights,
+    *,
+    surface: Integer[np.ndarray, "P"],
+    figures: Mapping[str, Any],
+) -> None:
+    """Writes a network, whole or not at all.
+
+    Args:
+        path: the file.
+        weights: of a training run, from `checkpoints.read_encoder`.
+        surface: vertices of the face model that its points lie at.
+        figures: what was measured of it.
+
+    Raises:
+        InputError: when a weight is not finite in half precision.
+    """
+    flat = traverse_util.flatten_dict(weights.variables, sep="/")
+    halves = {name: np.asarray(value).astype(np.float16) for name, value in flat.items()}
+    if bad := [name for name, value in halves.items() if not np.isfinite(value).all()]:
+        raise InputError(f"{path}: {bad[0]} cannot be written in half precision")
+    told = {"format": FORMAT, "config": json.dumps(weights.config), "figures": json.dumps(figures)}
+    write_state(Path(path), halves | {"surface": np.asarray(surface, np.int32)}, told)
+
+
+def read_people_file(path: str | os.PathLike) -> tuple[EncoderWeights, Integer[np.ndarray, "P"]]:
+    """Reads a network and the vertices that its points lie at.
+
+    Raises:
+        InputError: when the file cannot be read or is not such a network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a network's weights (.safetensors)")
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: holds no network of drawn people; its format is {metadata.get('format')!r}")
+    try:
+        config = json.loads(metadata["config"])
+        surface = tensors.pop("surface")
+        stored = {tuple(name.split("/")): np.asarray(value, np.float32) for name, value in tensors.items()}
+        sizes = [stored["params", f"final_layers_{index}", "bias"].size for index in range(3)]
+        shapes = variable_shapes(config["encoder"], tuple(sizes))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: its contents make no sense ({error}); copy or make it again") from error
+    found = {key: value.shape for key, value in stored.items()}
+    wrong = [key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key)]
+    if wrong or any(not np.isfinite(value).all() for value in stored.values()):
+        where = "/".join(min(wrong)) if wrong else "a weight"
+        raise InputError(f"{path}: {where} is missing, misshaped or not finite; copy or make it again")
+    return EncoderWeights(config, tuple(sizes), traverse_util.unflatten_dict(stored)), surface
+
+
+def figures_of(path: str | os.PathLike = SHIPPED) -> dict[str, Any]:
+    """What was measured of a network when its file was made."""
+    return json.loads(_metadata(Path(path)).get("figures", "{}"))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    return read_safetensors(path, with_tensors=False)[1]
