@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config = preset("quickstart")
     config.name = "encoder_people"
     config.output_dir = "outputs/encoder_people"
+    config.seed = 17
     config.image_size = 128
     config.batch_size = 16
     config.steps = 14000

@@ -1,8 +1,9 @@
-"""Reconstructs the faces of photos with a trained encoder.
+"""Reconstructs the faces of photos with an encoder, by default the one that comes with jaxface.
 
-python -m jaxface.reconstruct PHOTO... --checkpoint DIR
+python -m jaxface.reconstruct PHOTO...
 
-The published encoders of 3DDFA-V3 and Deep3D serve as well: --checkpoint net_recon.pth --model face_model.npy.
+Your own serve as well (--checkpoint outputs/quickstart), and the published ones of 3DDFA-V3 and Deep3D: --checkpoint
+net_recon.pth --model face_model.npy.
 """
 
 import argparse
@@ -16,24 +17,25 @@ from jaxface.results.reconstruction import reconstruct_photos
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxface.reconstruct",
-        description="Turns photos into 3D faces with a trained encoder, in one pass: textured meshes (OBJ, GLB), "
+        description="Turns photos into 3D faces with an encoder, in one pass: textured meshes (OBJ, GLB), "
         "pictures, coefficients, and a page to look at in a browser, offline. jaxface.fit takes longer and fits "
         "closer.",
-        epilog="example: python -m jaxface.reconstruct portrait.jpg --checkpoint outputs/quickstart   -- Stop it "
+        epilog="example: python -m jaxface.reconstruct portrait.jpg --out results   -- Stop it "
         "with Ctrl-C; the same command goes on from there, and skips what is done. Exit code 0: all photos done; "
         "1: some failed; 2: nothing could be done.",
     )
     add_photo_arguments(parser, out="outputs/reconstruct")
     parser.add_argument(
         "--checkpoint",
-        required=True,
         metavar="PATH",
-        help="folder of a training run (jaxface.train), or weights of 3DDFA-V3 or Deep3D (net_recon.pth, .safetensors)",
+        help="folder of a training run (jaxface.train), or weights of 3DDFA-V3 or Deep3D (net_recon.pth, "
+        ".safetensors); "
+        "default: the encoder that comes with jaxface",
     )
     parser.add_argument(
         "--model",
         help="face model that the encoder was trained with: a name or a file, such as face_model.npy (default: the one "
-        "that the training run names)",
+        "that the encoder names)",
     )
     return parser
 

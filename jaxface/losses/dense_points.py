@@ -50,8 +50,8 @@ def class_loss(
     batch, height, width, count = logits.shape
     down, across = classes.shape[1] // height, classes.shape[2] // width
     blocks = jnp.asarray(classes).reshape(batch, height, down, width, across)
-    shares = (blocks[..., None] == jnp.arange(count, dtype=blocks.dtype)).astype(logits.dtype).mean((2, 4))
-    weighted = shares * jnp.asarray(weights, logits.dtype)
+    shares = jax.nn.one_hot(blocks, count, dtype=logits.dtype).mean((2, 4))
+    weighted = shares * jnp.asarray(weights, logits.dtype)[None, None, None]
     weight = weighted.sum(-1)
     energy = weight * jax.nn.logsumexp(logits, axis=-1) - (weighted * logits).sum(-1)
     return energy.sum((-2, -1)) / weight.sum((-2, -1))

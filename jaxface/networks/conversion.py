@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
+import jax
+
 from jaxface.core.errors import InputError
+from jaxface.networks.encoder import PEOPLE_NETWORKS
+from jaxface.networks.people_weights import write_people_file
 from jaxface.networks.torch_names import network_kind, some
 from jaxface.networks.weight_files import DLIB_MAGIC, FORMAT, State, read_state, starts_with, write_state
-from jaxface.networks.weights import describe_size, encoder_to_torch, write_safetensors
+from jaxface.networks.weights import describe_size, write_safetensors
 
 
 def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
@@ -31,8 +35,10 @@ def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
     state = {} if path.is_dir() else read_state(path)
     if path.is_dir() or network_kind(state) in ("encoder", "backbone"):
         weights = read_encoder(path)
-        told, count = weights.told(), len(state) or len(encoder_to_torch(weights))
-        if out.suffix:
+        told, count = weights.told(), len(state) or len(jax.tree.leaves(weights.variables))
+        if out.suffix and weights.config["encoder"]["name"] in PEOPLE_NETWORKS:
+            write_people_file(out, weights)
+        elif out.suffix:
             write_safetensors(out, weights)
         else:
             save_encoder(out, weights)

@@ -1,21 +1,21 @@
 """The weights of a `PeopleNetwork` in one small file: half precision, with the training's configuration.
 
 The file is safetensors: "params/backbone/...", "batch_stats/..." in float16, and "surface", the vertices of the face
-model that the points beyond the landmarks lie at. Its metadata are texts: format (FORMAT), config and figures (JSON).
+model that XX
 """
 
 import json
 import os
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import traverse_util
 from jaxtyping import Integer
 
 from jaxface.core.errors import InputError
+from jaxface.core.surface_points import spread_points
+from jaxface.models import load_face_model
 from jaxface.networks.weight_files import is_safetensors, read_safetensors, write_state
 from jaxface.networks.weights import EncoderWeights, variable_shapes
 
@@ -32,29 +32,22 @@ def is_people_file(path: str | os.PathLike) -> bool:
     return path.is_file() and is_safetensors(path) and _metadata(path).get("format") == FORMAT
 
 
-def write_people_file(
-    path: str | os.PathLike,
-    weights: EncoderWeights,
-    *,
-    surface: Integer[np.ndarray, "P"],
-    figures: Mapping[str, Any],
-) -> None:
+def write_people_file(path: str | os.PathLike, weights: EncoderWeights) -> None:
     """Writes a network, whole or not at all.
 
     Args:
         path: the file.
         weights: of a training run, from `checkpoints.read_encoder`.
-        surface: vertices of the face model that its points lie at.
-        figures: what was measured of it.
 
     Raises:
-        InputError: when a weight is not finite in half precision.
+        InputError: when a weight is not finite in half precision, or the face model cannot be loaded.
     """
+    surface = spread_points(load_face_model(weights.config["face_model"]))
     flat = traverse_util.flatten_dict(weights.variables, sep="/")
     halves = {name: np.asarray(value).astype(np.float16) for name, value in flat.items()}
     if bad := [name for name, value in halves.items() if not np.isfinite(value).all()]:
         raise InputError(f"{path}: {bad[0]} cannot be written in half precision")
-    told = {"format": FORMAT, "config": json.dumps(weights.config), "figures": json.dumps(figures)}
+    told = {"format": FORMAT, "config": json.dumps(weights.config)}
     write_state(Path(path), halves | {"surface": np.asarray(surface, np.int32)}, told)
 
 
@@ -84,11 +77,6 @@ def read_people_file(path: str | os.PathLike) -> tuple[EncoderWeights, Integer[n
         where = "/".join(min(wrong)) if wrong else "a weight"
         raise InputError(f"{path}: {where} is missing, misshaped or not finite; copy or make it again")
     return EncoderWeights(config, tuple(sizes), traverse_util.unflatten_dict(stored)), surface
-
-
-def figures_of(path: str | os.PathLike = SHIPPED) -> dict[str, Any]:
-    """What was measured of a network when its file was made."""
-    return json.loads(_metadata(Path(path)).get("figures", "{}"))
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -18,9 +18,13 @@ PredictFaces = Callable[[UInt8[np.ndarray, "H W 3"], Sequence[FaceCrop]], Float[
 
 
 def predict_faces(
-    checkpoint: str | os.PathLike, *, model: str | os.PathLike | None = None
+    checkpoint: str | os.PathLike | None = None, *, model: str | os.PathLike | None = None
 ) -> tuple[PredictFaces, FaceModel]:
     """Loads an encoder as predict(photo, crops) -> coefficient vectors [N, K], and its face model.
+
+    Args:
+        checkpoint: as for `load_encoder`; None takes the encoder that comes with jaxface.
+        model: the face model that the encoder was trained with; by default the one that the checkpoint names.
 
     `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size.
 
@@ -30,8 +34,9 @@ def predict_faces(
     """
     with needs_extra("photo", "an encoder"):
         from jaxface.networks.checkpoints import load_encoder
+        from jaxface.networks.people_weights import SHIPPED
     given = None if model is None else load_face_model(model)
-    predict, face_model, config = load_encoder(Path(checkpoint), model=given)
+    predict, face_model, config = load_encoder(SHIPPED if checkpoint is None else Path(checkpoint), model=given)
     if "68" not in face_model.landmarks:
         raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
     size = int(config.image_size)

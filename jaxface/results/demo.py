@@ -1,6 +1,6 @@
 """The two portraits that installed packages carry, reconstructed by an encoder and by a fit, side by side.
 
-    python -m jaxface.demo --checkpoint outputs/quickstart --out outputs/demo
+    python -m jaxface.demo --out outputs/demo
 
 writes OUT/index.html, OUT/side_by_side.png and, per portrait, what `jaxface.results.photo_files` lists. The portraits
 are NASA's of Eileen Collins (scikit-image's `astronaut`) and the U.S. Navy's of Grace Hopper (matplotlib's sample):
@@ -30,6 +30,7 @@ from jaxface.results.drawing import DrawnFace, face_pictures, turned_views
 from jaxface.results.gallery import PAGE
 from jaxface.results.photo_files import write_photo
 from jaxface.results.photos import reconstructions_of
+from jaxface.results.reconstruction import OWN
 
 PORTRAITS = {
     "astronaut": ("skimage", "data/astronaut.png", "scikit-image"),
@@ -60,11 +61,12 @@ def portrait_paths() -> dict[str, Path]:
     return paths
 
 
-def run_demo(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
+def run_demo(checkpoint: str | os.PathLike | None, out: str | os.PathLike) -> Path:
     """Reconstructs the portraits with an encoder and fits them, and writes everything to `out`.
 
     Args:
-        checkpoint: a training run's folder, or the folder `checkpoints` in it.
+        checkpoint: a training run's folder, or the folder `checkpoints` in it; None takes the encoder that comes with
+            jaxface.
         out: folder for the results; made if need be.
 
     Returns:
@@ -83,7 +85,7 @@ def run_demo(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
         crops = preprocess_photo(photo, model)[:1]
         encoded = reconstructions_of([SolvedFace(vector) for vector in predict(photo, crops)], crops, label="Encoder")
         fitted = reconstructions_of(fit(photo, crops), crops, label="Fit")
-        settings = {"face model": model.name, "encoder": str(checkpoint)}
+        settings = {"face model": model.name, "encoder": str(checkpoint or OWN)}
         with atomic_folder(out / name) as folder:
             drawn, measures = write_photo(
                 folder,

@@ -25,6 +25,9 @@ from jaxface.results.fitted_photo import FittedPhoto
 from jaxface.results.person import fit_person
 from jaxface.results.photos import process_photos, reconstructions_of
 
+OWN = "jaxface's own"
+"""What results say of the encoder that comes along."""
+
 
 def fit_files(
     paths: Sequence[str | os.PathLike],
@@ -228,7 +231,7 @@ def reconstruct_photos(
     patterns: Sequence[str | os.PathLike],
     out: str | os.PathLike,
     *,
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
     model: str | os.PathLike | None = None,
     faces: str = "all",
     overwrite: bool = False,
@@ -241,7 +244,8 @@ def reconstruct_photos(
     Args:
         patterns: photos, folders of photos, glob patterns.
         out: folder for the results; made if need be.
-        checkpoint: a training run's folder, or weights from elsewhere: see `networks.checkpoints.load_encoder`.
+        checkpoint: a training run's folder, or weights from elsewhere: see `networks.checkpoints.load_encoder`. None
+            takes the encoder that comes with jaxface.
         model: name or path of the face model that the encoder was trained with; by default the one that the checkpoint
             names, which weights from elsewhere do not.
         faces: "all" faces of a photo, or the "largest" alone.
@@ -255,7 +259,7 @@ def reconstruct_photos(
         InputError: when the checkpoint, the model or `out` cannot be used.
     """
     predict, face_model = predict_faces(checkpoint, model=model)
-    settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint)}
+    settings = {"method": "encoder", "face model": face_model.name, "checkpoint": str(checkpoint or OWN)}
     return process_photos(
         patterns,
         out,
