@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.seed = 17
     config.image_size = 128
     config.batch_size = 16
-    config.steps = 14000
-    config.half_size_steps = 11000  # the first steps see half-size pictures, at a quarter of the cost
+    config.steps = 11000
+    config.half_size_steps = 8500  # the first steps see half-size pictures, at a quarter of the cost
     config.log_every = 50
     config.checkpoint_every = 1000
 

@@ -16,7 +16,7 @@ from jaxface.files.atomic import atomic_write
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
-PART_COLORS = np.array(
+CLASS_COLORS = np.array(
     [
         [0, 0, 0],  # background: never painted
         [52, 140, 235],  # left eye
@@ -27,11 +27,20 @@ PART_COLORS = np.array(
         [232, 74, 84],  # upper lip
         [250, 128, 114],  # lower lip
         [112, 190, 120],  # skin
-        [196, 206, 196],  # forehead and inner mouth
+        [196, 206, 196],  # forehead and, in label maps, inner mouth
+        [120, 20, 60],  # inner mouth
+        [92, 64, 40],  # hair
+        [20, 40, 120],  # glasses
+        [150, 150, 40],  # beard
+        [160, 120, 100],  # other skin
+        [110, 110, 120],  # other
     ],
     np.uint8,
 )
-"""Colour of each label of a label map [10, 3]: left and right apart, so that a mirrored face is seen at once."""
+"""Colour of each of `parts.CLASSES` [16, 3]: left and right apart, so that a mirrored face is seen at once."""
+
+PART_COLORS = CLASS_COLORS[:10]
+"""Those of a label map's labels."""
 
 INK, PAPER, DOT = (40, 44, 52), (255, 255, 255), (255, 236, 64)
 """Colours of lines and text, of the background, and of landmarks."""
@@ -74,11 +83,11 @@ def draw_labels(image: np.ndarray, labels: Integer[np.ndarray, "H W"], *, opacit
 
     Args:
         image: [H, W, 3] photo, uint8, or float in [0, 1].
-        labels: label map of `jaxface.core.parts`.
+        labels: label map, or classes, of `jaxface.core.parts`.
         opacity: of the tint; contours are opaque.
     """
     labels = np.asarray(labels)
-    colors = PART_COLORS[labels]
+    colors = CLASS_COLORS[labels]
     tinted = overlay(image, colors, labels != BACKGROUND, opacity=opacity)
     tinted[_contours(labels)] = colors[_contours(labels)]
     return tinted
