@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from jaxface.files.command_line import add_photo_arguments, keep_compiled, print_summary, run
+from jaxface.photos.parsing import PARSERS
 from jaxface.results.drawing import DrawingOptions
 from jaxface.results.reconstruction import fit_files
 
@@ -58,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         "(default: dlib if it is installed)",
     )
     parser.add_argument(
+        "--parser",
+        choices=PARSERS[:2],
+        default=PARSERS[0],
+        help="what finds the parts: jaxface's network, which sees hair, hands and glasses, or outlines through "
+        "mediapipe's points (default: jaxface)",
+    )
+    parser.add_argument(
         "--calibration",
         metavar="TABLE",
         help="what the detector's points are worth on this face model, from `jaxface calibrate` (default: a table that "
@@ -79,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faces=options.faces,
         recognition=options.recognition,
         calibration=options.calibration,
+        parser=options.parser,
         overwrite=options.overwrite,
         frame_rate=options.frame_rate,
         drawing=DrawingOptions(delight=options.delight),

@@ -42,8 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parser",
         choices=PARSERS,
-        default="mediapipe",
-        help="what finds the parts (default: mediapipe); dml_csr takes some 4 seconds a face on two CPU cores",
+        default=PARSERS[0],
+        help="what finds the parts: jaxface's network, outlines through mediapipe's points, or dml_csr, which takes "
+        "some 4 seconds a face on two CPU cores (default: jaxface)",
     )
     parser.add_argument(
         "--parser-weights",

@@ -24,10 +24,9 @@ from jaxface.files import atomic, command_line, progress, visualize
 from jaxface.models import load_face_model
 from jaxface.photos.detection import detect_faces
 from jaxface.render import label_map, label_triangles, render_face
-from jaxface.synthetic.people import People, load_people
+from jaxface.synthetic.people import SKIN_TONES, People, load_people
 from jaxface.synthetic.people_pictures import draw_crops, random_people, skin_color
 from jaxface.synthetic.photographs import draw_photographs
-from jaxface.synthetic.people import SKIN_TONES
 from jaxface.synthetic.traits import TRAITS, read_traits
 
 HERE = Path(__file__).resolve().parent

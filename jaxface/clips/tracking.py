@@ -29,7 +29,7 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
 from jaxface.photos.detection import DetectedFace, detect_faces
 from jaxface.photos.face_crops import face_sample
-from jaxface.photos.parsing import mediapipe_labels
+from jaxface.photos.parsing import Parser, jaxface_labels
 from jaxface.photos.samples import Sample
 
 WINDOW_CUTOFF = 2.5
@@ -153,7 +153,12 @@ def smooth_windows(followed: FollowedFace, model: FaceModel, *, size: int = CROP
 
 
 def cut_samples(
-    clip: Clip, followed: FollowedFace, windows: Sequence[Alignment], model: FaceModel
+    clip: Clip,
+    followed: FollowedFace,
+    windows: Sequence[Alignment],
+    model: FaceModel,
+    *,
+    parser: Parser = jaxface_labels,
 ) -> list[Sample | None]:
     """The aligned sample of every frame, through its window; None where there is no face, or no part of one in it.
 
@@ -162,14 +167,17 @@ def cut_samples(
         followed: from `follow_face`.
         windows: from `smooth_windows`.
         model: tells the length of the (zero) coefficients.
+        parser: labels the parts.
     """
     samples: list[Sample | None] = []
     for (_, frame), face, window in zip(clip.frames(), followed.faces, windows, strict=False):
-        sample = None if frame is None or face is None else _sample(frame, face, window, model)
+        sample = None if frame is None or face is None else _sample(frame, face, window, model, parser)
         samples.append(sample if sample is not None and sample["labels"].any() else None)
     return samples + [None] * (len(followed.faces) - len(samples))
 
 
-def _sample(frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel) -> Sample:
-    labels = mediapipe_labels(frame, face, window)
+def _sample(
+    frame: UInt8[np.ndarray, "H W 3"], face: DetectedFace, window: Alignment, model: FaceModel, parser: Parser
+) -> Sample:
+    labels = parser(frame, face, window)
     return face_sample(window.crop_image(frame), labels, face, window, coefficients=vector_size(model))

@@ -22,7 +22,7 @@ from jaxface.photos.batches import Photo, prepare_photos
 from jaxface.photos.detection import DetectedFace, detect_faces_in
 from jaxface.photos.face_crops import FaceCrop, face_sample, seen_crops
 from jaxface.photos.folder import FolderSource, read_dataset_file
-from jaxface.photos.parsing import DmlCsrParser, LabelFolder, Parser, create_parser
+from jaxface.photos.parsing import PARSERS, DmlCsrParser, LabelFolder, Parser, create_parser, jaxface_labels
 from jaxface.photos.shard_writer import SAMPLES_PER_FILE
 from jaxface.photos.shards import ShardSource, open_samples
 from jaxface.photos.stores import Folders, Shards, Store, Write
@@ -44,7 +44,7 @@ def preprocess_files(
     size: int = CROP_SIZE,
     faces: str = "all",
     overwrite: bool = False,
-    parser: str = "mediapipe",
+    parser: str = PARSERS[0],
     parser_weights: str | os.PathLike | None = None,
     labels: str | None = None,
     label_folder: str | os.PathLike | None = None,
@@ -65,7 +65,7 @@ def preprocess_files(
         size: side of the crops in pixels.
         faces: "all" faces of a photo, or the "largest" alone.
         overwrite: makes samples again that are there already; in the format "folders".
-        parser: what labels the parts: "mediapipe" or "dml_csr".
+        parser: what labels the parts, one of `parsing.PARSERS`.
         parser_weights: the file of the weights of "dml_csr".
         labels: instead of a parser, the order of the label maps in `label_folder`, a key of `parts.PARSER_LABELS`.
         label_folder: holds a PNG of the photo's name and size for every photo.
@@ -111,8 +111,9 @@ def preprocess_files(
         todo = [photo for photo in photos if not results.has(photo)]
         report.skipped = len(photos) - len(todo)
         bar = stack.enter_context(progress_bar(len(photos), initial=report.skipped, description="preprocess"))
-        look = _Look(template, size, parse if isinstance(parse, DmlCsrParser) else None)
-        cut = _Cut(template, size, None if isinstance(parse, DmlCsrParser) else parse, faces, results.write)
+        networked = parse is jaxface_labels or isinstance(parse, DmlCsrParser)  # in this process, once for all
+        look = _Look(template, size, parse if networked else None)
+        cut = _Cut(template, size, None if networked else parse, faces, results.write)
         for photo, result in stack.enter_context(
             contextlib.closing(prepare_photos(todo, look=look, finish=cut, workers=workers))
         ):
@@ -172,7 +173,7 @@ class _Look:
 
     template: Float[np.ndarray, "5 3"]
     size: int
-    parser: DmlCsrParser | None
+    parser: Parser | None
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], photos: Sequence[Photo]) -> list[Any]:
         found = detect_faces_in(images)

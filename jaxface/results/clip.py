@@ -12,6 +12,7 @@ from jaxface.clips.track import CUTOFF, track_face
 from jaxface.clips.tracking import cut_samples, follow_face, smooth_windows
 from jaxface.core.errors import InputError
 from jaxface.files.progress import BatchReport
+from jaxface.photos.parsing import PARSERS, create_parser
 from jaxface.results.clip_files import clip_folder, write_clip
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.person import load_for_person
@@ -24,6 +25,7 @@ def fit_video(
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
+    parser: str = PARSERS[0],
     frame_rate: float | None = None,
     cutoff: float = CUTOFF,
     drawing: DrawingOptions = USUAL_DRAWING,
@@ -36,6 +38,7 @@ def fit_video(
         model: name or path of the face model.
         recognition: network of the perceptual loss of the key frames, see `fitting.solver.fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
+        parser: what labels the parts: "jaxface" or "mediapipe".
         frame_rate: frames per second, at equal steps; None takes the time that the file tells of each frame.
         cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
         drawing: sizes of pictures and texture.
@@ -55,7 +58,7 @@ def fit_video(
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
     followed = follow_face(clip)
     windows = smooth_windows(followed, face_model)
-    samples = cut_samples(clip, followed, windows, face_model)
+    samples = cut_samples(clip, followed, windows, face_model, parser=create_parser(parser))
     if not any(samples):
         raise InputError(f"{clip.path}: no part of the face could be told in any frame")
     track = track_face(

@@ -27,6 +27,7 @@ from jaxface.fitting.priors import Prior
 from jaxface.models import load_face_model
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
+from jaxface.photos.parsing import PARSERS, create_parser
 from jaxface.photos.samples import Sample, stack_samples
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace
 from jaxface.results.gallery import DONE_FILE, PAGE, write_overview
@@ -63,6 +64,7 @@ def fit_person(
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
+    parser: str = PARSERS[0],
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one person to photos and writes what each gives (`results.photo_files`), and the person (`person_files`).
@@ -74,6 +76,7 @@ def fit_person(
         recognition: network that tells the person from others in the photos, and of the perceptual loss; see
             `fitting.solver.fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
+        parser: what labels the parts: "jaxface" or "mediapipe".
         drawing: sizes of pictures and textures; of the person's own texture, the light is always taken off.
 
     Returns:
@@ -85,14 +88,15 @@ def fit_person(
     out = Path(out)
     check_person_folder(out)
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
-    settings = {"method": "fit, one person", "face model": face_model.name}
+    settings, parse = {"method": "fit, one person", "face model": face_model.name}, create_parser(parser)
     report, photos = BatchReport(), []
     paths = collect_files(patterns, exclude=out)
     names = unique_names(paths, occupied=lambda name, path: _is_occupied(out, name, path))
     for path, name in progress(list(zip(paths, names, strict=True)), description="detect"):
         with report.guard(path):
+            image = read_image(path)
             photos.append(
-                PhotoOfPerson(path, name, preprocess_photo(read_image(path), face_model, focal=photo_focal(path)))
+                PhotoOfPerson(path, name, preprocess_photo(image, face_model, parser=parse, focal=photo_focal(path)))
             )
     if not photos:
         return report, []

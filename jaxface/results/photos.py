@@ -28,6 +28,7 @@ from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.solver import SolveFaces
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
+from jaxface.photos.parsing import Parser, jaxface_labels
 from jaxface.photos.prediction import PredictFaces
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, Reconstruction
 from jaxface.results.gallery import DONE_FILE, PAGE, write_card, write_overview
@@ -45,6 +46,7 @@ def process_photos(
     *,
     predict: PredictFaces | None = None,
     solve: SolveFaces | None = None,
+    parser: Parser = jaxface_labels,
     faces: str = "all",
     overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
@@ -65,6 +67,7 @@ def process_photos(
         predict: predict(photo, crops) -> a coefficient vector per face.
         solve: solve(samples, the vectors of `predict` or None) -> a face per sample; the samples may come
             from several photos. Without it, the vectors of `predict` are the result.
+        parser: labels the parts.
         faces: "all" faces of a photo, or the "largest" alone.
         overwrite: makes results again that are there already.
         drawing: how the faces are drawn and textured.
@@ -90,7 +93,9 @@ def process_photos(
     def find(job: tuple[Path, str]) -> PhotoWithFaces:
         path, name = job
         photo = _read(path)
-        crops = preprocess_photo(photo, model, focal=photo_focal(path))[: 1 if faces == "largest" else None]
+        crops = preprocess_photo(photo, model, parser=parser, focal=photo_focal(path))[
+            : 1 if faces == "largest" else None
+        ]
         return PhotoWithFaces(path, name, file_digest(path), crops, None if predict is None else predict(photo, crops))
 
     def write(photo: PhotoWithFaces, faces: Sequence[SolvedFace]) -> None:

@@ -18,6 +18,7 @@ from jaxface.fitting.evidence import Calibration
 from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.parsing import PARSERS, create_parser
 from jaxface.photos.prediction import PredictFaces, predict_faces
 from jaxface.results.clip import fit_video
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
@@ -40,6 +41,7 @@ def fit_files(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
+    parser: str = PARSERS[0],
     overwrite: bool = False,
     frame_rate: float | None = None,
     drawing: DrawingOptions = USUAL_DRAWING,
@@ -56,6 +58,7 @@ def fit_files(
         faces: of single photos, "all" faces or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
+        parser: what labels the parts: "jaxface" or "mediapipe".
         overwrite: of single photos, makes results again that are there already.
         frame_rate: of clips, frames per second at equal steps; None takes the time that a file tells of each frame.
         drawing: how the faces are drawn and textured.
@@ -77,7 +80,13 @@ def fit_files(
         # Of the person's own texture the light is always taken off; those of the photos keep it.
         lit = dataclasses.replace(drawing, delight=False)
         report, pages = fit_person(
-            photos, out, model=model or "anny", recognition=recognition, calibration=calibration, drawing=lit
+            photos,
+            out,
+            model=model or "anny",
+            recognition=recognition,
+            calibration=calibration,
+            parser=parser,
+            drawing=lit,
         )
     elif photos:
         report, pages = fit_photos(
@@ -88,6 +97,7 @@ def fit_files(
             faces=faces,
             recognition=recognition,
             calibration=calibration,
+            parser=parser,
             overwrite=overwrite,
             drawing=drawing,
         )
@@ -99,6 +109,7 @@ def fit_files(
                 model=model or "anny",
                 recognition=recognition,
                 calibration=calibration,
+                parser=parser,
                 frame_rate=frame_rate,
                 drawing=drawing,
             )
@@ -117,6 +128,7 @@ def fit_photos(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
+    parser: str = PARSERS[0],
     overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
@@ -132,6 +144,7 @@ def fit_photos(
         faces: "all" faces of a photo, or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
+        parser: what labels the parts: "jaxface" or "mediapipe".
         overwrite: makes results again that are there already.
         drawing: how the faces are drawn and textured.
 
@@ -144,12 +157,14 @@ def fit_photos(
     face_model, predict, solve, settings = _prepared(
         model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
     )
+    settings = {**settings, "parser": parser}
     return process_photos(
         patterns,
         out,
         face_model,
         predict=predict,
         solve=solve,
+        parser=create_parser(parser),
         faces=faces,
         overwrite=overwrite,
         drawing=drawing,
@@ -166,6 +181,7 @@ def fit_photo(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
+    parser: str = PARSERS[0],
     delight: bool = False,
 ) -> FittedPhoto:
     """Fits the faces of one photo; models and networks stay in memory for the next call.
@@ -181,6 +197,7 @@ def fit_photo(
         faces: "all" faces of the photo, the largest first, or the "largest" alone.
         recognition: network of the perceptual loss.
         calibration: the detector's table.
+        parser: what labels the parts: "jaxface" or "mediapipe".
         delight: takes the photo's light off the texture.
 
     Raises:
@@ -196,7 +213,10 @@ def fit_photo(
     face_model, predict, solve, settings = _prepared(
         model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
     )
-    crops = preprocess_photo(pixels, face_model, focal=focal)[: 1 if faces == "largest" else None]
+    settings = {**settings, "parser": parser}
+    crops = preprocess_photo(pixels, face_model, parser=create_parser(parser), focal=focal)[
+        : 1 if faces == "largest" else None
+    ]
     solved = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
     reconstructions = reconstructions_of(solved, crops)
     return FittedPhoto(

@@ -192,7 +192,7 @@ def test_a_raw_map_is_cleaned_and_its_forehead_cut():
         ({"labels": "lapa", "label_folder": ".", "name": "dml_csr", "weights": "w"}, "exclude each other"),
         ({"name": "dml_csr"}, "needs --parser-weights"),
         ({"weights": "w.pth"}, "add --parser dml_csr"),
-        ({"name": "faces"}, "unknown parser 'faces'; there are mediapipe, dml_csr"),
+        ({"name": "faces"}, "unknown parser 'faces'; there are jaxface, mediapipe, dml_csr"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):
@@ -202,7 +202,8 @@ def test_options_that_do_not_go_together(options, message):
 
 def test_mediapipe_needs_a_face_and_label_maps_a_name(tmp_path):
     photo = np.zeros((32, 32, 3), np.uint8)
-    assert parsing.create_parser() is parsing.mediapipe_labels
+    assert parsing.create_parser() is parsing.jaxface_labels
+    assert parsing.create_parser("mediapipe") is parsing.mediapipe_labels
     with pytest.raises(InputError, match="no face was detected"):
         parsing.mediapipe_labels(photo, None, parsing.whole_picture(32))
     with pytest.raises(InputError, match="found by the photo's name"):
@@ -359,8 +360,9 @@ def test_photos_that_would_share_a_label_map(two_faces):
 
 def test_folders_made_before_there_were_parsers_go_on(two_faces):
     folder, _ = two_faces
-    report = preparation.preprocess_files([folder / "photos"], folder / "out", size=64)
+    options = {"size": 64, "parser": "mediapipe"}
+    report = preparation.preprocess_files([folder / "photos"], folder / "out", **options)
     settings = json.loads((folder / "out" / "dataset.json").read_text())
     assert report.done == 1 and settings.pop("parser") == "mediapipe"
     (folder / "out" / "dataset.json").write_text(json.dumps(settings))
-    assert preparation.preprocess_files([folder / "photos"], folder / "out", size=64).skipped == 1
+    assert preparation.preprocess_files([folder / "photos"], folder / "out", **options).skipped == 1

@@ -44,12 +44,10 @@ def windows(model, clip):
 
 @pytest.fixture(scope="module")
 def samples(model, clip, windows):
-    patch = pytest.MonkeyPatch()
     labels = {clip.frames[index].tobytes(): clip.labels[index] for index in range(len(clip.frames))}
-    patch.setattr(tracking, "mediapipe_labels", lambda frame, face, window: window.crop_labels(labels[frame.tobytes()]))
     source = types.SimpleNamespace(frames=lambda: zip(clip.times, clip.frames, strict=True))
-    yield tracking.cut_samples(source, clip.followed(MISSING), windows, model)
-    patch.undo()
+    parser = lambda frame, face, window: window.crop_labels(labels[frame.tobytes()])  # noqa: E731
+    return tracking.cut_samples(source, clip.followed(MISSING), windows, model, parser=parser)
 
 
 @pytest.fixture(scope="module", autouse=True)
