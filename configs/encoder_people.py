@@ -18,10 +18,9 @@ def get_config() -> ConfigDict:
     config.name = "encoder_people"
     config.output_dir = "outputs/encoder_people"
     config.seed = 17
-    config.image_size = 128
+    config.image_size = 96
     config.batch_size = 16
-    config.steps = 11000
-    config.half_size_steps = 8500  # the first steps see half-size pictures, at a quarter of the cost
+    config.steps = 13000
     config.log_every = 50
     config.checkpoint_every = 1000
 
@@ -29,6 +28,7 @@ def get_config() -> ConfigDict:
     config.encoder.width_multiplier = 0.5
 
     config.data.count = 40000
+    config.data.drawn_size = 128  # about two samples a pixel: edges of hair and lids are soft, as in photos
     config.data.held_out = 256
     config.data.people = "learned"  # without the skins and styles that held-out samples have; "all" has both
 

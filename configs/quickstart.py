@@ -23,7 +23,6 @@ def get_config() -> ConfigDict:
     config.image_size = 96  # side of the crops in pixels
     config.batch_size = 16  # over all devices together
     config.steps = 7200
-    config.half_size_steps = 0  # of the steps, the first that see pictures at half their size
     config.parallel = "pmap"  # or "sharded": jit over a device mesh
     config.multi_host = False  # True: one process per host, found by JAX (see parallel.initialize)
     config.log_every = 20  # steps whose mean makes one line of metrics.jsonl
@@ -38,6 +37,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = "synthetic"  # or "drawn": new ones in every step, for GPUs; "folder": from preprocess
+    config.data.drawn_size = 0  # of synthetic faces before they are reduced to image_size; 0: drawn as they are
     config.data.people = ""  # of synthetic faces: "learned" tells their points too and holds some skins and styles out
     config.data.path = ""  # of the folder
     config.data.count = 20000  # number of synthetic faces

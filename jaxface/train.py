@@ -49,7 +49,6 @@ from jaxface.networks.people_network import PeopleAnswer, pixel_classes, vector_
 from jaxface.photos.samples import Sample, pad_rows
 from jaxface.synthetic.source import Painter
 from jaxface.training import parallel
-from jaxface.training.augmentation import halved
 from jaxface.training.checkpoint import Checkpoints, initial_state
 from jaxface.training.data import drawn_in_step, make_training_data
 from jaxface.training.evaluation import comparison_table, draw_faces, evaluate_dense, evaluate_predictions
@@ -117,10 +116,7 @@ def train(config: ConfigDict) -> dict[str, Any]:
     started, window = time.monotonic(), []
     try:
         for step in range(start + 1, config.steps + 1):
-            batch = next(batches)
-            if step <= config.get("half_size_steps", 0):
-                batch = halved(batch)
-            state, metrics = train_step(state, mapping.shard(batch), constants)
+            state, metrics = train_step(state, mapping.shard(next(batches)), constants)
             window.append(metrics)
             log.advance()
             if step % config.log_every == 0:

@@ -214,19 +214,17 @@ def _coarse(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.asarray(reduced.resize((size, size), kind))
 
 
-def halved(batch: Sample) -> dict[str, np.ndarray]:
-    """A batch at half its size: what a network learns from most quickly before it sees pictures at their own."""
-    result = dict(batch)
-    for name, values in batch.items():
-        if name == "image":
-            corners = [values[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-            total = np.sum(corners, axis=0, dtype=np.uint16)
-            values = np.asarray((total + 2) // 4, np.uint8)
-        elif name in ("labels", "classes"):
-            values = values[:, ::2, ::2]
-        elif name in ("landmarks", "surface_points"):
-            values = values / np.float32(2)
-        result[name] = values
+def reduced(sample: Sample, size: int) -> dict[str, np.ndarray]:
+    """The sample in a smaller picture of `size` pixels: as drawn with several samples a pixel."""
+    factor, result = size / sample["image"].shape[0], dict(sample)
+    result["image"] = np.asarray(Image.fromarray(sample["image"]).resize((size, size), Image.Resampling.BOX))
+    for name in ("labels", "classes"):
+        if name in sample:
+            picture = Image.fromarray(sample[name]).resize((size, size), Image.Resampling.NEAREST)
+            result[name] = np.asarray(picture)
+    for name in ("landmarks", "surface_points"):
+        if name in sample:
+            result[name] = (sample[name] * factor).astype(np.float32)
     return result
 
 

@@ -19,7 +19,7 @@ from jaxface.photos.samples import Sample
 from jaxface.photos.shards import open_samples
 from jaxface.synthetic.source import Painter, SyntheticSource, draw_samples
 from jaxface.training import parallel
-from jaxface.training.augmentation import augment_photo, augment_synthetic, coefficient_mirror
+from jaxface.training.augmentation import augment_photo, augment_synthetic, coefficient_mirror, reduced
 from jaxface.training.pipeline import Augmentation, SampleSource, make_pipeline
 
 HELD_OUT_SEED = 1_000_000
@@ -111,7 +111,11 @@ def _synthetic(config: ConfigDict, model: FaceModel, *, held_out: bool) -> Sampl
     if people not in ("", "all", "learned"):
         raise InputError(f"config.data.people is {people!r}: choose 'all', 'learned' or ''")
     painter = Painter.of(model, seed=seed, dense=bool(people), held_out=None if people != "learned" else held_out)
-    return SyntheticSource(painter, count=count, size=config.image_size, cache_dir=config.cache_dir or None)
+    drawn = config.data.get("drawn_size", 0) or config.image_size
+    if drawn < config.image_size:
+        raise InputError(f"config.data.drawn_size is {drawn}, but the crops have {config.image_size} pixels")
+    source = SyntheticSource(painter, count=count, size=drawn, cache_dir=config.cache_dir or None)
+    return source if drawn == config.image_size else _Reduced(source, config.image_size)
 
 
 def _folder(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, SampleSource]:
@@ -126,6 +130,19 @@ def _folder(config: ConfigDict, model: FaceModel) -> tuple[SampleSource, SampleS
         )
     # The last in order of the photos' paths, rather than some in between: neighbours are often pictures of one person.
     return _Slice(source, 0, split), _Slice(source, split, len(source))
+
+
+class _Reduced:
+    """A source whose samples are reduced to `size` pixels."""
+
+    def __init__(self, source: SampleSource, size: int):
+        self._source, self._size = source, size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Sample:
+        return reduced(self._source[index], self._size)
 
 
 class _Slice:

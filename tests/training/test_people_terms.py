@@ -1,4 +1,4 @@
-"""Terms of the network that tells parts and points, against plain sums; and halved batches, flips and covered faces."""
+"""Terms of the network that tells parts and points, against plain sums; and reduced samples, flips, covered faces."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from jaxface.core.landmarks import MIRRORED_68
 from jaxface.losses.dense_points import class_loss, point_likelihood_loss
 from jaxface.networks.dense_points import PointsFound
 from jaxface.networks.people_network import PeopleAnswer
-from jaxface.training.augmentation import augment_colors, flip, halved
+from jaxface.training.augmentation import augment_colors, flip, reduced
 from jaxface.training.objective import total_loss
 from jaxface.training.terms import CLASS_WEIGHTS
 from toys.models import toy_model
@@ -97,13 +97,15 @@ def test_terms_that_an_encoder_or_the_data_cannot_serve_are_named(model, answer,
         terms_of(model, answer, {name: values for name, values in batch.items() if name != "classes"}, "points")
 
 
-def test_a_halved_batch_shows_the_same(batch):
-    half = halved(batch)
-    image = batch["image"].reshape(BATCH, SIZE // 2, 2, SIZE // 2, 2, 3).mean((2, 4))
-    np.testing.assert_allclose(half["image"], image, atol=0.5)
-    assert half["image"].dtype == np.uint8 and half["classes"].shape == (BATCH, SIZE // 2, SIZE // 2)
-    np.testing.assert_allclose(2 * half["surface_points"], batch["surface_points"])
-    np.testing.assert_array_equal(half["coefficients"], batch["coefficients"])
+def test_a_reduced_sample_shows_the_same(batch):
+    sample = {name: values[0] for name, values in batch.items()}
+    half = reduced(sample, SIZE // 2)
+    image = sample["image"].reshape(SIZE // 2, 2, SIZE // 2, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(half["image"], image, atol=1)
+    assert half["image"].dtype == np.uint8 and half["classes"].shape == half["labels"].shape == (SIZE // 2, SIZE // 2)
+    for name in ("surface_points", "landmarks"):
+        np.testing.assert_allclose(2 * half[name], sample[name])
+    np.testing.assert_array_equal(half["coefficients"], sample["coefficients"])
 
 
 def test_a_mirrored_person_has_mirrored_points_and_classes(batch):
