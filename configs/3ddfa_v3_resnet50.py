@@ -38,6 +38,8 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = "folder"  # samples are mirrored, turned, scaled and shifted at random
+    config.data.drawn_size = 0
+    config.data.people = ""
     config.data.path = ""
     config.data.count = 0
     config.data.held_out = 256
@@ -62,6 +64,11 @@ def get_config() -> ConfigDict:
     config.loss.reprojection = 0.0
     config.loss.shape = 0.0
     config.loss.color = 0.0
+    config.loss.coefficients = 0.0
+    config.loss.labels = 0.0
+    config.loss.points = 0.0
+    config.loss.visibility = 0.0
+    config.loss.spread = 0.0
     config.loss.anchor_stride = 3
     config.loss.prdl_every = 1
     return config

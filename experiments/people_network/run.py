@@ -32,7 +32,8 @@ from jaxface.networks.people_weights import SHIPPED
 from jaxface.photos.alignment import align_face, scaled_alignment
 from jaxface.photos.detection import detect_faces
 from jaxface.render import label_triangles
-from jaxface.synthetic.people import SKIN_TONES, load_people, split_people
+from jaxface.synthetic.held_out import split_people
+from jaxface.synthetic.people import SKIN_TONES, load_people
 from jaxface.synthetic.photographs import draw_photographs
 from jaxface.synthetic.source import Painter, SyntheticSource
 from jaxface.training.evaluation import measure_faces

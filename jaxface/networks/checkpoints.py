@@ -27,8 +27,8 @@ from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable
 FOLDER = "checkpoints"
 """Of the checkpoints, in the folder of a training run."""
 
-BEST = "part_iou"
-"""The metric by which the best checkpoint is chosen: the largest."""
+BEST = ("part_iou", "parser_iou")
+"""The metrics whose sum chooses the best checkpoint: the largest; encoders that parse nothing lack the second."""
 
 PredictCrops = Callable[[UInt8[np.ndarray, "N S S 3"]], Float[np.ndarray, "N K"]]
 
@@ -222,7 +222,7 @@ def open_manager(folder: Path, *, writing: bool) -> ocp.CheckpointManager:
     """
 
     def figure(metrics: Mapping[str, float]) -> float:
-        return metrics.get(BEST, 0.0)
+        return sum(metrics.get(name, 0.0) for name in BEST)
 
     options = ocp.CheckpointManagerOptions(
         best_fn=figure,

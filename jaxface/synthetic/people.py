@@ -7,7 +7,7 @@ are in the face model's frame and units (10 cm); texture coordinates are in one 
 import dataclasses
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -50,15 +50,6 @@ SKIN_TONES = np.array(
 )
 """Lightness, warmth and redness, the first three albedo coefficients of the built-in face model, of ten skins from the
 lightest to the darkest (third_party/anny/skin_tones.py): the Monk scale's steps, as skin rather than as lit paper."""
-
-HELD_OUT_STYLES = {
-    "hair": ("short03", "bob02"),
-    "brows": ("eyebrow004", "eyebrow009"),
-    "glasses": ("square",),
-    "lenses": ("square",),
-}
-HELD_OUT_TONES = (2, 7)
-"""What networks that ship were not trained on, so that it can tell what they are worth."""
 
 BRIM, BELOW_BRIM = 0.8, 0.03
 """A hat's brim is what lies further out than this share of its largest radius; hair stays that far below (10 cm)."""
@@ -156,41 +147,6 @@ class Soup:
     corners: Float[Array, "B T 3 3"]
     uv: Float[Array, "B T 3 2"]
     slot: Integer[np.ndarray | Array, "T"]
-
-
-def split_people(people: People, *, held_out: bool) -> People:
-    """The people to learn from, or those with other skins, hair, brows and glasses, to try on them what was learned."""
-    left = {
-        name: tuple(style for style in people.slots[name].names[1:] if (style in chosen) == held_out)
-        for name, chosen in HELD_OUT_STYLES.items()
-    }
-    tones = [index for index in range(len(people.skin_tones)) if (index in HELD_OUT_TONES) == held_out]
-    return limit_people(people, styles=left, skin_tones=tones)
-
-
-def limit_people(people: People, *, styles: Mapping[str, Sequence[str]], skin_tones: Sequence[int]) -> People:
-    """The people with fewer skins and styles: to learn from some, and to try on others what was learned.
-
-    Args:
-        people: from `load_people`.
-        styles: per slot the names of those that are left, beside "none"; all of a slot that is not named.
-        skin_tones: indices of those that are left.
-
-    Raises:
-        ValueError: for a name that a slot does not have.
-    """
-    slots, brims = dict(people.slots), people.brims
-    for name, wanted in styles.items():
-        slot = slots[name]
-        if unknown := set(wanted) - set(slot.names):
-            raise ValueError(f"{name} has no style {min(unknown)!r}, but {', '.join(slot.names)}")
-        kept = [index for index, style in enumerate(slot.names) if style in ("none", *wanted)]
-        slots[name] = Slot(
-            tuple(slot.names[index] for index in kept),
-            *(getattr(slot, field.name)[np.array(kept)] for field in dataclasses.fields(Slot)[1:]),
-        )
-        brims = brims[np.array(kept)] if name == "hat" else brims
-    return dataclasses.replace(people, slots=slots, brims=brims, skin_tones=people.skin_tones[np.array(skin_tones)])
 
 
 def place_head(

@@ -28,7 +28,8 @@ from jaxface.core.typed_jit import typed_jit
 from jaxface.files.code import imported_files
 from jaxface.photos import samples
 from jaxface.render import label_triangles
-from jaxface.synthetic.people import People, find_people, split_people
+from jaxface.synthetic.held_out import split_people
+from jaxface.synthetic.people import People, find_people
 from jaxface.synthetic.people_pictures import NO_POINTS, draw_crops
 from jaxface.synthetic.portraits import draw_portraits
 
@@ -63,7 +64,7 @@ class Painter:
             model: the face model.
             seed: every seed gives other samples.
             dense: samples have `samples.DENSE_DTYPES` too.
-            held_out: False leaves some skins and styles out, True has those alone (`people.split_people`).
+            held_out: False leaves some skins and styles out, True has those alone (`held_out.split_people`).
 
         Raises:
             InputError: when the face model has no people, but `dense` or `held_out` asks for them.

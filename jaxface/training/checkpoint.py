@@ -57,7 +57,7 @@ class Checkpoints:
         Args:
             state: as numpy arrays, from `Mapping.fetch`.
             iterator: the training data's, after the batch of the state's last step.
-            metrics: held-out figures; `part_iou` chooses the best checkpoint.
+            metrics: held-out figures; those of `networks.checkpoints.BEST` choose the best checkpoint.
         """
         items = {
             "encoder": ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
