@@ -44,7 +44,8 @@ def write_people_file(path: str | os.PathLike, weights: EncoderWeights) -> None:
     """
     surface = spread_points(load_face_model(weights.config["face_model"]))
     flat = traverse_util.flatten_dict(weights.variables, sep="/")
-    halves = {name: np.asarray(value).astype(np.float16) for name, value in flat.items()}
+    with np.errstate(over="ignore"):  # told below
+        halves = {name: np.asarray(value).astype(np.float16) for name, value in flat.items()}
     if bad := [name for name, value in halves.items() if not np.isfinite(value).all()]:
         raise InputError(f"{path}: {bad[0]} cannot be written in half precision")
     told = {"format": FORMAT, "config": json.dumps(weights.config)}

@@ -11,6 +11,7 @@ A step's folder gets its name when it is complete, so a killed run leaves none t
 converted from elsewhere (networks/conversion.py) is such a folder with one step, 0, of encoder/ and config/ alone.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,8 @@ def initial_state(
     shapes = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(own).items() if key[1] == "backbone"}
     check_shapes(weights, shapes, path, heads=False)
     heads = [name for name in state.params if name != "backbone"]
-    fitting = [
-        name for name in heads if name in given and given[name]["bias"].shape == state.params[name]["bias"].shape
-    ]
+    shapes_of = functools.partial(jax.tree.map, np.shape)
+    fitting = [name for name in heads if name in given and shapes_of(given[name]) == shapes_of(state.params[name])]
     params = dict(state.params) | {name: given[name] for name in ["backbone", *fitting]}
     state = TrainState(state.step, params, weights.variables["batch_stats"], optimizer.init(params))
     return state, f"the backbone and {len(fitting)} of {len(heads)} heads from {path}"
