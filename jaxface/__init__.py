@@ -21,7 +21,9 @@ __all__ = [
     "FaceModel",
     "decode_face",
     "fit_photo",
+    "load_encoder",
     "load_face_model",
+    "load_parser",
     "losses",
     "render",
 ]
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from jaxface.core.face_models import FaceModel
     from jaxface.core.faces import Face, decode_face
     from jaxface.models import load_face_model
+    from jaxface.networks.checkpoints import load_encoder
+    from jaxface.networks.parser import load_parser
     from jaxface.results.reconstruction import fit_photo
 else:
     # The same at the first use, so that `import jaxface.losses` brings nothing else along (PEP 562).
@@ -43,7 +47,9 @@ else:
         "FaceModel": "jaxface.core.face_models",
         "decode_face": "jaxface.core.faces",
         "fit_photo": "jaxface.results.reconstruction",
+        "load_encoder": "jaxface.networks.checkpoints",
         "load_face_model": "jaxface.models",
+        "load_parser": "jaxface.networks.parser",
     }
 
     def __getattr__(name):

@@ -21,8 +21,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jaxface.preprocess",
         description="Finds the faces in photos and writes, for each, an aligned crop, a map of its parts and its 68 "
         "landmarks: the folder that jaxface.train reads. Look at OUT/contact_sheet.png afterwards. Faces and landmarks "
-        "always come from MediaPipe's networks; the parts can come from its points too (the default), from the DML-CSR "
-        "network, which sees hair, hands and glasses, or from label maps that you have.",
+        "always come from MediaPipe's networks; the parts from jaxface's own network, which sees hair, hands and "
+        "glasses, from MediaPipe's points, from the DML-CSR network, or from label maps that you have.",
         epilog="example: python -m jaxface.preprocess holiday.jpg my_photos/ 'more/*.png' faces/   "
         "-- or, with label maps in CelebAMask-HQ's order: ... my_photos/ faces/ --labels celebamask --label-folder "
         "my_maps/   -- Run it again after adding photos: those done already are skipped. Exit code 0: all photos done; "

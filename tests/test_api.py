@@ -18,7 +18,11 @@ PUBLIC_MODULES = [
 
 
 @pytest.mark.parametrize(
-    "name", ["Camera", "Coefficients", "Face", "FaceModel", "decode_face", "fit_photo", "load_face_model"]
+    "name",
+    [
+        *("Camera", "Coefficients", "Face", "FaceModel", "decode_face", "fit_photo"),
+        *("load_encoder", "load_face_model", "load_parser"),
+    ],
 )
 def test_names_at_the_top(name):
     assert name in dir(jaxface) and getattr(jaxface, name).__doc__

@@ -75,7 +75,7 @@ def create_parser(
     if weights is not None and name != "dml_csr":
         raise InputError("--parser-weights are those of dml_csr; add --parser dml_csr or leave them out")
     if label_folder is not None and labels is not None:
-        if name != PARSERS[0]:
+        if name == "dml_csr":
             raise InputError(f"--parser {name} and --labels exclude each other: label maps on disk need no parser")
         return LabelFolder(label_folder, labels)
     if name == "jaxface":

@@ -235,7 +235,7 @@ def _toned(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     contrast, brightness = math.exp(generator.normal(0, 0.12)), generator.normal(0, 0.04)
     curve = np.clip((levels * gains - 0.5) * contrast + 0.5 + brightness, 0, 1) ** math.exp(generator.normal(0, 0.15))
     table = (255 * curve + 0.5).astype(np.uint8)
-    return np.asarray(Image.fromarray(image).point(table.T.ravel().tolist()))
+    return np.stack([table[:, channel][image[..., channel]] for channel in range(3)], axis=-1)
 
 
 @functools.cache
