@@ -5,6 +5,7 @@ of the picture: the mean of its heat map is about where the point lies (Sun et a
 the rest: a correction, a covariance as in Wood et al. (2022), and how visible the point is.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxface.networks.layers import layers
+from jaxface.networks.layers import blocks_to_channels, layers
 from jaxface.networks.resnet import BasicBlock, ResNet
 
 WIDTH = 64
@@ -74,7 +75,7 @@ class Pyramid(nn.Module):
         for level in range(len(stages) - 1, 0, -1):
             side = conv(WIDTH, 1, name=f"lateral_{level}")(stages[level - 1])
             if level == 1:  # what the stem saw, at its own size: edges of lids and lips
-                side += conv(WIDTH, 1, name="lateral_0")(_to_channels(stem))
+                side += conv(WIDTH, 1, name="lateral_0")(blocks_to_channels(stem))
             coarser, x = x, nn.relu(norm(name=f"join_{level}")(conv(WIDTH, 3, name=f"merge_{level}")(double(x) + side)))
         return x, coarser, stages[-1].astype(jnp.float32).mean((1, 2))
 
@@ -99,9 +100,10 @@ class PointHead(nn.Module):
         heat = nn.Dense(self.points, dtype=self.dtype, name="heat")(features).astype(jnp.float32)
         heat = jax.nn.softmax(heat.reshape(batch, height * width, self.points), axis=1)
         grid = _cell_middles(height, width)
-        position = jnp.einsum("bnp,nc->bpc", heat, grid)
+        mean = functools.partial(jnp.einsum, "bnp,nc->bpc", heat, precision=jax.lax.Precision.HIGHEST)
+        position = mean(grid)
         there = jnp.einsum("bnp,bnd->bpd", heat, features.reshape(batch, height * width, channels))
-        spread = jnp.einsum("bnp,nc->bpc", heat, grid**2) - position**2
+        spread = mean(grid**2) - position**2
         x = jnp.concatenate([there, 4 * position - 2, jnp.sqrt(jnp.maximum(spread, 0) + 1e-6)], axis=-1)
         own = self.param("own", nn.initializers.normal(0.02), (self.points, self.hidden))
         x = nn.relu(nn.Dense(self.hidden, name="hidden")(x.astype(jnp.float32)) + own[None])
@@ -126,13 +128,6 @@ def _doubling(count: int) -> Float[np.ndarray, "2*N N"]:
     np.add.at(weights, (place, place // 2), 0.75)
     np.add.at(weights, (place, np.clip(place // 2 + place % 2 * 2 - 1, 0, count - 1)), 0.25)
     return weights
-
-
-def _to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    """Blocks of 2 x 2 pixels as pixels of four times the channels."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(batch, height // 2, width // 2, 4 * channels)
 
 
 def _cell_middles(height: int, width: int) -> Float[np.ndarray, "N 2"]:

@@ -54,7 +54,7 @@ class StemConvolution(nn.Module):
         channels, taps = x.shape[-1], (self.kernel + 1) // 2
         kernel = self.param("kernel", _he_init, (self.kernel, self.kernel, channels, self.features))
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        x = _blocks_to_channels(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))))
+        x = blocks_to_channels(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))))
         kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
         kernel = kernel.reshape(taps, 2, taps, 2, channels, self.features).transpose(0, 2, 1, 3, 4, 5)
         before = taps // 2
@@ -68,7 +68,8 @@ class StemConvolution(nn.Module):
         )
 
 
-def _blocks_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+def blocks_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    """Blocks of 2 x 2 pixels as pixels of four times the channels; sides are even."""
     batch, height, width, channels = x.shape
     blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
     return blocks.reshape(batch, height // 2, width // 2, 4 * channels)

@@ -107,13 +107,13 @@ def _readable(source: SampleSource) -> list[Sample]:
 
 def _synthetic(config: ConfigDict, model: FaceModel, *, held_out: bool) -> SampleSource:
     count, seed = (config.data.held_out, config.seed + HELD_OUT_SEED) if held_out else (config.data.count, config.seed)
+    drawn = config.data.get("drawn_size", 0) or config.image_size
+    if drawn < config.image_size:
+        raise InputError(f"config.data.drawn_size is {drawn}, but the crops have {config.image_size} pixels")
     people = config.data.get("people", "")
     if people not in ("", "all", "learned"):
         raise InputError(f"config.data.people is {people!r}: choose 'all', 'learned' or ''")
     painter = Painter.of(model, seed=seed, dense=bool(people), held_out=None if people != "learned" else held_out)
-    drawn = config.data.get("drawn_size", 0) or config.image_size
-    if drawn < config.image_size:
-        raise InputError(f"config.data.drawn_size is {drawn}, but the crops have {config.image_size} pixels")
     source = SyntheticSource(painter, count=count, size=drawn, cache_dir=config.cache_dir or None)
     return source if drawn == config.image_size else _Reduced(source, config.image_size)
 
