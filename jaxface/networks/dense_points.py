@@ -104,7 +104,7 @@ class PointHead(nn.Module):
         position = mean(grid)
         there = jnp.einsum("bnp,bnd->bpd", heat, features.reshape(batch, height * width, channels))
         spread = mean(grid**2) - position**2
-        x = jnp.concatenate([there, 4 * position - 2, jnp.sqrt(jnp.maximum(spread, 0) + 1e-6)], axis=-1)
+        x = jnp.concatenate([there, 4 * position - 2, jnp.sqrt(jnp.maximum(spread, 0.0) + 1e-6)], axis=-1)
         own = self.param("own", nn.initializers.normal(0.02), (self.points, self.hidden))
         x = nn.relu(nn.Dense(self.hidden, name="hidden")(x.astype(jnp.float32)) + own[None])
         last = self.param("last", nn.initializers.normal(0.02), (self.points, self.hidden, 6))

@@ -110,13 +110,14 @@ class DepthwiseConvolution(nn.Module):
         """Features [B, H, W, C] to [B, H / stride, W / stride, C], sizes rounded up."""
         kernel = self.param("kernel", _he_init, (self.kernel, self.kernel, 1, x.shape[-1]))
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        cpu, default = (functools.partial(f, stride=self.stride) for f in (_sum_of_taps, _grouped_convolution))
+        cpu, default = (functools.partial(f, stride=self.stride) for f in (_sum_of_taps, grouped_convolution))
         return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
-def _grouped_convolution(
+def grouped_convolution(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], *, stride: int
 ) -> Float[Array, "B h w C"]:
+    """What `DepthwiseConvolution` computes, as one operation: [B, H, W, C] to [B, H / stride, W / stride, C]."""
     pad = (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(
         x,

@@ -103,7 +103,7 @@ class PeopleNetwork(nn.Module):
         # Positions, logarithms of precisions and of odds, each within a few units.
         sure = jnp.log(points.whitening[..., :2]) - 3
         told = jnp.concatenate([8 * (points.position - 0.5), 0.5 * sure, 0.3 * points.visibility[..., None]], axis=-1)
-        told = told.reshape(len(image), -1)
+        told = told.reshape(image.shape[0], -1)
         x = nn.Dense(self.hidden, name="join")(jnp.concatenate([told, whole], axis=-1))
         x = nn.relu(nn.LayerNorm(name="norm")(x))
         zeros = nn.initializers.zeros_init()

@@ -12,9 +12,9 @@ from jaxface.networks.encoder import ENCODERS, Encoder, create_encoder
 from jaxface.networks.layers import (
     DepthwiseConvolution,
     StemConvolution,
-    _grouped_convolution,
     batch_norm,
     convolution,
+    grouped_convolution,
     max_pool,
     round_channels,
 )
@@ -319,7 +319,7 @@ def test_depthwise_convolution_equals_numpy_and_the_grouped_one(kernel, stride, 
     variables = {"params": {"kernel": np.random.default_rng(0).normal(size=(kernel, kernel, 1, 3)).astype(np.float32)}}
     weights = variables["params"]["kernel"]
     expected = torch_convolution(x, weights, stride, groups=3)
-    grouped = functools.partial(_grouped_convolution, stride=stride)
+    grouped = functools.partial(grouped_convolution, stride=stride)
     np.testing.assert_allclose(apply(module, variables, x), expected, atol=1e-5)
     np.testing.assert_allclose(jax.jit(grouped)(x, weights), expected, atol=1e-5)
     if size == 7 and stride == 2:
