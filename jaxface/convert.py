@@ -1,4 +1,4 @@
-"""Converts face models and network weights to jaxface's own files, and shows what a face model holds.
+"""Converts face models and network weights to jaxface's own files and to ONNX, and shows what a face model holds.
 
 python -m jaxface.convert IN OUT
 python -m jaxface.convert --info FILE
@@ -19,14 +19,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxface.convert",
         description="Converts face models (3DDFA-V3, Deep3D, FaceVerse, FLAME, ICT-FaceKit) to jaxface's own .npz or "
-        ".safetensors, and weights of networks from PyTorch's files. With --info, shows what a face model holds.",
+        ".safetensors, weights of networks from PyTorch's files, and encoders to ONNX. With --info, shows what a face "
+        "model holds.",
         epilog="examples: python -m jaxface.convert face_model.npy bfm.npz   |   python -m jaxface.convert "
-        "net_recon.pth net_recon.safetensors   |   python -m jaxface.convert --info anny --out anny.png   -- "
-        "Exit code 0: done; 2: not.",
+        "net_recon.pth net_recon.safetensors   |   python -m jaxface.convert outputs/quickstart quickstart.onnx   |   "
+        "python -m jaxface.convert --info anny --out anny.png   -- Exit code 0: done; 2: not.",
     )
-    parser.add_argument("source", metavar="IN", help="a face model (file, folder or name) or a file of weights")
+    parser.add_argument("source", metavar="IN", help="a face model (file, folder or name), or a network's weights")
     parser.add_argument(
-        "target", metavar="OUT", nargs="?", help="file to write: .npz, .safetensors; for weights a folder"
+        "target", metavar="OUT", nargs="?", help="file to write: .npz, .safetensors, .onnx; for weights a folder"
     )
     parser.add_argument("--info", action="store_true", help="print a table of the face model IN and draw it")
     parser.add_argument("--out", metavar="PNG", help="where --info draws (default: beside the file)")
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not options.target or options.out:
         parser.error("give IN and OUT (--out belongs to --info)")
-    if is_weights(options.source):
+    if is_weights(options.source) or options.target.endswith(".onnx"):
         if options.parts:
             parser.error("--parts belongs to face models, and IN holds the weights of a network")
         with needs_extra("train", "the conversion of a network's weights"):

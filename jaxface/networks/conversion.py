@@ -19,7 +19,7 @@ def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
     Args:
         path: a file or folder of those listed at the top.
         out: "X.safetensors", or for an encoder a new folder: an Orbax checkpoint as a training run leaves it. Both
-            serve as `--checkpoint` and as `config.encoder.initial`.
+            serve as `--checkpoint` and as `config.encoder.initial`. Or "X.onnx", for an encoder: see `onnx_files`.
 
     Returns:
         A summary to print.
@@ -28,10 +28,15 @@ def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
         InputError: when the file cannot be read, does not fit a network that is known, or `out` cannot be written.
     """
     from jaxface.networks.checkpoints import read_encoder, save_encoder
+    from jaxface.networks.onnx_files import write_onnx
 
     path, out = Path(path), Path(out)
-    if out.suffix not in (".safetensors", ""):
-        raise InputError(f"{out}: network weights are written as X.safetensors, or as a folder (a name without a dot)")
+    if out.suffix not in (".safetensors", ".onnx", ""):
+        raise InputError(
+            f"{out}: network weights are written as X.safetensors, X.onnx, or as a folder (a name without a dot)"
+        )
+    if out.suffix == ".onnx":
+        return write_onnx(path, out)
     state = {} if path.is_dir() else read_state(path)
     if path.is_dir() or network_kind(state) in ("encoder", "backbone"):
         weights = read_encoder(path)

@@ -341,7 +341,7 @@ def test_corrupt_safetensors_never_crash(mobilenet_file, tmp_path):
 
 
 def test_where_to_write_is_checked_first(mobilenet_file, tmp_path):
-    with pytest.raises(InputError, match=r"X.safetensors, or as a folder"):
+    with pytest.raises(InputError, match=r"X.safetensors, X.onnx, or as a folder"):
         conversion.convert_weights(mobilenet_file, tmp_path / "x.npz")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
