@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 from jaxface import convert
 from jaxface.core import parts
@@ -22,6 +23,7 @@ from jaxface.networks.onnx_files import FORMAT, OPSET, OUTPUTS, write_onnx
 from jaxface.networks.people_network import GROUPS, PeopleAnswer
 from jaxface.networks.people_weights import write_people_file
 from jaxface.networks.weights import EncoderWeights, write_safetensors
+from toys.documents import ROOT, read_blocks
 from toys.models import toy_model
 
 SIZE = 64
@@ -60,6 +62,14 @@ def files(tmp_path_factory):
     write_safetensors(folder / "mobilenet_v3_large.safetensors", _weights("mobilenet_v3_large"))
     write_people_file(folder / "people10.safetensors", _weights("people10"))
     return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def mobilenet(onnxruntime, files, tmp_path_factory):
+    """The ONNX file of one of them."""
+    path = tmp_path_factory.mktemp("mobilenet") / "face.onnx"
+    write_onnx(files["mobilenet_v3_large"], path)
+    return path
 
 
 def _answer(path, images):
@@ -112,16 +122,29 @@ def test_onnxruntime_gives_the_same_numbers_and_the_file_says_what_they_are(
 
 
 @pytest.mark.slow
-def test_operations_are_few_and_old_enough_for_browsers(onnxruntime, files, tmp_path):
+def test_operations_are_few_and_old_enough_for_browsers(mobilenet):
     import onnx
 
-    write_onnx(files["mobilenet_v3_large"], tmp_path / "a.onnx")
-    model = onnx.load(tmp_path / "a.onnx")
+    model = onnx.load(mobilenet)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     groups = [attribute.i for node in convolutions for attribute in node.attribute if attribute.name == "group"]
     assert sum(count > 1 for count in groups) == 15  # each depthwise convolution is one operation
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_documentation_run(mobilenet, files, monkeypatch):
+    monkeypatch.chdir(mobilenet.parent)
+    pixels = np.random.default_rng(0).integers(256, size=(SIZE, SIZE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("crop.png")
+    block = [block for block in read_blocks(ROOT / "docs" / "onnx.md") if block.language == "python"][-1]
+    assert len([line for line in block.text.splitlines() if line]) == 7
+    names = {}
+    exec(block.text, names)
+    (vector,) = _answer(files["mobilenet_v3_large"], pixels[None].astype(np.float32) / 255)
+    for group, columns in vector_columns(toy_model()).items():
+        np.testing.assert_allclose(names["groups"][group], vector[:, columns], atol=1e-4 * np.abs(vector).max())
 
 
 @pytest.mark.slow
