@@ -86,7 +86,7 @@ def test_the_second_photo_of_any_size_compiles_nothing(tmp_path, monkeypatch, co
         sizes.append(len(image))  # seen when it is traced
         return jnp.zeros((len(image), vector_size(model))) + 1e-9 * (image.mean() + landmarks.mean())
 
-    def find(image, model, *, focal=None):
+    def find(image, model, *, parser=None, focal=None):
         alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=image.shape[:2])
         return [FaceCrop(sample, alignment)] * (11 if image.shape[0] == 77 else 1)
 

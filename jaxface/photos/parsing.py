@@ -5,19 +5,21 @@ drawn from MediaPipe's points ("mediapipe"), the DML-CSR network with a user's o
 that lie on disk already.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from scipy import ndimage
 
 from jaxface.core import parts
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.images import decode_mask
+from jaxface.models import load_face_model
 from jaxface.photos import face_mesh
-from jaxface.photos.alignment import Alignment, scaled_alignment
+from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, scaled_alignment
 from jaxface.photos.detection import DetectedFace
 
 PARSERS = ("jaxface", "mediapipe", "dml_csr")
@@ -105,10 +107,31 @@ def jaxface_labels(
     with needs_extra("photo", "the parser jaxface"):
         from jaxface.networks.parser import load_parser  # loads Flax, which the other parsers can do without
 
-    parser = load_parser()
-    crop = scaled_alignment(alignment, parser.image_size).crop_image(photo)
-    classes = parser(crop[None], size=alignment.size).classes[0]
-    return clean_labels(parts.CLASS_LABELS[classes] * _photo_mask(photo, alignment), face, alignment)
+    parser, own = load_parser(), alignment
+    if face is not None:  # crops of other face models are cut out differently
+        own = fit_alignment(
+            face.landmarks68, _usual_template(parser.face_model), photo_size=photo.shape[:2], size=alignment.size
+        )
+    crop = scaled_alignment(own, parser.image_size).crop_image(photo)
+    labels = parts.CLASS_LABELS[parser(crop[None], size=own.size).classes[0]]
+    labels = _moved(labels, own, alignment) * _photo_mask(photo, alignment)
+    return clean_labels(labels, face, alignment)
+
+
+@functools.cache
+def _usual_template(face_model: str) -> Float[np.ndarray, "5 3"]:
+    return alignment_template(load_face_model(face_model))
+
+
+def _moved(labels: UInt8[np.ndarray, "S S"], source: Alignment, target: Alignment) -> UInt8[np.ndarray, "T T"]:
+    """The labels of one crop in the pixels of another; background where the first does not reach."""
+    middles = np.arange(target.size) + 0.5
+    places = source.to_crop(target.to_photo(np.stack([middles, middles], axis=-1)))
+    places = np.floor(places + 1e-6).astype(int)  # of one and the same crop, pixels are themselves
+    there = (places >= 0) & (places < source.size)
+    columns, rows = np.clip(places, 0, source.size - 1).T
+    inside = there[:, 1, None] & there[None, :, 0]
+    return np.where(inside, labels[rows[:, None], columns[None]], np.uint8(parts.BACKGROUND))
 
 
 def mediapipe_labels(

@@ -13,8 +13,10 @@ HELD_OUT_STYLES = {
     "glasses": ("square",),
     "lenses": ("square",),
 }
+"""Styles that networks that ship were not trained on, so that these can tell what they are worth."""
+
 HELD_OUT_TONES = (2, 7)
-"""What networks that ship were not trained on, so that it can tell what they are worth."""
+"""Skins likewise: indices into `people.SKIN_TONES`."""
 
 
 def split_people(people: People, *, held_out: bool) -> People:

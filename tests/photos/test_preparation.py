@@ -13,6 +13,7 @@ from jaxface.files.images import read_image
 from jaxface.photos import detection, face_crops, preparation, stores
 from jaxface.photos.detection import DetectedFace
 from jaxface.photos.folder import FolderSource, read_alignment
+from jaxface.photos.parsing import mediapipe_labels
 from jaxface.photos.samples import validate_sample
 from toys.face_points import toy_face_model
 
@@ -77,7 +78,7 @@ def test_a_folder_of_photos(photos, tmp_path, capsys):
 
 def test_the_sample_shows_an_aligned_face(photos):
     image = read_image(photos / "astronaut.png")
-    (crop,) = face_crops.preprocess_photo(image, toy_face_model(), size=112)
+    (crop,) = face_crops.preprocess_photo(image, toy_face_model(), size=112, parser=mediapipe_labels)
     sample, alignment, face = crop.sample, crop.alignment, crop.face
     validate_sample(sample, "sample", size=112)
     assert sample["coefficients"].shape == (COEFFICIENTS,)
@@ -125,7 +126,7 @@ def test_label_maps_on_disk(photos, tmp_path):
     image = read_image(photos / "astronaut.png")
     (face,) = detection.detect_faces(image)
     labels = face.labels(*image.shape[:2])
-    (crop,) = face_crops.preprocess_photo(image, toy_face_model(), size=112)
+    (crop,) = face_crops.preprocess_photo(image, toy_face_model(), size=112, parser=mediapipe_labels)
     drawn, alignment = crop.sample, crop.alignment
     for order in ("celebamask", "lapa", "bisenet", "jaxface"):
         foreign = np.array([list(parts.PARSER_LABELS[order]).index(label % 9) for label in range(10)], np.uint8)

@@ -139,7 +139,7 @@ def toy_photos(tmp_path, monkeypatch, model, prior, views):
     monkeypatch.setattr(person, "load_for_person", lambda *_: (model, prior, None, None))
     faces = {frame.tobytes(): one for frame, one in zip(clip.frames, found, strict=True)}
 
-    def find(image, model, *, focal=None):
+    def find(image, model, *, parser=None, focal=None):
         if image.tobytes() not in faces:
             raise InputError("no face found")
         return [faces[image.tobytes()]] * 2

@@ -33,7 +33,7 @@ def toy_photos(tmp_path, monkeypatch, model):
     """Photos in which every bright pixel row is a face, found without MediaPipe; pictures are small."""
     batch = toy_batch(model, 2, 224)
 
-    def find(image, model, *, focal=None):
+    def find(image, model, *, parser=None, focal=None):
         if image.max() == 0:
             raise InputError("no face found")
         sample = {name: values[0] for name, values in batch.items()}
@@ -185,7 +185,7 @@ def test_nothing_half_written_stays(toy_photos, tmp_path, model, monkeypatch):
 
 
 def test_a_missing_dependency_ends_the_job(hundred_files, tmp_path, monkeypatch):
-    def find(image, model, *, focal=None):
+    def find(image, model, *, parser=None, focal=None):
         raise MissingDependencyError("install it")
 
     monkeypatch.setattr(photos, "preprocess_photo", find)

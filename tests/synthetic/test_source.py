@@ -173,8 +173,8 @@ def test_every_seed_of_32_bits_has_a_key(seed):
 
 @pytest.mark.slow
 def test_the_cache_is_whole_or_not_there(anny, tmp_path, monkeypatch, batch):
-    settings = {"count": 20, "seed": 1, "size": SIZE, "cache_dir": tmp_path / "cache"}
-    source = SyntheticSource(anny, **settings)
+    settings, painter = {"count": 20, "size": SIZE, "cache_dir": tmp_path / "cache"}, Painter.of(anny, seed=1)
+    source = SyntheticSource(painter, **settings)
     assert len(source) == 20
     for index in (0, 19):
         assert all(np.array_equal(value, batch[key][index]) for key, value in source[index].items())
@@ -187,22 +187,22 @@ def test_the_cache_is_whole_or_not_there(anny, tmp_path, monkeypatch, batch):
 
     with monkeypatch.context() as patch:
         patch.setattr("jaxface.synthetic.source.draw_samples", stop)
-        assert np.array_equal(SyntheticSource(anny, **settings)[5]["labels"], source[5]["labels"])
+        assert np.array_equal(SyntheticSource(painter, **settings)[5]["labels"], source[5]["labels"])
         with pytest.raises(KeyboardInterrupt):
-            SyntheticSource(anny, **settings | {"seed": 7})
+            SyntheticSource(Painter.of(anny, seed=7), **settings)
     folders = list((tmp_path / "cache").iterdir())
     assert len(folders) == 1 and folders[0].name.startswith("synthetic-")
     (folders[0] / "labels.npy").write_bytes(b"")
     with pytest.raises(InputError, match=r"damaged .*delete that folder"):
-        SyntheticSource(anny, **settings)
+        SyntheticSource(painter, **settings)
 
 
 def test_settings_that_cannot_work_are_named(anny, tmp_path):
     with pytest.raises(InputError, match="count >= 1"):
-        SyntheticSource(anny, count=0, seed=0, size=SIZE)
+        SyntheticSource(Painter.of(anny, seed=0), count=0, size=SIZE)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
-        SyntheticSource(anny, count=1, seed=0, size=SIZE, cache_dir=tmp_path / "file")
+        SyntheticSource(Painter.of(anny, seed=0), count=1, size=SIZE, cache_dir=tmp_path / "file")
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from jaxface.results import photos
 GOOD, BAD = 70, 30
 
 
-def find_faces(image, model, *, focal=None):
+def find_faces(image, model, *, parser=None, focal=None):
     """A bright picture is a face whose sample tells its colour; a dark one is none."""
     if image.max() < 8:
         raise InputError("no face found")
