@@ -176,7 +176,10 @@ def test_every_how_many_is_a_whole_number(name, number, tmp_path):
         (["--config", str(CONFIGS / "quickstart.py"), "--config.batchsize=3"], "batchsize"),
         (["--config", str(CONFIGS / "quickstart.py"), "--config.steps=many"], "many"),
         (["--config", "nowhere.py"], "nowhere.py"),
-        (["--config", "quick-start"], "there is no config 'quick-start', but 3ddfa_v3_resnet50, quickstart"),
+        (
+            ["--config", "quick-start"],
+            "there is no config 'quick-start', but 3ddfa_v3_resnet50, encoder_people, parser_people, quickstart",
+        ),
         (["--config=nonsense"], "there is no config 'nonsense'"),
         (["--config", str(CONFIGS / "quickstart.py"), "photos"], "unknown argument 'photos'"),
         (["--confg", "x.py"], "confg"),
