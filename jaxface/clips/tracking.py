@@ -29,7 +29,7 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
 from jaxface.photos.detection import DetectedFace, detect_faces
 from jaxface.photos.face_crops import face_sample
-from jaxface.photos.parsing import Parser, jaxface_labels
+from jaxface.photos.parsing import Parser, mediapipe_labels
 from jaxface.photos.samples import Sample
 
 WINDOW_CUTOFF = 2.5
@@ -158,7 +158,7 @@ def cut_samples(
     windows: Sequence[Alignment],
     model: FaceModel,
     *,
-    parser: Parser = jaxface_labels,
+    parser: Parser = mediapipe_labels,
 ) -> list[Sample | None]:
     """The aligned sample of every frame, through its window; None where there is no face, or no part of one in it.
 

@@ -14,7 +14,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
 from jaxface.photos.alignment import Alignment, align_face
 from jaxface.photos.detection import DetectedFace, detect_faces
-from jaxface.photos.parsing import Parser, jaxface_labels
+from jaxface.photos.parsing import Parser, mediapipe_labels
 from jaxface.photos.samples import Sample, photo_sample
 
 
@@ -48,7 +48,7 @@ def preprocess_photo(
     model: FaceModel,
     *,
     size: int = CROP_SIZE,
-    parser: Parser = jaxface_labels,
+    parser: Parser = mediapipe_labels,
     path: str | os.PathLike | None = None,
     focal: float | None = None,
 ) -> list[FaceCrop]:
@@ -93,7 +93,7 @@ def make_crop(
     model: FaceModel,
     *,
     size: int = CROP_SIZE,
-    parser: Parser = jaxface_labels,
+    parser: Parser = mediapipe_labels,
     path: str | os.PathLike | None = None,
     focal: float | None = None,
 ) -> FaceCrop:

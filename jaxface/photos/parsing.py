@@ -25,6 +25,10 @@ from jaxface.photos.detection import DetectedFace
 PARSERS = ("jaxface", "mediapipe", "dml_csr")
 """The face parsers that can be named, the usual one first."""
 
+FIT_PARSER = "mediapipe"
+"""What guides fits unless told otherwise: measured on scans, the network's parts do not lead nearer to people yet
+(docs/figures.md)."""
+
 _NEIGHBOURS = np.ones((3, 3), bool)  # pixels that touch at a corner hang together
 
 

@@ -12,7 +12,7 @@ from jaxface.clips.track import CUTOFF, track_face
 from jaxface.clips.tracking import cut_samples, follow_face, smooth_windows
 from jaxface.core.errors import InputError
 from jaxface.files.progress import BatchReport
-from jaxface.photos.parsing import PARSERS, create_parser
+from jaxface.photos.parsing import FIT_PARSER, create_parser
 from jaxface.results.clip_files import clip_folder, write_clip
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.person import load_for_person
@@ -25,7 +25,7 @@ def fit_video(
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
-    parser: str = PARSERS[0],
+    parser: str = FIT_PARSER,
     frame_rate: float | None = None,
     cutoff: float = CUTOFF,
     drawing: DrawingOptions = USUAL_DRAWING,

@@ -27,7 +27,7 @@ from jaxface.fitting.priors import Prior
 from jaxface.models import load_face_model
 from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
-from jaxface.photos.parsing import PARSERS, create_parser
+from jaxface.photos.parsing import FIT_PARSER, create_parser
 from jaxface.photos.samples import Sample, stack_samples
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace
 from jaxface.results.gallery import DONE_FILE, PAGE, write_overview
@@ -64,7 +64,7 @@ def fit_person(
     model: str = "anny",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
-    parser: str = PARSERS[0],
+    parser: str = FIT_PARSER,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one person to photos and writes what each gives (`results.photo_files`), and the person (`person_files`).

@@ -18,7 +18,7 @@ from jaxface.fitting.evidence import Calibration
 from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
-from jaxface.photos.parsing import PARSERS, create_parser
+from jaxface.photos.parsing import FIT_PARSER, create_parser
 from jaxface.photos.prediction import PredictFaces, predict_faces
 from jaxface.results.clip import fit_video
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
@@ -41,7 +41,7 @@ def fit_files(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
-    parser: str = PARSERS[0],
+    parser: str = FIT_PARSER,
     overwrite: bool = False,
     frame_rate: float | None = None,
     drawing: DrawingOptions = USUAL_DRAWING,
@@ -128,7 +128,7 @@ def fit_photos(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
-    parser: str = PARSERS[0],
+    parser: str = FIT_PARSER,
     overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
@@ -181,7 +181,7 @@ def fit_photo(
     faces: str = "all",
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
-    parser: str = PARSERS[0],
+    parser: str = FIT_PARSER,
     delight: bool = False,
 ) -> FittedPhoto:
     """Fits the faces of one photo; models and networks stay in memory for the next call.

@@ -97,7 +97,7 @@ def _unaligned(
         identity = with_traits(people, identity, traits)
         # Each tone as often as the others: of normal numbers nine in ten would lie in the middle of the scale. It is
         # drawn apart from the origins, so that nobody's shape is learned from a colour; but skin has the head's age.
-        tone = people.skin_tones[dice.pick([1.0] * len(people.skin_tones))]
+        tone = jnp.asarray(people.skin_tones)[dice.pick([1.0] * len(people.skin_tones))]
         mean = jnp.concatenate([tone, SKIN_OF_TRAITS * (2 * traits[np.array([4, 3])] - 1)])
         spread = np.array([0.25] * tone.shape[-1] + [0.5] * 2, np.float32)
         albedo = albedo.at[: mean.size].set(mean + spread * albedo[: mean.size])
