@@ -45,7 +45,8 @@ from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.networks.checkpoints import create_configured_encoder
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
-from jaxface.networks.people_network import PeopleAnswer, pixel_classes, vector_of
+from jaxface.networks.people_answer import PeopleAnswer, vector_of
+from jaxface.networks.people_network import pixel_classes
 from jaxface.photos.samples import Sample, pad_rows
 from jaxface.synthetic.source import Painter
 from jaxface.training import parallel

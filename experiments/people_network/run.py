@@ -27,7 +27,8 @@ from jaxface.files.tables import aligned_table
 from jaxface.models import load_face_model
 from jaxface.networks.checkpoints import create_configured_encoder, read_encoder
 from jaxface.networks.parser import covariance, load_parser
-from jaxface.networks.people_network import GROUPS, PeopleAnswer, pixel_classes
+from jaxface.networks.people_answer import GROUPS, PeopleAnswer
+from jaxface.networks.people_network import pixel_classes
 from jaxface.networks.people_weights import SHIPPED
 from jaxface.photos.alignment import align_face, scaled_alignment
 from jaxface.photos.detection import detect_faces

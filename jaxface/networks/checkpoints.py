@@ -20,7 +20,8 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.models import load_face_model
 from jaxface.networks.encoder import COMPUTE_TYPES, Encoder, create_encoder
-from jaxface.networks.people_network import PeopleAnswer, PeopleNetwork, vector_of
+from jaxface.networks.people_answer import PeopleAnswer, vector_of
+from jaxface.networks.people_network import PeopleNetwork
 from jaxface.networks.people_weights import SHIPPED, is_people_file, read_people_file
 from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable_shapes
 

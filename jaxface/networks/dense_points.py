@@ -6,7 +6,6 @@ the rest: a correction, a covariance as in Wood et al. (2022), and how visible t
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxface.networks.layers import blocks_to_channels, layers
+from jaxface.networks.people_answer import PointsFound
 from jaxface.networks.resnet import BasicBlock, ResNet
 
 WIDTH = 64
@@ -23,21 +23,6 @@ WIDTH = 64
 
 SHARPEST, WIDEST = 0.002, 0.5
 """Standard deviations that an answer may have, as shares of the picture's side."""
-
-
-class PointsFound(NamedTuple):
-    """What a network says of P points.
-
-    Attributes:
-        position: [B, P, 2] (x, y) as shares of the picture's sides: 0 is the left or upper edge, 1 the other.
-        whitening: [B, P, 3] numbers (a, b, c) of the triangular matrix W = [[a, 0], [c, b]] in 1 / share:
-            W (x - position) is standard normal, and the covariance (W^T W)^-1.
-        visibility: [B, P] log odds of being seen.
-    """
-
-    position: Float[Array, "B P 2"]
-    whitening: Float[Array, "B P 3"]
-    visibility: Float[Array, "B P"]
 
 
 class Pyramid(nn.Module):

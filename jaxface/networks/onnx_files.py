@@ -49,7 +49,7 @@ from jaxface.models import load_face_model
 from jaxface.networks.checkpoints import check_shapes, read_encoder
 from jaxface.networks.encoder import PEOPLE_NETWORKS, create_encoder
 from jaxface.networks.layers import DepthwiseConvolution, grouped_convolution
-from jaxface.networks.people_network import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import GROUPS, PeopleAnswer
 from jaxface.networks.people_weights import is_people_file, read_people_file
 from jaxface.networks.weights import EncoderWeights, variable_shapes
 

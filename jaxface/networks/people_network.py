@@ -4,38 +4,15 @@ Labels and points are read from a pyramid of features; coefficients follow from 
 picture as a whole. What is seen where tells the encoder most, and dense answers teach the features they share fast.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from jaxface.core import parts
-from jaxface.networks.dense_points import PointHead, PointsFound, Pyramid, double
+from jaxface.networks.dense_points import PointHead, Pyramid, double
 from jaxface.networks.layers import convolution
-
-LANDMARKS = 68
-"""ibug's, the first of the points."""
-
-GROUPS = ("identity", "expression", "albedo", "angles", "light", "translation_xy", "translation_z")
-"""Groups of coefficients, in the order of the vector, that the network says the spread of."""
-
-
-class PeopleAnswer(NamedTuple):
-    """What the network says of a batch of pictures.
-
-    Attributes:
-        vector: [B, K] coefficients, as `Coefficients.from_vector` takes them.
-        log_spread: [B, 7] logarithm of the standard deviation of the coefficients' errors, per group of `GROUPS`.
-        logits: [B, H/2, W/2, L] of `parts.CLASSES`, each for 2 x 2 pixels; `pixel_classes` makes labels of them.
-        points: ibug's 68 landmarks, then the points of `core.surface_points`.
-    """
-
-    vector: Float[Array, "B K"]
-    log_spread: Float[Array, "B 7"]
-    logits: Float[Array, "B h w L"]
-    points: PointsFound
+from jaxface.networks.people_answer import GROUPS, LANDMARKS, PeopleAnswer
 
 
 class PixelHead(nn.Module):
@@ -128,8 +105,3 @@ def coefficient_heads(features: Float[Array, "B C"], head_sizes: tuple[int, ...]
 def pixel_classes(logits: Float[Array, "B h w L"]) -> UInt8[Array, "B H W"]:
     """The likeliest class of each pixel, from logits at half the picture's size."""
     return double(logits).argmax(-1).astype(jnp.uint8)
-
-
-def vector_of(answer: PeopleAnswer | Float[Array, "B K"]) -> Float[Array, "B K"]:
-    """The coefficients of any encoder's answer."""
-    return answer.vector if isinstance(answer, PeopleAnswer) else answer

@@ -23,7 +23,7 @@ from jaxface.files import atomic, progress, visualize
 from jaxface.files.tables import aligned_table
 from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
-from jaxface.networks.people_network import PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.photos.folder import FolderSource
 from jaxface.photos.samples import Sample, pad_rows, stack_samples
 from jaxface.photos.shards import ShardSource, open_samples

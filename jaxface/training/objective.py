@@ -11,7 +11,7 @@ from jaxface.core.coefficients import Coefficients
 from jaxface.core.face_models import FaceModel
 from jaxface.losses import DLIB_CHIP, ChipTemplate
 from jaxface.losses.pixel_prdl import ANCHOR_STRIDE
-from jaxface.networks.people_network import PeopleAnswer, vector_of
+from jaxface.networks.people_answer import PeopleAnswer, vector_of
 from jaxface.training.terms import TERMS, Prediction
 
 Batch = Mapping[str, Array | np.ndarray]

@@ -29,7 +29,7 @@ from jaxface.losses import (
 )
 from jaxface.losses.dense_points import class_loss, point_likelihood_loss, spread_loss, visibility_loss
 from jaxface.losses.faces import marched_landmark_loss, part_loss, part_targets, vertex_part_loss
-from jaxface.networks.people_network import PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.render import View, render_face
 
 # A pixel's weight by its class: about the root of how rare it is.

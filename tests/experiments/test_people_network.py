@@ -9,8 +9,7 @@ import pytest
 import jaxface
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_columns, vector_size
-from jaxface.networks.dense_points import PointsFound
-from jaxface.networks.people_network import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import GROUPS, PeopleAnswer, PointsFound
 
 PATH = Path(__file__).parents[2] / "experiments" / "people_network" / "run.py"
 COUNT, POINTS, SIZE = 40, 68 + 320, 32

@@ -20,7 +20,7 @@ from jaxface.files.command_line import run
 from jaxface.networks.checkpoints import read_encoder, save_encoder
 from jaxface.networks.encoder import ENCODERS, create_encoder
 from jaxface.networks.onnx_files import FORMAT, OPSET, OUTPUTS, write_onnx
-from jaxface.networks.people_network import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import GROUPS, PeopleAnswer
 from jaxface.networks.people_weights import write_people_file
 from jaxface.networks.weights import EncoderWeights, write_safetensors
 from toys.documents import ROOT, read_blocks

@@ -8,7 +8,8 @@ from jaxface.core import parts
 from jaxface.networks.dense_points import PointHead, double
 from jaxface.networks.encoder import create_encoder
 from jaxface.networks.parser import covariance
-from jaxface.networks.people_network import GROUPS, LANDMARKS, pixel_classes, vector_of
+from jaxface.networks.people_answer import GROUPS, LANDMARKS, vector_of
+from jaxface.networks.people_network import pixel_classes
 
 SIZES = (4, 3, 2)
 

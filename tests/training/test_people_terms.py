@@ -9,8 +9,7 @@ from jaxface.core import parts
 from jaxface.core.coefficients import vector_sizes
 from jaxface.core.landmarks import MIRRORED_68
 from jaxface.losses.dense_points import class_loss, point_likelihood_loss
-from jaxface.networks.dense_points import PointsFound
-from jaxface.networks.people_network import PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer, PointsFound
 from jaxface.training.augmentation import augment_colors, flip, reduced
 from jaxface.training.objective import total_loss
 from jaxface.training.terms import CLASS_WEIGHTS
