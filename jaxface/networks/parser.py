@@ -1,7 +1,7 @@
 """The face parser that comes with jaxface: what each pixel of a crop shows, landmarks and points of the surface.
 
     parser = load_parser()
-    parsed = parser(images, size=224)  # uint8 [N, 128, 128, 3], aligned as photos are
+    parsed = parser(images, size=224)  # uint8 [N, 96, 96, 3], aligned as photos are
     parsed.classes  # [N, 224, 224], indices into parts.CLASSES
     parsed.landmarks, parsed.covariance  # in pixels of the 224 x 224 picture
 

@@ -1,7 +1,7 @@
 """The weights of a `PeopleNetwork` in one small file: half precision, with the training's configuration.
 
 The file is safetensors: "params/backbone/...", "batch_stats/..." in float16, and "surface", the vertices of the face
-model that XX
+model that the points beyond the landmarks lie at. Its metadata are texts: format (FORMAT) and config (JSON).
 """
 
 import json
@@ -29,7 +29,9 @@ SHIPPED = Path(str(resources.files("jaxface.networks"))) / "assets" / "people.sa
 def is_people_file(path: str | os.PathLike) -> bool:
     """Whether a file holds a `PeopleNetwork`."""
     path = Path(path)
-    return path.is_file() and is_safetensors(path) and _metadata(path).get("format") == FORMAT
+    if not path.is_file() or not is_safetensors(path):
+        return False
+    return read_safetensors(path, with_tensors=False)[1].get("format") == FORMAT
 
 
 def write_people_file(path: str | os.PathLike, weights: EncoderWeights) -> None:
@@ -79,7 +81,3 @@ def read_people_file(path: str | os.PathLike) -> tuple[EncoderWeights, Integer[n
         where = "/".join(min(wrong)) if wrong else "a weight"
         raise InputError(f"{path}: {where} is missing, misshaped or not finite; copy or make it again")
     return EncoderWeights(config, tuple(sizes), traverse_util.unflatten_dict(stored)), surface
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    return read_safetensors(path, with_tensors=False)[1]
