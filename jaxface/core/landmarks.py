@@ -15,6 +15,9 @@ MIRRORED_68 = np.array(
 OUTER_EYE_CORNERS = (36, 45)
 """ibug-68 landmarks whose distance is the inter-ocular distance of the 300-W benchmark."""
 
+LANDMARKS = 68
+"""How many ibug's are."""
+
 IBUG_68 = np.array(
     [162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389]  # jaw
     + [71, 63, 105, 66, 107, 336, 296, 334, 293, 301]  # brows

@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
 from jaxface.core.errors import InputError
+from jaxface.core.landmarks import LANDMARKS
 from jaxface.core.units import to_float
 from jaxface.networks.encoder import PEOPLE_NETWORKS, create_encoder
-from jaxface.networks.people_answer import LANDMARKS, PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.networks.people_network import PeopleNetwork
 from jaxface.networks.people_weights import SHIPPED, read_people_file
 

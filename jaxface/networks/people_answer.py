@@ -4,9 +4,6 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-LANDMARKS = 68
-"""ibug's, the first of the points."""
-
 GROUPS = ("identity", "expression", "albedo", "angles", "light", "translation_xy", "translation_z")
 """Groups of coefficients, in the order of the vector, that the network says the spread of."""
 

@@ -10,9 +10,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from jaxface.core import parts
+from jaxface.core.landmarks import LANDMARKS
 from jaxface.networks.dense_points import PointHead, Pyramid, double
 from jaxface.networks.layers import convolution
-from jaxface.networks.people_answer import GROUPS, LANDMARKS, PeopleAnswer
+from jaxface.networks.people_answer import GROUPS, PeopleAnswer
 
 
 class PixelHead(nn.Module):

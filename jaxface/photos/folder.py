@@ -12,11 +12,12 @@ from PIL import Image
 
 from jaxface.core import parts
 from jaxface.core.errors import InputError
+from jaxface.core.landmarks import LANDMARKS
 from jaxface.core.units import CROP_SIZE
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import PNG_OPTIONS, check_file, decode_image, decode_mask
 from jaxface.photos.alignment import Alignment
-from jaxface.photos.samples import LANDMARKS, Sample, check_crop_size, empty_coefficients, validate_sample
+from jaxface.photos.samples import Sample, check_crop_size, empty_coefficients, validate_sample
 
 DATASET_FILE = "dataset.json"
 """What all samples share, at the top of the folder."""

@@ -32,12 +32,10 @@ from jaxtyping import Float, Shaped, UInt8
 
 from jaxface.core import parts
 from jaxface.core.errors import InputError
+from jaxface.core.landmarks import LANDMARKS
 from jaxface.photos.alignment import Alignment
 
 Sample = Mapping[str, np.ndarray]
-
-LANDMARKS = 68
-"""Of a sample: ibug's 68."""
 
 DTYPES = {
     "image": np.uint8,

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.landmarks import LANDMARKS
 from jaxface.core.surface_points import spread_points
 from jaxface.core.typed_jit import typed_jit
 from jaxface.files.code import imported_files
@@ -88,7 +89,7 @@ class Painter:
         if self.surface is None:
             return shapes
         points = len(self.surface)
-        dense = {"classes": (size, size), "landmark_visible": (samples.LANDMARKS,)}
+        dense = {"classes": (size, size), "landmark_visible": (LANDMARKS,)}
         return shapes | dense | {"surface_points": (points, 2), "surface_visible": (points,)}
 
 

@@ -5,10 +5,11 @@ import pytest
 from scipy import ndimage
 
 from jaxface.core import parts
+from jaxface.core.landmarks import LANDMARKS
 from jaxface.networks.dense_points import PointHead, double
 from jaxface.networks.encoder import create_encoder
 from jaxface.networks.parser import covariance
-from jaxface.networks.people_answer import GROUPS, LANDMARKS, vector_of
+from jaxface.networks.people_answer import GROUPS, vector_of
 from jaxface.networks.people_network import pixel_classes
 
 SIZES = (4, 3, 2)
