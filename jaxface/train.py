@@ -157,7 +157,7 @@ def evaluate_state(
 
 
 def _objective_of(config: ConfigDict, model: FaceModel) -> tuple[Callable, Any]:
-    """objective(constants, vector, batch, camera=) and the constants: what the step needs but does not change."""
+    """objective(constants, answer, batch) and the constants: what the step needs but does not change."""
     weights = dict(config.loss)
     if weights["perceptual"] == 0:
         return functools.partial(_objective, weights=weights), model

@@ -230,16 +230,16 @@ def test_training_uses_the_network_of_the_config(kind, recognizer, monkeypatch):
     config.recognition = "arcface.pth"
     objective, constants = training._objective_of(config, model)
     assert asked == ["arcface.pth"]
-    camera = Camera().resized(32)
     mapping = parallel.mapping(kind, devices=jax.devices()[:2])
 
     def step(_, batch, constants):
-        loss, terms = objective(constants, batch["coefficients"], batch, camera=camera)
+        loss, terms = objective(constants, batch["coefficients"], batch)
         return jax.lax.pmean((loss, terms), parallel.AXIS)
 
     nothing = mapping.replicate(np.zeros(()))
     loss, terms = mapping.fetch(mapping.compile(step)(nothing, mapping.shard(batch), mapping.replicate(constants)))
     options = OFF | {"perceptual": 0.2, "features": recognizer, "chip": SMALL_CHIP}
+    camera = Camera().resized(32)
     expected, _ = jax.jit(lambda vector: total_loss(model, vector, batch, camera, **options))(batch["coefficients"])
     assert 0 < terms["perceptual"] < 2
     np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-7)  # one minus a cosine close to one, in float32

@@ -184,7 +184,9 @@ def fits_a_step(model, batch, prior):
         assert (angles != 0).any(0).all()
 
 
-WEIGHTS = dict.fromkeys(TERMS, 1e-3) | {"perceptual": 0.0}
+# Without those that need a recognizer, or a network that tells parts and points.
+LEFT_OUT = ("perceptual", "labels", "points", "visibility", "spread")
+WEIGHTS = dict.fromkeys(TERMS, 1e-3) | dict.fromkeys(LEFT_OUT, 0.0)
 OPTIMIZER = optax.adam(1e-3)
 
 
