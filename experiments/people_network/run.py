@@ -103,8 +103,8 @@ def calibration(model: FaceModel, answer: PeopleAnswer, batch: Mapping[str, np.n
     columns = {name: np.arange(some.start, some.stop) for name, some in vector_columns(model).items()}
     columns["translation_xy"], columns["translation_z"] = np.split(columns.pop("translation"), [2])
     off = answer.vector - batch["coefficients"]
-    for index, group in enumerate(GROUPS):
-        z = off[:, columns[group]] / np.exp(answer.log_spread[:, index : index + 1])
+    for group in GROUPS:
+        z = off[:, columns[group]] / np.exp(answer.log_spread[:, columns[group]])
         result[f"{group}: rms error over predicted"] = float(np.sqrt(np.mean(z**2)))
     return result
 

@@ -7,7 +7,7 @@ What goes in and comes out, float32 all of it, for any number N of pictures at o
 
 and of a `PeopleNetwork` also the fields of its `PeopleAnswer`:
 
-    log_spread      [N, 7]
+    log_spread      [N, K]
     class_logits    [N, S / 2, S / 2, L]
     points          [N, P, 2]
     whitening       [N, P, 3]
