@@ -12,7 +12,6 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.descent import FitWeights, SolvedFace, fit_faces
 from jaxface.fitting.evidence import Calibration, evidence_for, people_prior
-from jaxface.fitting.first_look import onlooker_for
 from jaxface.models.checks import require_parts
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.photos.face_crops import FaceCrop
@@ -80,7 +79,7 @@ def sample_solver(
     """
     evidence = evidence_for(model, dense=True, calibration=calibration)
     require_parts(model, "the fit")
-    prior, onlooker = people_prior(model, calibration), onlooker_for(model)
+    prior = people_prior(model, calibration)
     camera = Camera().resized(CROP_SIZE)
 
     def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> list[SolvedFace]:
@@ -90,15 +89,7 @@ def sample_solver(
             batch = {name: pad_rows(values, size) for name, values in stack_samples(samples[some]).items()}
             start = None if initial is None else pad_rows(initial[some], size)
             fit = fit_faces(
-                model,
-                batch,
-                camera,
-                prior,
-                evidence=evidence,
-                initial=start,
-                weights=weights,
-                recognizer=recognizer,
-                look=None if onlooker is None else onlooker(batch["image"]),
+                model, batch, camera, prior, evidence=evidence, initial=start, weights=weights, recognizer=recognizer
             )
             faces += fit.faces(len(samples[some]))
         return faces
