@@ -27,7 +27,7 @@ from jaxface.files.tables import aligned_table
 from jaxface.models import load_face_model
 from jaxface.networks.checkpoints import create_configured_encoder, load_encoder, read_encoder
 from jaxface.networks.parser import covariance, load_parser
-from jaxface.networks.people_answer import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.networks.people_network import pixel_classes
 from jaxface.networks.people_weights import SHIPPED
 from jaxface.photos.alignment import scaled_alignment
@@ -105,8 +105,8 @@ def calibration(model: FaceModel, answer: PeopleAnswer, batch: Mapping[str, np.n
     columns = {name: np.arange(some.start, some.stop) for name, some in vector_columns(model).items()}
     columns["translation_xy"], columns["translation_z"] = np.split(columns.pop("translation"), [2])
     off = answer.vector - batch["coefficients"]
-    for group in GROUPS:
-        z = off[:, columns[group]] / np.exp(answer.log_spread[:, columns[group]])
+    for group, some in columns.items():
+        z = off[:, some] / np.exp(answer.log_spread[:, some])
         result[f"{group}: rms error over predicted"] = float(np.sqrt(np.mean(z**2)))
     return result
 

@@ -4,9 +4,6 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-GROUPS = ("identity", "expression", "albedo", "angles", "light", "translation_xy", "translation_z")
-"""Groups of coefficients, in the order of the vector, that count alike in what the network learns of spreads."""
-
 
 class PointsFound(NamedTuple):
     """What a network says of P points.

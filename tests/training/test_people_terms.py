@@ -45,7 +45,7 @@ def answer(batch):
     count = 68 + POINTS
     return PeopleAnswer(
         jnp.asarray(batch["coefficients"] + 0.1 * random.normal(size=batch["coefficients"].shape), jnp.float32),
-        jnp.asarray(random.normal(size=(BATCH, 7)), jnp.float32),
+        jnp.asarray(random.normal(size=batch["coefficients"].shape), jnp.float32),
         jnp.asarray(random.normal(size=(BATCH, SIZE // 2, SIZE // 2, len(parts.CLASSES))), jnp.float32),
         PointsFound(
             jnp.asarray(random.uniform(size=(BATCH, count, 2)), jnp.float32),
