@@ -2,7 +2,7 @@
 
 The network (`networks.people_network`) learned from drawn people, whose true shapes are known; a detector learned from
 people's hand-set points. Each errs in ways of its own, and a fit that hears both comes nearer to the person than either
-(experiments/first_look).
+(experiments/fit_accuracy).
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Integer, UInt8
 
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_sizes
+from jaxface.core.coefficients import Coefficients, vector_columns, vector_sizes
 from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
@@ -25,8 +25,9 @@ from jaxface.fitting.evidence import INNER, shipped_calibration
 if TYPE_CHECKING:  # loads Flax, which fits of other face models can do without
     from jaxface.networks.parser import Parser
 
-POINT_WEIGHT = 0.03
-"""What one of the network's points counts: 371 of them err together, not each by itself."""
+POINT_WEIGHT = 0.1
+"""What one of the network's points counts in full profile: 371 of them err together, not each by itself. From the front
+the detector, which learned from photos, knows better: points count by the square of the sine of the yaw."""
 
 EXPRESSION_DOUBT = 2.0
 """Standard deviations of the network's expression are taken as so many times larger: it saw no photo's expression."""
@@ -120,13 +121,14 @@ class Onlooker:
         answer = look(self.parser.network, self.parser.variables, _resized(images, side=side))
         points = jax.tree.map(lambda array: array[:, INNER:], answer.points)
         seen = jax.nn.sigmoid(points.visibility)
+        yaw = answer.vector[:, vector_columns(self.surface)["angles"]][:, 1:2]
         return FirstLook(
             self.surface,
             answer.vector,
             jnp.exp(answer.log_spread),
             size * points.position,
             points.whitening / size,
-            POINT_WEIGHT * seen**2,
+            POINT_WEIGHT * jnp.sin(yaw) ** 2 * seen**2,
         )
 
 
