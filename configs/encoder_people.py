@@ -36,6 +36,9 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 200
     config.optimizer.clip_norm = 5.0
 
+    config.loss.prdl = 4e-3
+    config.loss.prdl_every = 8
+    config.loss.anchor_stride = 3
     config.loss.prdl_vertices = 0.0
     config.loss.landmark = 0.0  # the points' terms tell it
     config.loss.regularization = 0.0

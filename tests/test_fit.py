@@ -129,7 +129,7 @@ def test_faces_are_padded_to_a_batch_and_come_back_in_order(monkeypatch):
     samples = [{**sample, "landmark_weights": np.full(68, index, np.float32)} for index in range(27)]
     batches = []
 
-    def fit_faces(model, batch, camera, prior, *, evidence, initial, weights, recognizer):
+    def fit_faces(model, batch, camera, prior, *, evidence, initial, weights, recognizer, look):
         batches.append(len(batch["image"]))
         return fit_of(np.stack([initial[:, 0], batch["landmark_weights"][:, 0]], -1))
 

@@ -25,13 +25,15 @@ from jaxface.core.units import CROP_SIZE, to_float
 from jaxface.files import atomic, command_line, progress, visualize
 from jaxface.files.tables import aligned_table
 from jaxface.models import load_face_model
-from jaxface.networks.checkpoints import create_configured_encoder, read_encoder
+from jaxface.networks.checkpoints import create_configured_encoder, load_encoder, read_encoder
 from jaxface.networks.parser import covariance, load_parser
-from jaxface.networks.people_answer import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.networks.people_network import pixel_classes
 from jaxface.networks.people_weights import SHIPPED
-from jaxface.photos.alignment import align_face, scaled_alignment
+from jaxface.photos.alignment import scaled_alignment
 from jaxface.photos.detection import detect_faces
+from jaxface.photos.face_crops import make_crop
+from jaxface.photos.parsing import mediapipe_labels
 from jaxface.render import label_triangles
 from jaxface.synthetic.held_out import split_people
 from jaxface.synthetic.people import SKIN_TONES, load_people
@@ -103,8 +105,8 @@ def calibration(model: FaceModel, answer: PeopleAnswer, batch: Mapping[str, np.n
     columns = {name: np.arange(some.start, some.stop) for name, some in vector_columns(model).items()}
     columns["translation_xy"], columns["translation_z"] = np.split(columns.pop("translation"), [2])
     off = answer.vector - batch["coefficients"]
-    for index, group in enumerate(GROUPS):
-        z = off[:, columns[group]] / np.exp(answer.log_spread[:, index : index + 1])
+    for group, some in columns.items():
+        z = off[:, some] / np.exp(answer.log_spread[:, some])
         result[f"{group}: rms error over predicted"] = float(np.sqrt(np.mean(z**2)))
     return result
 
@@ -150,9 +152,13 @@ def people_table(measures: Mapping[str, np.ndarray], groups: Mapping[str, np.nda
 
 
 def beside_mediapipe(path: Path, model: FaceModel, count: int) -> dict[str, float]:
-    """The 51 inner landmarks on photographs where MediaPipe finds the face: its own, and the parser's on its crops."""
+    """On photographs where MediaPipe finds the face: the 51 inner landmarks, its own, and the parser's on its crops.
+
+    And what agreement with its outlines is worth: Part IoU of these and of the encoder's mesh with the true parts, and
+    with each other.
+    """
     people = split_people(load_people(model), held_out=True)
-    labels, parser = label_triangles(model.parts, model.triangles), load_parser(path)
+    labels, parser, predict = label_triangles(model.parts, model.triangles), load_parser(path), load_encoder(path)[0]
     draw = jax.jit(lambda keys, yaws, model, people: draw_photographs(keys, model, labels, people, yaws=yaws))
     yaws = np.radians(np.linspace(-60, 60, count)).astype(np.float32)
     lines = []
@@ -164,17 +170,26 @@ def beside_mediapipe(path: Path, model: FaceModel, count: int) -> dict[str, floa
         if not faces:
             continue
         eyes = np.linalg.norm(truth[36] - truth[45])
-        _, usual = align_face(image, faces[0].landmarks68, model, size=CROP_SIZE)
-        alignment = scaled_alignment(usual, parser.image_size)
-        own = alignment.to_photo(parser(alignment.crop_image(image)[None]).landmarks[0])
+        crop = make_crop(image, faces[0], model, parser=mediapipe_labels)
+        alignment = scaled_alignment(crop.alignment, parser.image_size)
+        own_crop = alignment.crop_image(image)[None]
+        own = alignment.to_photo(parser(own_crop).landmarks[0])
         errors = [np.linalg.norm(points - truth, axis=-1)[17:].mean() / eyes for points in (faces[0].landmarks68, own)]
-        lines.append([abs(np.degrees(yaws[index])), *errors])
+        true = crop.alignment.crop_labels(np.asarray(sample["labels"])[0])
+        samples = [crop.sample, {**crop.sample, "labels": true}]
+        vectors = np.repeat(predict(own_crop), 2, axis=0)
+        agreement = measure_faces(model, vectors, samples, Camera().resized(CROP_SIZE))["part_iou"]
+        outlines = metrics.mean_part_iou(metrics.part_iou(crop.sample["labels"][None], true[None]))
+        lines.append([abs(np.degrees(yaws[index])), *errors, float(outlines[0]), *agreement])
     table = np.array(lines)
     result = {"photographs": count, "found": len(table)}
     for low, high in ((0, 30), (30, 60)):
         chosen = (table[:, 0] >= low) & (table[:, 0] <= high)
         for name, column in (("MediaPipe", 1), ("parser", 2)):
             result[f"yaw {low} to {high}: {name}, median %"] = round(100 * float(np.median(table[chosen, column])), 2)
+        pairs = ("MediaPipe's outlines, truth", "encoder, MediaPipe's outlines", "encoder, truth")
+        for column, name in enumerate(pairs, start=3):
+            result[f"yaw {low} to {high}: Part IoU, {name}, median"] = round(float(np.median(table[chosen, column])), 3)
     return result
 
 

@@ -27,6 +27,7 @@ from jaxface.fitting.estimate import (
     estimate_person,
 )
 from jaxface.fitting.evidence import Evidence, evidence_for
+from jaxface.fitting.first_look import FirstLook
 from jaxface.fitting.occlusion import hidden_pixels
 from jaxface.fitting.posterior import posterior_of, shape_covariance, spread_of
 from jaxface.fitting.priors import Prior
@@ -129,6 +130,7 @@ def fit_faces(
     held: Bool[Array | np.ndarray, "K"] | None = None,
     part_weights: Mapping[str, float] | None = None,
     usual_distance: bool = False,
+    look: FirstLook | None = None,
 ) -> Fit:
     """Fits the face model to aligned crops.
 
@@ -158,8 +160,12 @@ def fit_faces(
         part_weights: of parts in PRDL, 1 where not listed. By default the skin weighs nothing, for its outer border is
             a detector's oval.
         usual_distance: takes the distance of `camera` for granted instead of estimating it, whatever "focal" says.
+        look: what a network says of the crops, which is evidence as the points are; to be had of an `Onlooker`.
     """
-    start = jnp.zeros((len(batch["labels"]), vector_size(model))) if initial is None else jnp.asarray(initial)
+    if initial is not None:
+        start = jnp.asarray(initial)
+    else:
+        start = jnp.zeros((len(batch["labels"]), vector_size(model))) if look is None else look.vectors
     evidence = evidence or evidence_for(model, dense="points" in batch)
     names = ["image", "labels", "landmarks", "landmark_weights", "points", "point_weights"]
     names += [] if usual_distance else ["focal"]
@@ -167,7 +173,7 @@ def fit_faces(
     given = jnp.zeros(start.shape[-1], bool) if held is None else jnp.asarray(held)
     counts = None if same_person is None else jnp.asarray(same_person)
     deviation = KNOWN_DEVIATION if usual_distance else DISTANCE_DEVIATION
-    estimate = _estimate(model, start, arrays, camera, prior, evidence, given, counts, deviation)
+    estimate = _estimate(model, start, arrays, camera, prior, evidence, given, counts, deviation, look)
     cameras = camera.stretched(estimate.stretch[:, None])
     vector = _paint_all(model, estimate.vectors, arrays, cameras, counts, given)
     held = given
@@ -204,15 +210,15 @@ def _estimate(
     held: Bool[Array, "K"],
     same_person: Float[Array, "B"] | None,
     deviation: float,
+    look: FirstLook | None,
 ) -> Estimate:
     points = batch[evidence.entry][:, evidence.rows]
     known = batch[WEIGHTS_OF[evidence.entry]][:, evidence.rows]
     focal = batch.get("focal", jnp.full(len(vector), jnp.nan))
     log_stretch = distance_prior(focal, camera, deviation=deviation)
-    if same_person is None:
-        return estimate_faces(evidence, vector, points, known, camera, prior, held=held, log_stretch=log_stretch)
-    known *= same_person[:, None]
-    return estimate_person(evidence, vector, points, known, camera, prior, held=held, log_stretch=log_stretch)
+    solve = functools.partial(estimate_faces if same_person is None else estimate_person, evidence, vector, points)
+    known = known if same_person is None else known * same_person[:, None]
+    return solve(known, camera, prior, held=held, log_stretch=log_stretch, look=look)
 
 
 def _shared(

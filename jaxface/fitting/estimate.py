@@ -23,6 +23,7 @@ from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import column_mask, vector_columns
 from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.evidence import Evidence, Precision, errors_at, evidence_points, inverse_covariance
+from jaxface.fitting.first_look import FirstLook
 from jaxface.fitting.priors import Prior
 
 POSE_STEPS, SHAPE_STEPS, ROUNDS = 12, 8, 2
@@ -87,14 +88,16 @@ def estimate_faces(
     *,
     held: Bool[Array | np.ndarray, "K"],
     log_stretch: Float[Array, "B 2"],
+    look: FirstLook | None = None,
 ) -> Estimate:
     """The most probable faces of pictures of as many people; arguments as for `estimate_person`."""
 
-    def alone(vector, points, known, log_stretch):
+    def alone(vector, points, known, log_stretch, seen):
         one = (x[None] for x in (vector, points, known))
-        return estimate_person(evidence, *one, camera, prior, held=held, log_stretch=log_stretch[None])
+        own = None if look is None else dataclasses.replace(look, **{name: x[None] for name, x in seen.items()})
+        return estimate_person(evidence, *one, camera, prior, held=held, log_stretch=log_stretch[None], look=own)
 
-    found = jax.vmap(alone)(vectors, points, known, log_stretch)
+    found = jax.vmap(alone)(vectors, points, known, log_stretch, {} if look is None else look.of_crops())
     return jax.tree.map(lambda array: array[:, 0], found)
 
 
@@ -108,6 +111,7 @@ def estimate_person(
     *,
     held: Bool[Array | np.ndarray, "K"],
     log_stretch: Float[Array, "N 2"],
+    look: FirstLook | None = None,
 ) -> Estimate:
     """The most probable identity, shared by all pictures, and expression, pose and distance of each.
 
@@ -121,8 +125,9 @@ def estimate_person(
         prior: of the coefficients.
         held: coefficients that stay as they are.
         log_stretch: mean and standard deviation of the logarithm of the distance in the camera's own.
+        look: what a network says of the same pictures: more points, and a prior of each one's shape.
     """
-    problem = _Problem(evidence, vectors, points, known, camera, prior, held, log_stretch)
+    problem = _Problem(evidence, vectors, points, known, camera, prior, held, log_stretch, look)
     identity, own = problem.start()
     own = problem.place(identity, own)
     for _ in range(ROUNDS):
@@ -150,7 +155,7 @@ def distance_prior(
 class _Problem:
     """The cost, its slopes and its steps; the state is the identity [Ki] and what a picture has of its own [N, D]."""
 
-    def __init__(self, evidence, vectors, points, known, camera, prior, held, log_stretch):
+    def __init__(self, evidence, vectors, points, known, camera, prior, held, log_stretch, look=None):
         surface = evidence.surface
         self.evidence, self.vectors, self.camera = evidence, vectors, camera
         self.shared = np.flatnonzero(column_mask(surface, "identity"))
@@ -173,8 +178,17 @@ class _Problem:
         extra = [log_stretch[:, :1], log_stretch[:, 1:], jnp.full((count, 1), -jnp.inf), jnp.full((count, 1), jnp.inf)]
         own = [jnp.concatenate(pair, axis=-1) for pair in zip(one, extra, strict=True)]
         self.own_mean, self.own_deviation, self.own_lower, self.own_upper = own
-        pictures = jnp.maximum((self.known > 0).any(-1).sum(), 1)
-        self.tempering = 1 / (1 + SAME_MISTAKES * (pictures - 1))
+        counted = (self.known > 0).any(-1)
+        self.tempering = 1 / (1 + SAME_MISTAKES * (jnp.maximum(counted.sum(), 1) - 1))
+        self.look, self.seen = look, {}
+        if look is not None:
+            self.seen = look.of_crops()
+            counts = self.tempering * counted
+            self.seen["weight"] = counts[:, None] * self.seen["weight"]
+            self.mean, self.deviation = look.identity(self.shared, counts, self.deviation)
+            told = look.expression(self.own[:expression])
+            for name, value in zip(("own_mean", "own_deviation"), told, strict=True):
+                setattr(self, name, getattr(self, name).at[:, :expression].set(value))
 
     def start(self):
         seen = (self.known > 0).any(-1)
@@ -228,9 +242,17 @@ class _Problem:
         (identity, own, _), _ = jax.lax.scan(step, start, length=steps)
         return identity, own
 
+    def looked(self, identity, own, vector, seen):
+        """Residuals of the points of a first look, none without one."""
+        if self.look is None:
+            return jnp.zeros(0, own.dtype)
+        camera = self.camera.stretched(jnp.exp(own[-1]))
+        return self.look.residuals(self.vector(identity, own, vector), camera, seen)
+
     def cost(self, identity, own, inverses):
         residual = self.all_residuals(identity, own)
         data = (residual * jax.vmap(Precision.times)(inverses, residual[..., None])[..., 0]).sum()
+        data += jnp.square(jax.vmap(self.looked, (None, 0, 0, 0))(identity, own, self.vectors, self.seen)).sum()
         one = jnp.square((identity - self.mean) / self.deviation).sum()
         return data + one + jnp.square((own - self.own_mean) / self.own_deviation).sum()
 
@@ -246,7 +268,18 @@ class _Problem:
         corners = _product("nrk,nrl->nkl", for_shared, to_shared)
         arms = _product("nrk,nrd->nkd", for_shared, to_own)
         blocks = _product("nrd,nre->nde", for_own, to_own) + jax.vmap(jnp.diag)(1 / self.own_deviation**2)
-        return slope, slopes, corners, arms, blocks
+        if self.look is None:
+            return slope, slopes, corners, arms, blocks
+        arguments = identity, own, self.vectors, self.seen
+        residual = jax.vmap(self.looked, (None, 0, 0, 0))(*arguments)
+        to_shared, to_own = jax.vmap(jax.jacfwd(self.looked, (0, 1)), (None, 0, 0, 0))(*arguments)
+        return (
+            slope + _product("nrk,nr->k", to_shared, residual),
+            slopes + _product("nrd,nr->nd", to_own, residual),
+            corners + _product("nrk,nrl->nkl", to_shared, to_shared),
+            arms + _product("nrk,nrd->nkd", to_shared, to_own),
+            blocks + _product("nrd,nre->nde", to_own, to_own),
+        )
 
     def change(self, system, identity, own, damping, free):
         """The step; what is held, or pushed against a bound, keeps out of it, else clipping spoils the others' part."""

@@ -65,6 +65,10 @@ class Calibration:
     spread: Float[np.ndarray, "2"]
     made: str
 
+    def is_of(self, model: FaceModel) -> bool:
+        """Whether it was made with this edition of a face model."""
+        return (self.face_model, self.vertices) == (model.name, len(model.mean_shape))
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes an .npz file; numbers whose precision matters little as float16.
 
@@ -177,7 +181,7 @@ def dense_evidence(model: FaceModel, calibration: Calibration) -> Evidence:
     Raises:
         InputError: when the calibration is that of another face model.
     """
-    if not _is_of(calibration, model):
+    if not calibration.is_of(model):
         raise InputError(
             f"the table was made with the face model {calibration.face_model!r} ({calibration.vertices} vertices), "
             f"not {model.name!r} ({len(model.mean_shape)}); run: jaxface calibrate --model {model.name}"
@@ -225,13 +229,8 @@ def people_prior(model: FaceModel, calibration: Calibration | None = None) -> Pr
         calibration: None takes the one that comes with jaxface.
     """
     calibration = calibration or shipped_calibration()
-    same = _is_of(calibration, model) and len(calibration.identity_mean) == model.identity_basis.shape[-1]
+    same = calibration.is_of(model) and len(calibration.identity_mean) == model.identity_basis.shape[-1]
     return coefficient_prior(model, identity_mean=calibration.identity_mean if same else None)
-
-
-def _is_of(calibration: Calibration, model: FaceModel) -> bool:
-    """Whether a calibration was made with this face model."""
-    return (calibration.face_model, calibration.vertices) == (model.name, len(model.mean_shape))
 
 
 def evidence_for(model: FaceModel, *, dense: bool, calibration: Calibration | None = None) -> Evidence:
@@ -246,7 +245,7 @@ def evidence_for(model: FaceModel, *, dense: bool, calibration: Calibration | No
     Raises:
         InputError: when the face model has no 68 landmarks, or a calibration is given that is not its own.
     """
-    if calibration is None and not (dense and _is_of(shipped_calibration(), model)):
+    if calibration is None and not (dense and shipped_calibration().is_of(model)):
         return landmark_evidence(model, shipped_calibration())
     found = dense_evidence(model, calibration or shipped_calibration())
     return found if dense else landmark_evidence(model, calibration or shipped_calibration())

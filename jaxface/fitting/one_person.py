@@ -11,6 +11,7 @@ from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.descent import SolvedFace, fit_faces
 from jaxface.fitting.evidence import Evidence
+from jaxface.fitting.first_look import onlooker_for
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.samples import pad_rows
@@ -50,6 +51,7 @@ def fit_same_person(
     count = len(batch["labels"])
     padded = _filled_up(batch, 1 << (count - 1).bit_length())
     counts = (np.arange(len(padded["labels"])) < count).astype(np.float32)
+    onlooker = onlooker_for(model)
     fit = fit_faces(
         model,
         padded,
@@ -60,6 +62,7 @@ def fit_same_person(
         steps=steps,
         same_person=None if count == 1 else counts,
         usual_distance=usual_distance,
+        look=None if onlooker is None else onlooker(padded["image"]),
     )
     return fit.faces(count)
 

@@ -12,6 +12,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.descent import FitWeights, SolvedFace, fit_faces
 from jaxface.fitting.evidence import Calibration, evidence_for, people_prior
+from jaxface.fitting.first_look import onlooker_for
 from jaxface.models.checks import require_parts
 from jaxface.networks.face_recognition import FaceRecognizer, load_recognizer
 from jaxface.photos.face_crops import FaceCrop
@@ -81,6 +82,7 @@ def sample_solver(
     require_parts(model, "the fit")
     prior = people_prior(model, calibration)
     camera = Camera().resized(CROP_SIZE)
+    onlooker = onlooker_for(model)
 
     def solve(samples: Sequence[Sample], initial: Float[np.ndarray, "N K"] | None) -> list[SolvedFace]:
         faces: list[SolvedFace] = []
@@ -89,7 +91,15 @@ def sample_solver(
             batch = {name: pad_rows(values, size) for name, values in stack_samples(samples[some]).items()}
             start = None if initial is None else pad_rows(initial[some], size)
             fit = fit_faces(
-                model, batch, camera, prior, evidence=evidence, initial=start, weights=weights, recognizer=recognizer
+                model,
+                batch,
+                camera,
+                prior,
+                evidence=evidence,
+                initial=start,
+                weights=weights,
+                recognizer=recognizer,
+                look=None if onlooker is None else onlooker(batch["image"]),
             )
             faces += fit.faces(len(samples[some]))
         return faces

@@ -20,8 +20,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.models import load_face_model
 from jaxface.networks.encoder import COMPUTE_TYPES, Encoder, create_encoder
-from jaxface.networks.people_answer import PeopleAnswer, vector_of
-from jaxface.networks.people_network import PeopleNetwork
+from jaxface.networks.people_network import PeopleNetwork, look
 from jaxface.networks.people_weights import SHIPPED, is_people_file, read_people_file
 from jaxface.networks.weights import EncoderWeights, read_encoder_file, variable_shapes
 
@@ -199,8 +198,8 @@ def check_shapes(
 
 def _make_predict(encoder: Encoder | PeopleNetwork, variables: Any, size: int) -> PredictCrops:
     @jax.jit
-    def apply(variables: Any, images: Array) -> Array:
-        return vector_of(cast(PeopleAnswer | Array, encoder.apply(variables, to_float(images), train=False)))
+    def vectors(variables: Any, images: Array) -> Array:
+        return cast(Array, encoder.apply(variables, to_float(images), train=False))
 
     variables = jax.device_put(variables)
 
@@ -209,7 +208,9 @@ def _make_predict(encoder: Encoder | PeopleNetwork, variables: Any, size: int) -
             raise ValueError(
                 f"this encoder takes uint8 crops [N, {size}, {size}, 3], got {images.dtype} {list(images.shape)}"
             )
-        return np.asarray(apply(variables, images))
+        if isinstance(encoder, PeopleNetwork):
+            return np.asarray(look(encoder, variables, images).vector)
+        return np.asarray(vectors(variables, images))
 
     return predict
 

@@ -79,8 +79,15 @@ class PointHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Float[Array, "B h w D"]) -> PointsFound:
-        """Features [B, h, w, D] to where the points lie in the picture."""
+    def __call__(
+        self, features: Float[Array, "B h w D"], picture: Float[Array, "B H W C"]
+    ) -> tuple[PointsFound, Float[Array, "B P C"]]:
+        """Where the points lie in the picture, and the picture's colors about there.
+
+        Args:
+            features: [B, h, w, D] of the picture.
+            picture: itself, of sides that h and w divide.
+        """
         batch, height, width, channels = features.shape
         heat = nn.Dense(self.points, dtype=self.dtype, name="heat")(features).astype(jnp.float32)
         heat = jax.nn.softmax(heat.reshape(batch, height * width, self.points), axis=1)
@@ -89,6 +96,8 @@ class PointHead(nn.Module):
         position = mean(grid)
         there = jnp.einsum("bnp,bnd->bpd", heat, features.reshape(batch, height * width, channels))
         spread = mean(grid**2) - position**2
+        blocks = picture.reshape(batch, height, picture.shape[1] // height, width, picture.shape[2] // width, -1)
+        colors = jnp.einsum("bnp,bnc->bpc", heat, blocks.mean((2, 4)).reshape(batch, height * width, -1))
         x = jnp.concatenate([there, 4 * position - 2, jnp.sqrt(jnp.maximum(spread, 0.0) + 1e-6)], axis=-1)
         own = self.param("own", nn.initializers.normal(0.02), (self.points, self.hidden))
         x = nn.relu(nn.Dense(self.hidden, name="hidden")(x.astype(jnp.float32)) + own[None])
@@ -97,7 +106,7 @@ class PointHead(nn.Module):
         answer = jnp.einsum("bph,phk->bpk", x, last) + bias[None]
         along = 1 / (SHARPEST + (WIDEST - SHARPEST) * jax.nn.sigmoid(answer[..., 2:4] - 2.5))
         whitening = jnp.concatenate([along, along[..., :1] * jnp.tanh(answer[..., 4:5])], axis=-1)
-        return PointsFound(position + answer[..., :2] / 32, whitening, answer[..., 5])
+        return PointsFound(position + answer[..., :2] / 32, whitening, answer[..., 5]), colors
 
 
 def double(x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:

@@ -7,7 +7,7 @@ What goes in and comes out, float32 all of it, for any number N of pictures at o
 
 and of a `PeopleNetwork` also the fields of its `PeopleAnswer`:
 
-    log_spread      [N, 7]
+    log_spread      [N, K]
     class_logits    [N, S / 2, S / 2, L]
     points          [N, P, 2]
     whitening       [N, P, 3]
@@ -19,7 +19,6 @@ The file's metadata are texts:
     face_model      the name of the face model, "" where the encoder's file names none
     image_size      S
     coefficients    the groups in the order of the vector and their sizes, as JSON: {"identity": 80, ...}
-    spread_groups   what log_spread tells of, as JSON: a list
     classes         what class_logits tell of, as JSON: a list
     surface         the vertices of the face model that the points after ibug's 68 lie at, as JSON: a list
 
@@ -49,7 +48,7 @@ from jaxface.models import load_face_model
 from jaxface.networks.checkpoints import check_shapes, read_encoder
 from jaxface.networks.encoder import PEOPLE_NETWORKS, create_encoder
 from jaxface.networks.layers import DepthwiseConvolution, grouped_convolution
-from jaxface.networks.people_answer import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.networks.people_weights import is_people_file, read_people_file
 from jaxface.networks.weights import EncoderWeights, variable_shapes
 
@@ -120,7 +119,7 @@ def _metadata(path: str | Path, weights: EncoderWeights) -> dict[str, str]:
     if weights.config["encoder"]["name"] in PEOPLE_NETWORKS:
         own = is_people_file(path)
         surface = read_people_file(path)[1] if own else spread_points(load_face_model(face_model))
-        lists |= {"spread_groups": GROUPS, "classes": parts.CLASSES, "surface": surface.tolist()}
+        lists |= {"classes": parts.CLASSES, "surface": surface.tolist()}
     texts = {"format": FORMAT, "face_model": face_model, "image_size": str(weights.config["image_size"])}
     return texts | {key: json.dumps(value) for key, value in lists.items()}
 

@@ -20,10 +20,9 @@ from jaxtyping import Array, Float, Integer, UInt8
 
 from jaxface.core.errors import InputError
 from jaxface.core.landmarks import LANDMARKS
-from jaxface.core.units import to_float
 from jaxface.networks.encoder import PEOPLE_NETWORKS, create_encoder
 from jaxface.networks.people_answer import PeopleAnswer
-from jaxface.networks.people_network import PeopleNetwork
+from jaxface.networks.people_network import PeopleNetwork, look
 from jaxface.networks.people_weights import SHIPPED, read_people_file
 
 
@@ -79,8 +78,8 @@ class Parser:
         side = self.image_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
             raise ValueError(f"the parser takes uint8 crops [N, {side}, {side}, 3], got {images.dtype} {images.shape}")
-        answer = _parse(self.network, self.variables, images, size=size or side)
-        return ParsedFaces(*(np.asarray(array) for array in answer))
+        told = _in_pixels(look(self.network, self.variables, images), size=size or side)
+        return ParsedFaces(*(np.asarray(array) for array in told))
 
 
 @functools.cache
@@ -102,15 +101,10 @@ def load_parser(path: str | os.PathLike = SHIPPED) -> Parser:
     return Parser(network, variables, int(weights.config["image_size"]), surface, weights.config["face_model"])
 
 
-@functools.partial(jax.jit, static_argnames=("network", "size"))
-def _parse(
-    network: PeopleNetwork, variables: Any, images: UInt8[Array, "N S S 3"], *, size: int
-) -> tuple[Array, Array, Array, Array]:
-    answer = network.apply(variables, to_float(images), train=False)
-    assert isinstance(answer, PeopleAnswer)
-    count = answer.logits.shape[-1]
-    logits = jax.image.resize(answer.logits, (len(images), size, size, count), "linear")
-    points = answer.points
+@functools.partial(jax.jit, static_argnames="size")
+def _in_pixels(answer: PeopleAnswer, *, size: int) -> tuple[Array, Array, Array, Array]:
+    batch, _, _, count = answer.logits.shape
+    logits, points = jax.image.resize(answer.logits, (batch, size, size, count), "linear"), answer.points
     return (
         logits.argmax(-1).astype(jnp.uint8),
         points.position * size,

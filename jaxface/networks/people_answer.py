@@ -4,9 +4,6 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-GROUPS = ("identity", "expression", "albedo", "angles", "light", "translation_xy", "translation_z")
-"""Groups of coefficients, in the order of the vector, that the network says the spread of."""
-
 
 class PointsFound(NamedTuple):
     """What a network says of P points.
@@ -28,13 +25,13 @@ class PeopleAnswer(NamedTuple):
 
     Attributes:
         vector: [B, K] coefficients, as `Coefficients.from_vector` takes them.
-        log_spread: [B, 7] logarithm of the standard deviation of the coefficients' errors, per group of `GROUPS`.
+        log_spread: [B, K] logarithm of the standard deviation of each coefficient's error.
         logits: [B, H/2, W/2, L] of `parts.CLASSES`, each for 2 x 2 pixels; `pixel_classes` makes labels of them.
         points: ibug's 68 landmarks, then the points of `core.surface_points`.
     """
 
     vector: Float[Array, "B K"]
-    log_spread: Float[Array, "B 7"]
+    log_spread: Float[Array, "B K"]
     logits: Float[Array, "B h w L"]
     points: PointsFound
 

@@ -2,8 +2,14 @@
 
 Labels and points are read from a pyramid of features; coefficients follow from the points, how sure each is, and the
 picture as a whole. What is seen where tells the encoder most, and dense answers teach the features they share fast.
+Skin's and lights' coefficients have a layer of their own, which sees the picture's colors where the points are: among
+the thousands of numbers that tell the shape, colors would drown.
 """
 
+import functools
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -11,9 +17,10 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxface.core import parts
 from jaxface.core.landmarks import LANDMARKS
+from jaxface.core.units import to_float
 from jaxface.networks.dense_points import PointHead, Pyramid, double
 from jaxface.networks.layers import convolution
-from jaxface.networks.people_answer import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 
 
 class PixelHead(nn.Module):
@@ -76,7 +83,7 @@ class PeopleNetwork(nn.Module):
             )
         pyramid = Pyramid(self.stage_sizes, self.width_multiplier, self.axis_name, self.dtype, name="backbone")
         fine, middle, whole = pyramid(image, train=train)
-        points = PointHead(LANDMARKS + self.surface_points, dtype=self.dtype, name="points")(middle)
+        points, colors = PointHead(LANDMARKS + self.surface_points, dtype=self.dtype, name="points")(middle, image)
         logits = PixelHead(self.dtype, name="pixels")(fine)
         # Positions, logarithms of precisions and of odds, each within a few units.
         sure = jnp.log(points.whitening[..., :2]) - 3
@@ -85,22 +92,45 @@ class PeopleNetwork(nn.Module):
         x = nn.Dense(self.hidden, name="join")(jnp.concatenate([told, whole], axis=-1))
         x = nn.relu(nn.LayerNorm(name="norm")(x))
         zeros = nn.initializers.zeros_init()
-        log_spread = nn.Dense(len(GROUPS), kernel_init=zeros, bias_init=zeros, name="log_spread")(x)
-        return PeopleAnswer(coefficient_heads(x, self.head_sizes), log_spread, logits, points)
+        # Where no point is seen, its color is another thing's: the layer is told how likely that is.
+        seen = jax.nn.sigmoid(points.visibility)[..., None]
+        shades = jnp.concatenate([4 * seen * (colors - 0.4), seen], axis=-1).reshape(image.shape[0], -1)
+        shades = nn.Dense(self.hidden // 2, name="join_colors")(jnp.concatenate([shades, whole, x], axis=-1))
+        shades = nn.relu(nn.LayerNorm(name="norm_colors")(shades))
+        vector = coefficient_heads(x, self.head_sizes, shades)
+        log_spread = nn.Dense(vector.shape[1], kernel_init=zeros, bias_init=zeros, name="log_spread")(x)
+        return PeopleAnswer(vector, log_spread, logits, points)
 
 
-def coefficient_heads(features: Float[Array, "B C"], head_sizes: tuple[int, ...]) -> Float[Array, "B K"]:
+def coefficient_heads(
+    features: Float[Array, "B C"], head_sizes: tuple[int, ...], colors: Float[Array, "B D"] | None = None
+) -> Float[Array, "B K"]:
     """Seven linear heads from features to a coefficient vector; to be called in a module's compact method.
 
     They start at zero, so that training starts from the mean face, frontal and centred, under the ambient light.
+
+    Args:
+        features: of the pictures.
+        head_sizes: numbers of identity, expression and albedo coefficients.
+        colors: features that albedo and light follow from, if others.
     """
     zeros = nn.initializers.zeros_init()
+    colors = features if colors is None else colors
+    inputs = (features, features, colors, features, colors, features, features)
     heads = [  # the last two are translation in x and y, and in z
-        nn.Dense(size, kernel_init=zeros, bias_init=zeros, name=f"final_layers_{index}")(features)
+        nn.Dense(size, kernel_init=zeros, bias_init=zeros, name=f"final_layers_{index}")(inputs[index])
         for index, size in enumerate((*head_sizes, 3, 27, 2, 1))
         if size  # a face model without albedo basis; checkpoints cannot hold empty arrays
     ]
     return jnp.concatenate(heads, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def look(network: PeopleNetwork, variables: Any, images: UInt8[Array, "N S S 3"]) -> PeopleAnswer:
+    """What a network says of crops: one program for encoder and parser, which need not be compiled for each."""
+    answer = network.apply(variables, to_float(images), train=False)
+    assert isinstance(answer, PeopleAnswer)
+    return answer
 
 
 def pixel_classes(logits: Float[Array, "B h w L"]) -> UInt8[Array, "B H W"]:

@@ -50,8 +50,10 @@ def write_people_file(path: str | os.PathLike, weights: EncoderWeights) -> None:
         halves = {name: np.asarray(value).astype(np.float16) for name, value in flat.items()}
     if bad := [name for name, value in halves.items() if not np.isfinite(value).all()]:
         raise InputError(f"{path}: {bad[0]} cannot be written in half precision")
+    # Whose folders those were is nobody's business.
     config = {name: value for name, value in weights.config.items() if name not in ("output_dir", "cache_dir")}
-    told = {"format": FORMAT, "config": json.dumps(config)}  # whose folders those were is nobody's business
+    config["encoder"] = {name: value for name, value in config["encoder"].items() if name != "initial"}
+    told = {"format": FORMAT, "config": json.dumps(config)}
     write_state(Path(path), halves | {"surface": np.asarray(surface, np.int32)}, told)
 
 

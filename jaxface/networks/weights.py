@@ -17,6 +17,7 @@ the name of its tensor; kernels go from OIHW to HWIO, linear ones are transposed
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ from flax import traverse_util
 from jaxface.core.errors import InputError
 from jaxface.core.units import CROP_SIZE
 from jaxface.networks import torch_names
-from jaxface.networks.encoder import create_encoder
+from jaxface.networks.encoder import Encoder, create_encoder
+from jaxface.networks.people_network import PeopleNetwork
 from jaxface.networks.torch_names import network_kind, some, torch_name
 from jaxface.networks.weight_files import FORMAT, State, is_safetensors, read_safetensors, read_state, write_state
 
@@ -164,12 +166,16 @@ def variable_shapes(settings: Mapping[str, Any], head_sizes: tuple[int, ...]) ->
     try:
         if not 0 < float(arguments.get("width_multiplier", 1.0)) <= 16:
             raise ValueError(f"width_multiplier {arguments['width_multiplier']!r:.40} is not in (0, 16]")
-        encoder = create_encoder(settings["name"], head_sizes or (1, 1, 1), **arguments)
-        tree = jax.eval_shape(lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
+        shapes = _all_shapes(create_encoder(settings["name"], head_sizes or (1, 1, 1), **arguments))
     except (TypeError, ValueError) as error:
         raise InputError(f"the encoder's settings cannot be used: {error}") from error
-    flat = traverse_util.flatten_dict(tree)
-    return {path: leaf.shape for path, leaf in flat.items() if head_sizes or path[1] == "backbone"}
+    return {path: shape for path, shape in shapes.items() if head_sizes or path[1] == "backbone"}
+
+
+@functools.lru_cache(maxsize=4)  # half a second for a network that is traced, and encoder and parser are one
+def _all_shapes(encoder: Encoder | PeopleNetwork) -> dict[tuple, tuple[int, ...]]:
+    tree = jax.eval_shape(lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
 def describe_size(variables: Mapping[str, Any]) -> str:

@@ -128,12 +128,12 @@ def prdl(prediction: Prediction) -> Float[Array, "B"]:
     """Part re-projection distance loss on pixels, px at 224 x 224, of every n-th sample (`prdl_every`)."""
     every = slice(None, None, prediction.prdl_every)
     batch = {name: prediction.batch[name][every] for name in ("labels", "landmarks", "landmark_weights")}
-    face = jax.tree.map(lambda array: array[every], prediction.face)
     hidden = hidden_pixels(batch["labels"], batch["landmarks"], batch["landmark_weights"])
     targets = part_targets(batch["labels"], anchor_stride=prediction.anchor_stride)
-    # Of the whole batch the colours' terms draw the same; of a part of it, that part alone is drawn.
-    fragments = prediction.view.fragments if prediction.prdl_every == 1 else None
-    return part_loss(prediction.model, face, targets, hidden=hidden, fragments=fragments)
+    if prediction.prdl_every == 1:  # the colours' terms draw the same
+        return part_loss(prediction.model, prediction.face, targets, hidden=hidden, fragments=prediction.view.fragments)
+    some = jax.tree.map(lambda array: array[every], prediction.coefficients)
+    return part_loss(prediction.model, decode_face(prediction.model, some, prediction.camera), targets, hidden=hidden)
 
 
 def prdl_vertices(prediction: Prediction) -> Float[Array, "B"]:
@@ -274,9 +274,8 @@ def spread(prediction: Prediction) -> Float[Array, "B"]:
     answer, model = prediction.more, prediction.model
     sizes = (*vector_sizes(model)[:5], 2, 1)
     error = jax.lax.stop_gradient(answer.vector - jnp.asarray(prediction.batch["coefficients"]))
-    groups = np.repeat(np.arange(len(sizes)), sizes)
     weights = 1 / (len(sizes) * np.repeat(sizes, sizes))
-    return prediction.known * spread_loss(error, answer.log_spread[:, groups], weights)
+    return prediction.known * spread_loss(error, answer.log_spread, weights)
 
 
 def coefficients(prediction: Prediction) -> Float[Array, "B"]:

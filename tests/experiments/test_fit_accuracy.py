@@ -17,8 +17,8 @@ def test_quick_run(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     errors = {title: sum(values) / len(values) for title, values in results["errors_mm"].items()}
-    assert list(errors) == ["mean face", "mean of real people", "points", "+ colours"]
-    assert 1 < errors["points"] < errors["mean face"] < 6
+    assert list(errors) == ["mean face", "mean of real people", "first look alone", "points", "points, first look"]
+    assert 1 < errors["points, first look"] < errors["points"] < errors["mean face"] < 6
     knowledge = results["knowledge"]
     assert 0.5 < knowledge["ratio_of_means"] < 2 and knowledge["correlation"]["spots"] > 0.5
     assert len(knowledge["parts_mm"]["expected"]) == 8

@@ -9,7 +9,7 @@ import pytest
 import jaxface
 from jaxface.core import parts
 from jaxface.core.coefficients import vector_columns, vector_size
-from jaxface.networks.people_answer import GROUPS, PeopleAnswer, PointsFound
+from jaxface.networks.people_answer import PeopleAnswer, PointsFound
 
 PATH = Path(__file__).parents[2] / "experiments" / "people_network" / "run.py"
 COUNT, POINTS, SIZE = 40, 68 + 320, 32
@@ -41,7 +41,7 @@ def known():
     whitening[..., :2] = 50
     answer = PeopleAnswer(
         batch["coefficients"] + 0.3 * random.normal(size=batch["coefficients"].shape),
-        np.full((COUNT, len(GROUPS)), np.log(0.3)),
+        np.full(batch["coefficients"].shape, np.log(0.3)),
         batch["classes"],
         PointsFound(truth + 0.02 * random.normal(size=truth.shape), whitening, np.ones((COUNT, POINTS))),
     )

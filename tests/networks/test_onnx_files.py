@@ -20,7 +20,7 @@ from jaxface.files.command_line import run
 from jaxface.networks.checkpoints import read_encoder, save_encoder
 from jaxface.networks.encoder import ENCODERS, create_encoder
 from jaxface.networks.onnx_files import FORMAT, OPSET, OUTPUTS, write_onnx
-from jaxface.networks.people_answer import GROUPS, PeopleAnswer
+from jaxface.networks.people_answer import PeopleAnswer
 from jaxface.networks.people_weights import write_people_file
 from jaxface.networks.weights import EncoderWeights, write_safetensors
 from toys.documents import ROOT, read_blocks
@@ -115,7 +115,6 @@ def test_onnxruntime_gives_the_same_numbers_and_the_file_says_what_they_are(
     assert list(json.loads(told["coefficients"]).items()) == list(sizes.items())
     if name == "people10":
         assert json.loads(told["classes"]) == list(parts.CLASSES)
-        assert json.loads(told["spread_groups"]) == list(GROUPS)
         assert json.loads(told["surface"]) == spread_points(anny).tolist()
     else:
         assert "classes" not in told

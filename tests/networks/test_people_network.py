@@ -9,7 +9,7 @@ from jaxface.core.landmarks import LANDMARKS
 from jaxface.networks.dense_points import PointHead, double
 from jaxface.networks.encoder import create_encoder
 from jaxface.networks.parser import covariance
-from jaxface.networks.people_answer import GROUPS, vector_of
+from jaxface.networks.people_answer import vector_of
 from jaxface.networks.people_network import pixel_classes
 
 SIZES = (4, 3, 2)
@@ -32,7 +32,7 @@ def answer(network):
 def test_what_it_says_has_the_promised_shapes_and_starts_at_the_mean_face(answer):
     points = LANDMARKS + 320
     assert answer.vector.shape == (2, sum(SIZES) + 33) and not answer.vector.any()
-    assert answer.log_spread.shape == (2, len(GROUPS)) and not answer.log_spread.any()
+    assert answer.log_spread.shape == answer.vector.shape and not answer.log_spread.any()
     assert answer.logits.shape == (2, 32, 32, len(parts.CLASSES))
     assert answer.points.position.shape == (2, points, 2) and answer.points.visibility.shape == (2, points)
     assert (answer.points.whitening[..., :2] > 0).all()
@@ -58,14 +58,16 @@ def test_doubling_is_bilinear_interpolation_between_pixels_middles():
     np.testing.assert_allclose(double(jnp.asarray(x))[0], np.stack(expected, -1), atol=1e-6)
 
 
-def test_a_point_lies_where_its_heat_is():
+def test_a_point_lies_where_its_heat_is_and_has_the_color_of_that_place():
     head = PointHead(1)
     features = jnp.zeros((1, 8, 6, 4)).at[0, 5, 2, 0].set(1.0)
-    variables = head.init(jax.random.key(0), features)
+    picture = jax.random.uniform(jax.random.key(1), (1, 16, 12, 3))
+    variables = head.init(jax.random.key(0), features, picture)
     params = jax.tree.map(jnp.zeros_like, variables["params"])
     params["heat"]["kernel"] = params["heat"]["kernel"].at[0, 0].set(100.0)
-    found = head.apply({"params": params}, features)
+    found, colors = head.apply({"params": params}, features, picture)
     np.testing.assert_allclose(found.position[0, 0], [2.5 / 6, 5.5 / 8], atol=1e-5)
+    np.testing.assert_allclose(colors[0, 0], picture[0, 10:12, 4:6].mean((0, 1)), atol=1e-5)
 
 
 def test_covariance_is_that_of_the_whitening_matrix():

@@ -45,7 +45,7 @@ def answer(batch):
     count = 68 + POINTS
     return PeopleAnswer(
         jnp.asarray(batch["coefficients"] + 0.1 * random.normal(size=batch["coefficients"].shape), jnp.float32),
-        jnp.asarray(random.normal(size=(BATCH, 7)), jnp.float32),
+        jnp.asarray(random.normal(size=batch["coefficients"].shape), jnp.float32),
         jnp.asarray(random.normal(size=(BATCH, SIZE // 2, SIZE // 2, len(parts.CLASSES))), jnp.float32),
         PointsFound(
             jnp.asarray(random.uniform(size=(BATCH, count, 2)), jnp.float32),
@@ -76,9 +76,9 @@ def test_every_group_of_coefficients_counts_alike_in_the_spread(model, answer, b
     error = np.asarray(answer.vector) - batch["coefficients"]
     sizes = (*vector_sizes(model)[:5], 2, 1)
     expected = np.zeros(BATCH)
-    for group, part in enumerate(np.split(error, np.cumsum(sizes)[:-1], axis=1)):
-        log = np.asarray(answer.log_spread)[:, group]
-        expected += (0.5 * (part / np.exp(log)[:, None]) ** 2 + log[:, None]).mean(1) / len(sizes)
+    likelihood = 0.5 * (error / np.exp(answer.log_spread)) ** 2 + np.asarray(answer.log_spread)
+    for part in np.split(likelihood, np.cumsum(sizes)[:-1], axis=1):
+        expected += part.mean(1) / len(sizes)
     found = terms_of(model, answer, batch, "spread")["spread"]
     np.testing.assert_allclose(found, (expected * batch["has_coefficients"]).mean(), rtol=1e-5)
 
