@@ -11,6 +11,7 @@ from PIL import Image
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files import command_line
+from jaxface.files.names import BOOK
 from jaxface.fitting import SolvedFace
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
@@ -66,7 +67,7 @@ def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, mode
     assert (report.done, len(report.failures), report.exit_code) == (2, 2, 1)
     assert all(name in " ".join(report.failures) for name in ("dark.png", "empty.png"))
     there = sorted(path.name for path in out.iterdir())
-    assert there == ["a", "a_2", "contact_sheet.png", "index.html", "summary.json"]
+    assert there == [BOOK, "a", "a_2", "contact_sheet.png", "index.html", "summary.json"]
     assert pages == [out / "a" / "index.html", out / "a_2" / "index.html", out / "index.html"]
     files = {"face_0", "face_1", "index.html", "photo_overlay.png", "done.json"}
     assert files <= {path.name for path in pages[0].parent.iterdir()}
@@ -179,7 +180,7 @@ def test_two_photos_never_share_a_folder(tmp_path, stand_ins):
 def test_nothing_half_written_stays(toy_photos, tmp_path, model, monkeypatch):
     monkeypatch.setattr(photos, "write_photo", lambda folder, *_, **__: (folder / "x").touch() or 1 / 0)
     report, pages = process(toy_photos, tmp_path / "out", model)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [BOOK, "summary.json"]
     assert (report.done, pages, report.exit_code) == (0, [], 2)
     assert "unexpected ZeroDivisionError" in report.failures[-1] and "photos.py, line" in report.failures[-1]
 
@@ -233,6 +234,8 @@ def test_only_missing_photos_is_a_failure(tmp_path, model):
         "done": [],
         "skipped": [],
         "failed": [{"photo": str(tmp_path / "none.jpg"), "reason": "no such file or folder"}],
+        "earlier": {"done": [], "failed": []},
+        "clips": [],
     }
 
 
