@@ -154,13 +154,16 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def content_digest(path: str | os.PathLike) -> str | None:
-    """The SHA-256 of a file's content; of a folder, of the names and contents of its files; None if there is nothing.
+    """The SHA-256 of a file's content; of a folder, of the names and contents of its files; None if it cannot be read.
 
     Hidden files, and folders in the folder, do not count.
     """
     path = Path(path)
-    if not path.is_dir():
-        return file_digest(path) if path.is_file() else None
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    lines = (f"{file_digest(file)} {file.name}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    try:
+        if not path.is_dir():
+            return file_digest(path) if path.is_file() else None
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        lines = (f"{file_digest(file)} {file.name}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    except OSError:
+        return None

@@ -13,8 +13,7 @@ RECORDS = {
 }
 """What a folder holds -> the file that says so."""
 
-OVERVIEWS = re.compile(r"(index\.html|summary\.json|contact_sheet.*\.png)")
-"""Files of the folder of results itself, which may be that of the photos."""
+_OVERVIEWS = re.compile(r"index\.html|summary\.json|contact_sheet.*\.png")  # beside the folders of results
 
 _MARKS = {
     "done.json": '"sha256":',
@@ -33,7 +32,7 @@ def is_own_folder(folder: Path) -> bool:
 
 def is_own_overview(file: Path) -> bool:
     """Whether a file is an overview that jaxface wrote, beside what it shows."""
-    return OVERVIEWS.fullmatch(file.name) is not None and '"skipped":' in _beginning(file.parent / "summary.json", -1)
+    return _OVERVIEWS.fullmatch(file.name) is not None and '"done": [' in _beginning(file.parent / "summary.json")
 
 
 def recorded_digest(folder: Path, record: str) -> str | None:
@@ -42,9 +41,9 @@ def recorded_digest(folder: Path, record: str) -> str | None:
     return found and found[1]
 
 
-def _beginning(path: Path, size: int = 65536) -> str:
+def _beginning(path: Path) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(size)
+            return file.read(65536)
     except OSError:
         return ""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from jaxface.core.errors import InputError
 from jaxface.files.atomic import DiskFullError, atomic_folder
 from jaxface.files.images import check_file
-from jaxface.files.inputs import file_digest
+from jaxface.files.inputs import content_digest, file_digest
 from jaxface.files.names import Owner, claim_names
 from jaxface.files.own_results import RECORDS, recorded_digest
 from jaxface.photos.batches import Photo
@@ -68,7 +68,7 @@ class Folders:
     def has(self, photo: Photo) -> bool:
         """See `Store`."""
         recorded = None if self._overwrite else recorded_digest(self._out / photo.name, _PHOTO_FILE)
-        return recorded is not None and photo.path.is_file() and recorded == file_digest(photo.path)
+        return recorded is not None and recorded == content_digest(photo.path)
 
     def keep(self, photo: Photo, result: InputError | None) -> None:
         """See `Store`."""

@@ -7,8 +7,9 @@ the one is taken that is most like those of the other photos, by the recognition
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from jaxface.fitting.priors import Prior
 from jaxface.models import load_face_model
 from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
-from jaxface.photos.parsing import FIT_PARSER, create_parser
+from jaxface.photos.parsing import FIT_PARSER, Parser, create_parser
 from jaxface.photos.samples import Sample, stack_samples
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace
 from jaxface.results.gallery import PAGE, write_overview
@@ -107,19 +108,9 @@ def fit_person(
     own, names = claim_person(out, paths)
     digests = {path: content_digest(path) for path in paths}
     if not overwrite and (earlier := earlier_person(out / own, list(digests.items()), settings)) is not None:
-        report = BatchReport(skipped=len(earlier["photos"]))
-        for one in earlier["left_out"]:
-            with report.guard(next(path for path in paths if path.name == one["file"])):
-                raise InputError(one["reason"])
-        return report, [out / photo["folder"] / PAGE for photo in earlier["photos"]]
-    report, parse = BatchReport(), create_parser(parser)
-    photos = []
-    for path, name in progress(list(zip(paths, names, strict=True)), description="detect"):
-        with report.guard(path):
-            image = read_image(path)
-            photos.append(
-                PhotoOfPerson(path, name, preprocess_photo(image, face_model, parser=parse, focal=photo_focal(path)))
-            )
+        return _as_before(out, earlier, paths)
+    report = BatchReport()
+    photos = _with_faces(paths, names, face_model, create_parser(parser), report)
     if not photos:
         return report, []
     faces, features = choose_faces([photo.crops for photo in photos], recognizer)
@@ -190,6 +181,26 @@ def claim_person(out: Path, paths: Sequence[Path]) -> tuple[str, list[str]]:
     """
     (own,) = claim_names(out, [Owner(PERSON, tuple(paths))])
     return own, claim_names(out, [Owner(f"photo of {own}", (path,)) for path in paths])
+
+
+def _as_before(out: Path, record: Mapping[str, Any], paths: Sequence[Path]) -> tuple[BatchReport, list[Path]]:
+    """What a run reports that finds everything done: photos that could not be used are named again."""
+    report = BatchReport(skipped=len(record["photos"]))
+    for one in record["left_out"]:
+        with report.guard(next(path for path in paths if path.name == one["file"])):
+            raise InputError(one["reason"])
+    return report, [out / photo["folder"] / PAGE for photo in record["photos"]]
+
+
+def _with_faces(
+    paths: Sequence[Path], names: Sequence[str], model: FaceModel, parser: Parser, report: BatchReport
+) -> list[PhotoOfPerson]:
+    photos = []
+    for path, name in progress(list(zip(paths, names, strict=True)), description="detect"):
+        with report.guard(path):
+            crops = preprocess_photo(read_image(path), model, parser=parser, focal=photo_focal(path))
+            photos.append(PhotoOfPerson(path, name, crops))
+    return photos
 
 
 def _without_strangers(

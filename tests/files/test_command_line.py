@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,14 @@ import jax
 import pytest
 
 from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.files import inputs
 from jaxface.files.atomic import DiskFullError, atomic_folder, atomic_write
 from jaxface.files.command_line import keep_compiled, run
 from jaxface.files.inputs import (
     collect_files,
     collect_keyed_files,
+    content_digest,
+    file_digest,
     share_of,
 )
 from jaxface.files.progress import BatchReport
@@ -129,6 +133,28 @@ def test_keys_do_not_depend_on_where_a_folder_lies(tmp_path):
         assert [key for _, key in found] == ["b.jpg", "deep/c.webp"]
         assert [path for path, _ in found] == collect_files([tmp_path / place])
     assert collect_keyed_files([tmp_path / "here" / "deep" / "*"])[0][1] == "c.webp"
+
+
+def test_content_of_files_and_folders(tmp_path):
+    file = tmp_path / "take" / "0.png"
+    assert content_digest(file) is None and content_digest(file.parent) is None
+    file.parent.mkdir()
+    file.write_bytes(b"pixels")
+    assert content_digest(file) == file_digest(file) == hashlib.sha256(b"pixels").hexdigest()
+    before = content_digest(file.parent)
+    (file.parent / ".DS_Store").touch()
+    assert content_digest(file.parent) == before
+    file.rename(file.with_name("1.png"))
+    assert content_digest(file.parent) != before
+
+
+def test_content_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    (tmp_path / "x").touch()
+    monkeypatch.setattr(inputs, "file_digest", refuse)
+    assert content_digest(tmp_path / "x") is None and content_digest(tmp_path) is None
 
 
 def test_shares_are_even_and_the_same_everywhere():
