@@ -6,6 +6,7 @@ names, OUT/.names.json, remembers them: a photo that was edited finds its folder
 take each other's.
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -108,7 +109,12 @@ class _Names:
         there = [path.name for path in out.iterdir()] if out.is_dir() else []
         self._there = {_folded(name): name for name in there}
         self._taken: set[str] = set()
-        self._first: dict[str, int] = {}  # of those with one name: the count below which none is free for anybody
+        self._first: dict[str, int] = {}  # of those with one name: the count below which none is free
+        self._numbered_there: dict[str, list[str]] = collections.defaultdict(list)
+        for name in sorted(there):
+            for wanted in {_folded(name), re.sub(r"_\d+$", "", _folded(name))}:
+                self._numbered_there[wanted].append(name)
+        self._made: dict[tuple[str, str], dict[str, list[str]]] = {}  # kind and name wanted -> digest -> folders
 
     def claim(self, owners: Sequence[Owner]) -> list[str]:
         names: dict[int, str] = {}
@@ -123,7 +129,8 @@ class _Names:
 
     def _take(self, name: str, owner: Owner) -> str:
         self._taken.add(_folded(name))
-        if any(path.exists() for path in owner.paths):
+        of_a_copy = owner.kind != PERSON and self._has_owner(_folded(name))  # or its own: then it is booked already
+        if not of_a_copy and any(path.exists() for path in owner.paths):
             self._book.pop(self._names.get(_folded(name), ""), None)
             self._book[name] = self._entry(owner)
             self._names[_folded(name)] = name
@@ -147,36 +154,40 @@ class _Names:
 
     def _free(self, owner: Owner) -> str:
         wanted = owner.name
-        count = self._first.setdefault(_folded(wanted), 1)
-        passed = True
-        while True:
-            name = _numbered(wanted, count)
-            if self._is_anothers(name, owner):
-                self._first[_folded(wanted)] += passed
-            elif self._may_be_had(name, owner):
-                return name
-            else:
-                passed = False
+        same = self._of_same_content(owner)
+        if same is not None:
+            return same
+        count = self._first.get(_folded(wanted), 1)
+        while self._is_anothers(_numbered(wanted, count), owner):
             count += 1
+        self._first[_folded(wanted)] = count
+        return _numbered(wanted, count)
 
     def _is_anothers(self, name: str, owner: Owner) -> bool:
-        """Whether nobody who comes can have this name."""
         folded = _folded(name)
-        if folded in self._taken or (owner.kind != PERSON and _RESERVED.fullmatch(folded)):
+        if folded in self._taken or folded in self._there:
             return True
+        return (owner.kind != PERSON and _RESERVED.fullmatch(folded) is not None) or self._has_owner(folded)
+
+    def _has_owner(self, folded: str) -> bool:
         entry = self._book.get(self._names.get(folded, ""))
         return entry is not None and any((self._out / path).exists() for path in entry[1:])
 
-    def _may_be_had(self, name: str, owner: Owner) -> bool:
-        """Whether there are no results, or those of the same content: made before there was a book, or it was moved."""
-        there = self._there.get(_folded(name))
-        if there is None:
-            return True
-        entry = self._book.get(self._names.get(_folded(name), ""))
-        if owner.kind == PERSON or (entry is not None and entry[0] != owner.kind):
-            return False
-        recorded = recorded_digest(self._out / there, _record(owner))
-        return recorded is not None and recorded == content_digest(owner.paths[0])
+    def _of_same_content(self, owner: Owner) -> str | None:
+        """Results of a copy, or made before there was a book or before it was moved."""
+        if owner.kind == PERSON:
+            return None
+        key = owner.kind, _folded(owner.name)
+        if key not in self._made:
+            self._made[key] = collections.defaultdict(list)
+            for name in self._numbered_there.get(key[1], ()):
+                entry = self._book.get(self._names.get(_folded(name), ""))
+                digest = recorded_digest(self._out / name, _record(owner))
+                if digest is not None and (entry is None or entry[0] == owner.kind):
+                    self._made[key][digest].append(name)
+        made = self._made[key]
+        names = made.get(content_digest(owner.paths[0]) or "", ()) if made else ()
+        return next((name for name in names if _folded(name) not in self._taken), None)
 
 
 def _record(owner: Owner) -> str:

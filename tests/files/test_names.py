@@ -115,6 +115,16 @@ def test_results_from_before_there_was_a_book_and_photos_that_moved(tmp_path, ou
     assert claim_names(moved / "out", photos(photo)) == ["x"]
 
 
+def test_a_copy_shares_results_until_it_is_edited(tmp_path, out):
+    photo, copy = make(tmp_path / "a" / "x.jpg", "pixels"), make(tmp_path / "b" / "x.jpg", "pixels")
+    assert claim_names(out, photos(photo)) == ["x"]
+    fitted(out / "x", photo)
+    assert claim_names(out, photos(copy)) == ["x"]
+    copy.write_text("cropped")
+    assert claim_names(out, photos(copy)) == ["x_2"]
+    assert claim_names(out, photos(photo)) == ["x"]
+
+
 def test_other_files_are_left_alone(tmp_path, out):
     photo = make(tmp_path / "x.jpg")
     make(out / "X" / "thesis.doc")
