@@ -19,8 +19,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Turns photos into 3D faces by optimisation: textured meshes (OBJ, GLB), pictures, coefficients, "
         "and a page to look at in a browser, offline. Clips become an animated mesh.",
         epilog="example: python -m jaxface.fit portrait.jpg holiday/ --out outputs/fit   -- Stop it with Ctrl-C; the "
-        "same command goes on from there, and skips what is done. Nothing is drawn at random: the same photos give the "
-        "same files. Exit code 0: all photos done; 1: some failed, or a clip is incomplete; 2: nothing could be done.",
+        "same command goes on from there, and skips what is done; only a clip, or the joint fit of one person, that "
+        "was interrupted begins anew. Nothing is drawn at random: the same photos give the same files. Exit code 0: "
+        "all photos done; 1: some failed, or a clip is incomplete; 2: nothing could be done.",
     )
     add_photo_arguments(parser, out="outputs/fit")
     kinds = parser.add_mutually_exclusive_group()
@@ -34,6 +35,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="each PHOTO is a clip: a folder with a picture per frame, or an animated picture; a file such as clip.mp4 "
         "is one without this",
+    )
+    parser.add_argument(
+        "--keep-strangers",
+        action="store_true",
+        help="with --same-person: take photos, too, that seem to show somebody else (default: they are left out and "
+        "named)",
     )
     parser.add_argument(
         "--frame-rate",
@@ -81,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.photos,
         options.out,
         same_person=options.same_person,
+        keep_strangers=options.keep_strangers,
         video=options.video,
         model=options.model,
         checkpoint=options.checkpoint,

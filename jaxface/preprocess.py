@@ -28,7 +28,12 @@ def _parser() -> argparse.ArgumentParser:
         "my_maps/   -- Run it again after adding photos: those done already are skipped. Exit code 0: all photos done; "
         "1: some failed; 2: nothing could be done.",
     )
-    parser.add_argument("photos", nargs="+", metavar="PHOTOS", help="photos, folders of photos, or glob patterns")
+    parser.add_argument(
+        "photos",
+        nargs="+",
+        metavar="PHOTOS",
+        help="photos, folders of photos, or glob patterns; jaxface's own results are left out",
+    )
     parser.add_argument("out", metavar="OUT", help="folder for the samples; made if it does not exist")
     parser.add_argument(
         "--size", type=_crop_size, default=CROP_SIZE, help="side of the crops in pixels, 32 to 2048 (default: 224)"

@@ -192,13 +192,15 @@ def check_mesh(path: Path, record: dict, units: float, tolerance: float):
 
 
 @pytest.fixture
-def called(monkeypatch):
-    """What the command line calls, with what, instead of doing it."""
+def called(monkeypatch, tmp_path):
+    """What the command line calls, with what, instead of doing it; in an empty folder."""
     calls = []
+    monkeypatch.chdir(tmp_path)
 
     def stand_in(name):
         def call(inputs, out, **options):
-            calls.append((name, inputs, out, options))
+            named = [str(path) for path in inputs] if isinstance(inputs, list) else str(inputs)
+            calls.append((name, named, out, options))
             return BatchReport(done=1), [Path(f"{name}.html")]
 
         return call
@@ -226,9 +228,45 @@ def test_photos_persons_and_clips_go_their_ways(arguments, expected, called, cap
     assert ("clip" in output) == (expected[0][0] == "fit_video")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["takes/*.mp4"], [("fit_video", "takes/a.mp4"), ("fit_video", "takes/b.mp4")]),  # in quotes
+        (["takes"], [("fit_video", f"takes/{name}") for name in ("a.mp4", "b.mp4", "c.3gp", "d.MTS")]),
+        (["takes", "--video"], [("fit_video", f"takes/{name}") for name in ("a.mp4", "b.mp4", "c.3gp", "d.MTS")]),
+        (["both"], [("fit_photos", ["both/x.png"])]),
+        (["both/*"], [("fit_photos", ["both/x.png"]), ("fit_video", "both/x.mov")]),
+        (["frames*", "--video"], [("fit_video", "frames.01"), ("fit_video", "frames.02")]),
+        (["both", "--same-person"], [("fit_person", ["both/x.png"])]),
+    ],
+)
+def test_patterns_and_folders_with_clips(arguments, expected, called, capsys):
+    for name in ("takes/a.mp4", "takes/b.mp4", "takes/c.3gp", "takes/d.MTS", "both/x.png", "both/x.mov",
+                 "frames.01/0.png", "frames.02/0.png", "takes/notes.txt"):  # fmt: skip
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert fit.main([*arguments, "--out", "out"]) == 0
+    assert [call[:2] for call in called] == expected
+    told = "both: takes its photos alone; 1 video such as both/x.mov can be named besides" in capsys.readouterr().err
+    assert told == (arguments[0] == "both")
+
+
+def test_clips_and_photos_of_one_name_have_a_folder_each(called):
+    for name in ("a/clip.mp4", "b/clip.mp4", "b/clip.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert fit.main(["a/clip.mp4", "b/clip.mp4", "b/clip.png", "--out", "out"]) == 0
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["clips"] == [
+        {"clip": "a/clip.mp4", "folder": "clip_2"},
+        {"clip": "b/clip.mp4", "folder": "clip_3"},
+    ]
+    assert json.loads(Path("out/.names.json").read_text())["clip"] == ["photo", "../b/clip.png"]
+
+
 def test_a_clip_that_cannot_be_read_does_not_stop_the_others(called, monkeypatch, capsys):
     def refuse(path, out, **options):
-        if path == "bad.mp4":
+        if path == Path("bad.mp4"):
             raise InputError(f"{path}: not a video")
         return BatchReport(done=1), []
 
@@ -241,7 +279,7 @@ def test_an_incomplete_clip_is_told_at_the_end(called, monkeypatch, capsys):
     def half(path, out, *, frame_rate, **options):
         assert frame_rate == 12.5
         report = BatchReport(done=1)
-        if path == "half.mp4":
+        if path == Path("half.mp4"):
             report.add_incomplete(path, "the file is cut off")
         return report, []
 

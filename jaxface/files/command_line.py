@@ -66,7 +66,12 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
 
 def add_photo_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     """The arguments that all programs on photos share."""
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or glob patterns")
+    parser.add_argument(
+        "photos",
+        nargs="+",
+        metavar="PHOTO",
+        help="photos, folders of photos, or glob patterns; what jaxface wrote is left out",
+    )
     parser.add_argument("--out", default=out, metavar="DIR", help=f"folder for the results (default: {out})")
     parser.add_argument(
         "--faces", choices=("all", "largest"), default="all", help="which faces of a photo to take (default: all)"

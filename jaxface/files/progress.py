@@ -30,6 +30,11 @@ def progress_bar(total: int, *, initial: int = 0, description: str, unit: str = 
     )
 
 
+def tell(line: str) -> None:
+    """Writes a line on stderr, beside a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
 @dataclasses.dataclass
 class BatchReport:
     """Counts what went well in a batch and keeps the messages of what did not.
@@ -53,7 +58,7 @@ class BatchReport:
     def add_incomplete(self, path: str | os.PathLike, problem: str) -> None:
         """Reports on one line what is missing of an input that is done otherwise."""
         self.incomplete.append(f"{path}: {problem}")
-        tqdm.write(f"incomplete: {path}: {problem}", file=sys.stderr)
+        tell(f"incomplete: {path}: {problem}")
 
     @contextlib.contextmanager
     def guard(self, path: str | os.PathLike) -> Iterator[None]:
@@ -66,7 +71,7 @@ class BatchReport:
             message = str(error) if str(path) in str(error) else f"{path}: {error}"
             self.failures.append(message)
             self.reasons[str(path)] = message.removeprefix(f"{path}: ")
-            tqdm.write(f"skipped: {message}", file=sys.stderr)
+            tell(f"skipped: {message}")
 
     @property
     def exit_code(self) -> int:
@@ -78,7 +83,7 @@ class BatchReport:
     def summary(self) -> str:
         """The closing line, such as "3 photos done, 1 skipped (already there), 1 failed"."""
         parts = [f"{self.done} {self.unit}{'' if self.done == 1 else 's'} done"]
-        parts += [f"{len(self.incomplete)} of them incomplete"] if self.incomplete else []
         parts += [f"{self.skipped} skipped (already there)"] if self.skipped else []
+        parts += [f"{len(self.incomplete)} of them incomplete"] if self.incomplete else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         return ", ".join(parts)

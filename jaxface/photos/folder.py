@@ -240,9 +240,9 @@ def read_dataset_file(folder: Path) -> dict:
     return _read_json(path) if path.exists() else {}
 
 
-def write_dataset_file(folder: Path, content: Mapping[str, Any], *, writer: str = "") -> None:
-    """Writes dataset.json; `writer` as for `atomic_write`."""
-    with atomic_write(folder / DATASET_FILE, writer=writer) as partial:
+def write_dataset_file(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes dataset.json."""
+    with atomic_write(folder / DATASET_FILE) as partial:
         partial.write_text(json.dumps(dict(content), indent=2) + "\n")
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,14 +9,16 @@ from typing import Any, Protocol
 from jaxface.core.errors import InputError
 from jaxface.files.atomic import DiskFullError, atomic_folder
 from jaxface.files.images import check_file
-from jaxface.files.inputs import file_digest, holds_another_photo, unique_names
+from jaxface.files.inputs import content_digest, file_digest
+from jaxface.files.names import Owner, claim_names
+from jaxface.files.own_results import RECORDS, recorded_digest
 from jaxface.photos.batches import Photo
 from jaxface.photos.face_crops import FaceCrop, NoFaceError
 from jaxface.photos.folder import DATASET_FILE, write_dataset_file, write_sample
 from jaxface.photos.shard_writer import ShardWriter
 from jaxface.photos.shards import encode_record, read_lists
 
-_PHOTO_FILE = "photo.json"
+_PHOTO_FILE = RECORDS["sample"]
 
 
 class Write(Protocol):
@@ -61,15 +62,13 @@ class Folders:
 
     def named(self, photos: Sequence[Photo]) -> list[Photo]:
         """The photos with the names of their folders."""
-        names = unique_names(
-            [photo.path for photo in photos],
-            occupied=lambda name, path: holds_another_photo(self._out / name, path, record=_PHOTO_FILE),
-        )
+        names = claim_names(self._out, [Owner("sample", (photo.path,)) for photo in photos])
         return [dataclasses.replace(photo, name=name) for photo, name in zip(photos, names, strict=True)]
 
     def has(self, photo: Photo) -> bool:
         """See `Store`."""
-        return not self._overwrite and (self._out / photo.name).exists()
+        recorded = None if self._overwrite else recorded_digest(self._out / photo.name, _PHOTO_FILE)
+        return recorded is not None and recorded == content_digest(photo.path)
 
     def keep(self, photo: Photo, result: InputError | None) -> None:
         """See `Store`."""
@@ -155,6 +154,6 @@ def _describe(out: Path, settings: dict) -> None:
     """Writes dataset.json if it is not there: before the first samples, or the folder is taken for another's."""
     if not (out / DATASET_FILE).exists():
         try:
-            write_dataset_file(out, settings, writer=uuid.uuid4().hex[:8])
+            write_dataset_file(out, settings)
         except InputError as error:  # no other photo would fare better
             raise DiskFullError(str(error)) from error

@@ -11,11 +11,15 @@ from jaxface.clips.frames import open_clip
 from jaxface.clips.track import CUTOFF, track_face
 from jaxface.clips.tracking import cut_samples, follow_face, smooth_windows
 from jaxface.core.errors import InputError
+from jaxface.files.inputs import content_digest
+from jaxface.files.names import Owner, claim_names
 from jaxface.files.progress import BatchReport
 from jaxface.photos.parsing import FIT_PARSER, create_parser
-from jaxface.results.clip_files import clip_folder, write_clip
+from jaxface.results.clip_files import earlier_result, write_clip
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
-from jaxface.results.person import load_for_person
+from jaxface.results.gallery import PAGE
+from jaxface.results.person import load_for_person, settings_of_joint_fit
+from jaxface.results.photos import writable_folder
 
 
 def fit_video(
@@ -28,24 +32,26 @@ def fit_video(
     parser: str = FIT_PARSER,
     frame_rate: float | None = None,
     cutoff: float = CUTOFF,
+    overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one face to a clip and writes the results (see `jaxface.results.clip_files`).
 
     Args:
         path: a folder with a picture per frame, an animated GIF, WebP or PNG, or a video.
-        out: folder for the results; OUT/<clip> is made anew.
+        out: folder for the results, in OUT/<clip>.
         model: name or path of the face model.
         recognition: network of the perceptual loss of the key frames, see `fitting.solver.fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         parser: what labels the parts: "jaxface" or "mediapipe".
         frame_rate: frames per second, at equal steps; None takes the time that the file tells of each frame.
         cutoff: in Hz: quicker motion of the head is smoothed away; 0 leaves all as it was fitted.
+        overwrite: makes results again that are there already, from the same clip with the same settings.
         drawing: sizes of pictures and texture.
 
     Returns:
-        What was done, and the HTML page written. Of a clip that cannot be read whole, what can be is fitted, and the
-        report says what is missing.
+        What was done or skipped, and the HTML page written. Of a clip that cannot be read whole, what can be is fitted,
+        and the report says what is missing.
 
     Raises:
         InputError: when the clip, the model or `out` cannot be used, or no frame shows a face.
@@ -54,8 +60,19 @@ def fit_video(
     if cutoff < 0:
         raise InputError(f"the cutoff is a frequency in Hz, 0 for no smoothing; it cannot be {cutoff}")
     clip = open_clip(path, frame_rate=frame_rate)
-    folder = clip_folder(Path(out), clip.path.resolve().stem)
+    out = writable_folder(out)
+    folder = out / claim_names(out, [Owner("clip", (clip.path,))])[0]
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
+    settings = settings_of_joint_fit("video", face_model, recognition, recognizer, calibration, parser)
+    settings["cutoff"] = f"{cutoff:g} Hz"
+    if frame_rate is not None:
+        settings["frame rate"] = f"{frame_rate:g}"
+    if not overwrite and (told := earlier_result(folder, clip, settings)) is not None:
+        report = BatchReport(skipped=1, unit="clip")
+        if told["problems"]:
+            report.add_incomplete(clip.path, "; ".join(told["problems"]))
+        return report, [folder / PAGE]
+    digest = content_digest(clip.path)
     followed = follow_face(clip)
     windows = smooth_windows(followed, face_model)
     samples = cut_samples(clip, followed, windows, face_model, parser=create_parser(parser))
@@ -71,8 +88,9 @@ def fit_video(
         recognizer=recognizer,
         evidence=evidence,
     )
-    settings = {"method": "video", "face model": face_model.name, "cutoff": f"{cutoff:g} Hz"}
-    page = write_clip(folder, face_model, clip, track, samples, settings=settings, drawing=drawing)
+    if content_digest(clip.path) != digest:
+        raise InputError(f"{clip.path}: the clip changed while it was fitted; run the command again")
+    page = write_clip(folder, face_model, clip, track, samples, settings=settings, digest=digest, drawing=drawing)
     report = BatchReport(done=1, unit="clip")
     if clip.problems:
         count = len(followed.times)

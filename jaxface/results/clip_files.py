@@ -27,13 +27,13 @@ from jaxface.clips.track import Track, frame_landmarks, jitter_of
 from jaxface.core import cameras
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import LAST_COLUMNS, Coefficients
-from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import decode_face
 from jaxface.core.units import CROP_SIZE
 from jaxface.core.version import __version__
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder
+from jaxface.files.inputs import content_digest
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample
 from jaxface.render import render_face
@@ -56,18 +56,15 @@ TEXTURE_FRAMES = 4
 """Key frames that the mesh's texture is taken from."""
 
 
-def clip_folder(out: Path, name: str) -> Path:
-    """Where the results of a clip go.
-
-    Raises:
-        InputError: when `out` is a file, or that folder holds something that is no clip's results.
-    """
-    folder = out / name
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out names the folder for the results")
-    if folder.exists() and not (folder / TRACK_FILE).is_file():
-        raise InputError(f"{folder}: holds other files; name another folder for the results")
-    return folder
+def earlier_result(folder: Path, clip: Clip, settings: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """What track.json of a folder tells of its clip, if it was made from this one with these settings."""
+    try:
+        record = json.loads((folder / TRACK_FILE).read_text())
+        told, made_with = record["clip"], (record["settings"], record["jaxface"])
+        same = told["file"] == clip.path.name and made_with == (settings, __version__)
+        return told if same and told["sha256"] == content_digest(clip.path) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_clip(
@@ -78,17 +75,19 @@ def write_clip(
     samples: Sequence[Sample | None],
     *,
     settings: Mapping[str, str],
+    digest: str | None = None,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> Path:
     """Writes everything about a clip; the folder appears whole or not at all. Returns its page.
 
     Args:
-        folder: from `clip_folder`.
+        folder: where to.
         model: the face model.
         clip: read once more, for its frames.
         track: the solution.
         samples: the crops that it was fitted to.
         settings: told in the results.
+        digest: of the clip's content, see `files.inputs.content_digest`.
         drawing: sizes of pictures and texture; the light is always taken off.
     """
     key_frames = [index for index in track.key_frames if samples[index] is not None][:: _step(track.key_frames)]
@@ -119,7 +118,7 @@ def write_clip(
             rotation=rotation,
             translation=translation,
         )
-        record = track_record(model, clip, track, samples, settings=settings)
+        record = track_record(model, clip, track, samples, settings=settings, digest=digest)
         (partial / TRACK_FILE).write_text(json.dumps(record, allow_nan=False) + "\n")
         plotted = _plot_angles(partial / "angles.png", track)
         (partial / "index.html").write_text(_page(clip, record, film_file, plotted), encoding="utf-8")
@@ -131,12 +130,19 @@ def _step(key_frames: Sequence[int]) -> int:
 
 
 def track_record(
-    model: FaceModel, clip: Clip, track: Track, samples: Sequence[Sample | None], *, settings: Mapping[str, str]
+    model: FaceModel,
+    clip: Clip,
+    track: Track,
+    samples: Sequence[Sample | None],
+    *,
+    settings: Mapping[str, str],
+    digest: str | None = None,
 ) -> dict[str, Any]:
     """What track.json holds; schema "jaxface track 1".
 
     schema, jaxface (version), face_model, settings;
-    clip {file, frame_rate (on average), frames, height, width, problems (what could not be read, a message each)};
+    clip {file, sha256 (see `files.inputs.content_digest`), frame_rate (on average), frames, height, width, problems
+    (what could not be read, a message each)};
     identity, albedo: of the person; key_frames: what they come from; missing: frames without the face, bridged;
     jitter {before, after, detector}: root mean square second difference of the 68 landmarks in pixels of the 224 crop
     (landmarks_px) and of the angles (angles_degrees); seconds_per_frame: of the fit;
@@ -169,6 +175,7 @@ def track_record(
         "jaxface": __version__,
         "clip": {
             "file": clip.path.name,
+            "sha256": digest,
             "frame_rate": track.frame_rate,
             "frames": len(frames),
             "height": height,

@@ -5,35 +5,41 @@ the one is taken that is most like those of the other photos, by the recognition
 """
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Float
 
 from jaxface.core.cameras import Camera
+from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
-from jaxface.core.units import to_float
 from jaxface.files.atomic import atomic_folder
 from jaxface.files.images import photo_focal, read_image
-from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
+from jaxface.files.inputs import collect_files, content_digest
+from jaxface.files.names import PERSON, Owner, claim_names
 from jaxface.files.progress import BatchReport, progress
 from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.evidence import Calibration, Evidence, evidence_for, people_prior
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
 from jaxface.fitting.priors import Prior
 from jaxface.models import load_face_model
-from jaxface.networks.face_recognition import FaceRecognizer, recognition_features
+from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
-from jaxface.photos.parsing import FIT_PARSER, create_parser
+from jaxface.photos.parsing import FIT_PARSER, Parser, create_parser
 from jaxface.photos.samples import Sample, stack_samples
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace
-from jaxface.results.gallery import DONE_FILE, PAGE, write_overview
-from jaxface.results.person_files import PERSON_FOLDER, check_person_folder, write_person
+from jaxface.results.gallery import PAGE, write_overview
+from jaxface.results.person_files import earlier_person, write_person
 from jaxface.results.person_texture import delighted_face, merge_aligned, texture_and_trust
-from jaxface.results.photos import reconstructions_of, write_results
+from jaxface.results.photos import check_is_no_file, is_done, reconstructions_of, write_results
+from jaxface.results.same_face import choose_faces, distances_to_others, find_strangers, least_distance_of_strangers
+from jaxface.results.summary import add_photos
+
+DESCRIPTION = "one person in several photos"
+"""What pages say was done."""
 
 JOINT = 16
 """Photos that are fitted together."""
@@ -65,9 +71,14 @@ def fit_person(
     recognition: str | os.PathLike = "auto",
     calibration: str | os.PathLike | None = None,
     parser: str = FIT_PARSER,
+    keep_strangers: bool = False,
+    overwrite: bool = False,
     drawing: DrawingOptions = USUAL_DRAWING,
 ) -> tuple[BatchReport, list[Path]]:
     """Fits one person to photos and writes what each gives (`results.photo_files`), and the person (`person_files`).
+
+    A person whose results are there, made from the same photos with the same settings, is skipped. After an
+    interruption the faces are found and fitted again, and what was written of the photos stays.
 
     Args:
         patterns: photos, folders of photos, glob patterns; all of one person.
@@ -77,6 +88,8 @@ def fit_person(
             `fitting.solver.fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         parser: what labels the parts: "jaxface" or "mediapipe".
+        keep_strangers: takes photos, too, that show somebody else by the recognition network's account.
+        overwrite: makes results again that are there already.
         drawing: sizes of pictures and textures; of the person's own texture, the light is always taken off.
 
     Returns:
@@ -86,62 +99,137 @@ def fit_person(
         InputError: when the model, the network or `out` cannot be used.
     """
     out = Path(out)
-    check_person_folder(out)
+    check_is_no_file(out)
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
-    settings, parse = {"method": "fit, one person", "face model": face_model.name}, create_parser(parser)
-    report, photos = BatchReport(), []
+    settings = settings_of_joint_fit("fit, one person", face_model, recognition, recognizer, calibration, parser)
+    if keep_strangers:
+        settings["strangers"] = "kept"
     paths = collect_files(patterns, exclude=out)
-    names = unique_names(paths, occupied=lambda name, path: _is_occupied(out, name, path))
-    for path, name in progress(list(zip(paths, names, strict=True)), description="detect"):
-        with report.guard(path):
-            image = read_image(path)
-            photos.append(
-                PhotoOfPerson(path, name, preprocess_photo(image, face_model, parser=parse, focal=photo_focal(path)))
-            )
+    own, names = claim_person(out, paths)
+    digests = {path: content_digest(path) for path in paths}
+    if not overwrite and (earlier := earlier_person(out / own, list(digests.items()), settings)) is not None:
+        return _as_before(out, earlier, paths)
+    report = BatchReport()
+    photos = _with_faces(paths, names, face_model, create_parser(parser), report)
     if not photos:
         return report, []
-    faces, distances = choose_faces(photos, recognizer)
+    faces, features = choose_faces([photo.crops for photo in photos], recognizer)
+    if recognizer is not None and features is not None and not keep_strangers:
+        known = _without_strangers(photos, features, least_distance_of_strangers(recognizer), report)
+        photos, faces, features = [photos[i] for i in known], [faces[i] for i in known], features[known]
     chosen = [photo.crops[face] for photo, face in zip(photos, faces, strict=True)]
     joint = joint_photos(chosen)
     samples = [crop.sample for crop in chosen]
     solved = fit_photos_of_person(face_model, samples, joint, prior, recognizer=recognizer, evidence=evidence)
-    records = [
-        {
-            "file": photo.path.name,
-            "folder": photo.name,
-            "role": "joint" if index in joint else "known",
-            "faces": len(photo.crops),
-            "distance": None if distances is None else round(float(distances[index]), 4),
-        }
-        for index, photo in enumerate(photos)
-    ]
-    textures, pages, written = [], [], []
+    distances = None if features is None else distances_to_others(features)
+    together = hashlib.sha256("".join(str(digests[photo.path]) for photo in photos).encode()).hexdigest()
+    told = settings | {"fitted with": f"{len(photos)} photos, {together[:12]}"}
+    textures, pages, written, skipped = [], [], [], []
     drawn: DrawnFace | None = None
     for index, photo in progress(list(enumerate(photos)), description="write"):
         with report.guard(photo.path):
             image = read_image(photo.path)
             one = reconstructions_of([solved[index]], [chosen[index]])[0]
-            about = {"photo": photo.path.name, "sha256": file_digest(photo.path), "settings": settings}
-            with atomic_folder(out / photo.name) as folder:
-                write_results(
-                    folder, face_model, image, [one], about, description="one person in several photos", drawing=drawing
-                )
+            about = {"photo": photo.path.name, "sha256": digests[photo.path], "settings": told}
+            if content_digest(photo.path) != digests[photo.path]:
+                raise InputError(f"{photo.path}: the file changed while it was fitted; run the command again")
+            if not overwrite and is_done(out / photo.name, photo.path, told):
+                skipped.append(photo)
+            else:
+                with atomic_folder(out / photo.name) as folder:
+                    write_results(folder, face_model, image, [one], about, description=DESCRIPTION, drawing=drawing)
             if index in joint[:TEXTURE_PHOTOS]:
                 drawn = delighted_face(face_model, one, image, options=drawing)
                 textures.append(texture_and_trust(face_model, drawn, one.sample))
             pages.append(out / photo.name / PAGE)
-            written.append(records[index])
-            report.done += 1
+            written.append(
+                {
+                    "file": photo.path.name,
+                    "sha256": digests[photo.path],
+                    "folder": photo.name,
+                    "role": "joint" if index in joint else "known",
+                    "faces": len(photo.crops),
+                    "distance": None if distances is None else round(float(distances[index]), 4),
+                }
+            )
+    report.done, report.skipped = len(written) - len(skipped), len(skipped)
     if drawn is not None:
         texture, vector = merge_aligned(textures), solved[joint[0]].vector
-        write_person(out / PERSON_FOLDER, face_model, vector, drawn, texture, photos=written, settings=settings)
+        left_out = [
+            {"file": path.name, "sha256": digests[path], "reason": report.reasons[str(path)]}
+            for path in paths
+            if str(path) in report.reasons
+        ]
+        write_person(
+            out / own, face_model, vector, drawn, texture, photos=written, left_out=left_out, settings=settings
+        )
+    add_photos(
+        out,
+        done=[(photo.path, photo.name) for photo in photos if str(photo.path) not in report.reasons],
+        reasons=report.reasons,
+    )
     if len(photos) + len(report.failures) > 1:
         pages.append(write_overview(out, report.reasons))
     return report, pages
 
 
-def _is_occupied(out: Path, name: str, path: Path) -> bool:
-    return name.lower() == PERSON_FOLDER or holds_another_photo(out / name, path, record=DONE_FILE)
+def claim_person(out: Path, paths: Sequence[Path]) -> tuple[str, list[str]]:
+    """Names of the folders of a person and of each photo, which are other ones than those of the photos by themselves.
+
+    Raises:
+        InputError: when `out` cannot be made or written to.
+    """
+    (own,) = claim_names(out, [Owner(PERSON, tuple(paths))])
+    return own, claim_names(out, [Owner(f"photo of {own}", (path,)) for path in paths])
+
+
+def _as_before(out: Path, record: Mapping[str, Any], paths: Sequence[Path]) -> tuple[BatchReport, list[Path]]:
+    """What a run reports that finds everything done: photos that could not be used are named again."""
+    report = BatchReport(skipped=len(record["photos"]))
+    for one in record["left_out"]:
+        with report.guard(next(path for path in paths if path.name == one["file"])):
+            raise InputError(one["reason"])
+    return report, [out / photo["folder"] / PAGE for photo in record["photos"]]
+
+
+def _with_faces(
+    paths: Sequence[Path], names: Sequence[str], model: FaceModel, parser: Parser, report: BatchReport
+) -> list[PhotoOfPerson]:
+    photos = []
+    for path, name in progress(list(zip(paths, names, strict=True)), description="detect"):
+        with report.guard(path):
+            crops = preprocess_photo(read_image(path), model, parser=parser, focal=photo_focal(path))
+            photos.append(PhotoOfPerson(path, name, crops))
+    return photos
+
+
+def _without_strangers(
+    photos: Sequence[PhotoOfPerson], features: np.ndarray, apart: float, report: BatchReport
+) -> list[int]:
+    strangers = find_strangers(features, apart=apart)
+    known = [index for index in range(len(photos)) if index not in strangers]
+    others = distances_to_others(features[known]) if strangers else np.zeros(0)
+    for index, distance in strangers.items():
+        with report.guard(photos[index].path):
+            raise InputError(
+                f"left out, it seems to show another person than the other photos (recognition distance "
+                f"{distance:.2f}, of the others {others.min():.2f} to {others.max():.2f}); --keep-strangers takes it"
+            )
+    return known
+
+
+def settings_of_joint_fit(
+    method: str,
+    model: FaceModel,
+    recognition: str | os.PathLike,
+    recognizer: FaceRecognizer | None,
+    calibration: str | os.PathLike | None,
+    parser: str,
+) -> dict[str, str]:
+    """What results say of how they were made; by these they are skipped the next time."""
+    network = "off" if recognizer is None else "dlib" if str(recognition) == "auto" else str(recognition)
+    settings = {"method": method, "face model": model.name, "recognition network": network, "parser": parser}
+    return settings if calibration is None else settings | {"calibration": str(calibration)}
 
 
 def load_for_person(
@@ -159,59 +247,6 @@ def load_for_person(
     solver.fit_solver(face_model, recognition="off", calibration=table)  # checks that the model will do
     evidence = evidence_for(face_model, dense=True, calibration=table)
     return face_model, people_prior(face_model, table), solver.find_recognizer(str(recognition))[1], evidence
-
-
-def choose_faces(
-    photos: Sequence[PhotoOfPerson], recognizer: FaceRecognizer | None
-) -> tuple[list[int], Float[np.ndarray, "N"] | None]:
-    """Which face of each photo is the person's, and how far its recognition features are from the mean of the others'.
-
-    Args:
-        photos: at least one.
-        recognizer: None takes the largest face of each photo.
-    """
-    if recognizer is None:
-        return [0] * len(photos), None
-    features = [_features([crop.sample for crop in photo.crops], recognizer) for photo in photos]
-    return choose_by_features(features)
-
-
-def choose_by_features(features: Sequence[Float[np.ndarray, "_ C"]]) -> tuple[list[int], Float[np.ndarray, "N"]]:
-    """Of each photo the face whose features lie nearest to the mean of the other photos' chosen ones.
-
-    Photos with a single face decide first, if there are any; else the largest faces do.
-
-    Args:
-        features: per photo those of its faces, the largest first.
-
-    Returns:
-        The index of the face per photo, and its distance to the mean of the others.
-    """
-    single = np.array([len(faces) == 1 for faces in features])
-    known = single if single.any() else np.ones(len(features), bool)
-    chosen = [0] * len(features)
-    for _ in range(5):
-        for index, faces in enumerate(features):
-            others = [features[i][chosen[i]] for i in np.flatnonzero(known).tolist() if i != index]
-            if others:
-                chosen[index] = int(np.linalg.norm(faces - np.mean(others, axis=0)[None], axis=1).argmin())
-        known = np.ones(len(features), bool)
-    picked = np.stack([faces[face] for faces, face in zip(features, chosen, strict=True)])
-    count = len(picked)
-    others = (picked.sum(0)[None] - picked) / max(count - 1, 1)
-    return chosen, np.linalg.norm(picked - others, axis=1) if count > 1 else np.zeros(1)
-
-
-def _features(samples: Sequence[Sample], recognizer: FaceRecognizer) -> Float[np.ndarray, "N C"]:
-    # One by one: photos hold different numbers of faces, and each number would be compiled anew.
-    batches = [stack_samples([sample]) for sample in samples]
-    return np.concatenate([np.asarray(_one_feature(batch, recognizer)) for batch in batches])
-
-
-@jax.jit
-def _one_feature(batch, recognizer: FaceRecognizer):
-    image = to_float(batch["image"])
-    return recognition_features(image, batch["landmarks"], recognizer, weights=batch["landmark_weights"])
 
 
 def joint_photos(chosen: Sequence[FaceCrop]) -> list[int]:

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxface.core.coefficients import Coefficients
-from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel, vertex_normals
 from jaxface.core.face_models import shape as model_shape
 from jaxface.core.units import METRES_PER_UNIT
@@ -29,28 +28,39 @@ from jaxface.files.gltf import GlbAnimation, write_glb
 from jaxface.results import drawing
 from jaxface.results.blendshapes import blendshape_weights, expression_blendshapes
 from jaxface.results.drawing import DrawnFace
+from jaxface.results.gallery import DONE_FILE
 from jaxface.texture.from_photo import texture_layout
 
 SCHEMA = "jaxface person 1"
 """What person.json says of itself."""
 
-PERSON_FOLDER, PERSON_FILE = "person", "person.json"
-"""Where the person goes, beside the photos."""
+PERSON_FILE = "person.json"
+"""What a person's photos share and where they are; in OUT/person, or OUT/person_2 for a second person, ..."""
 
 PREVIEW_YAWS = (-60, -30, 0, 30, 60)
 """Of the views of preview.png, in degrees."""
 
 
-def check_person_folder(out: Path) -> None:
-    """Makes sure that writing a person into `out` replaces nothing but a person.
+def earlier_person(
+    folder: Path, photos: Sequence[tuple[Path, str | None]], settings: Mapping[str, str]
+) -> Mapping[str, Any] | None:
+    """What person.json of a folder tells, if it was made from these photos with these settings and all is there.
 
-    Raises:
-        InputError: when `out` is a file, or its folder for the person holds something else.
+    Args:
+        folder: of the person, beside those of the photos.
+        photos: all that were given, each with the SHA-256 of its file.
+        settings: told in the results.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out names the folder for the results")
-    if (out / PERSON_FOLDER).exists() and not (out / PERSON_FOLDER / PERSON_FILE).is_file():
-        raise InputError(f"{out / PERSON_FOLDER}: holds other files; name another folder for the results")
+    try:
+        record = json.loads((folder / PERSON_FILE).read_text())
+        if (record["settings"], record["jaxface"]) != (settings, __version__):
+            return None
+        made_from = [(one["file"], one["sha256"]) for one in record["photos"] + record["left_out"]]
+        same = sorted(map(str, made_from)) == sorted(str((path.name, digest)) for path, digest in photos)
+        there = all((folder.parent / one["folder"] / DONE_FILE).is_file() for one in record["photos"])
+        return record if same and there else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_person(
@@ -61,6 +71,7 @@ def write_person(
     texture: UInt8[np.ndarray, "T T 3"],
     *,
     photos: Sequence[Mapping[str, Any]],
+    left_out: Sequence[Mapping[str, Any]],
     settings: Mapping[str, str],
 ) -> None:
     """Writes a person; the folder appears whole or not at all.
@@ -72,6 +83,7 @@ def write_person(
         drawn: the person in one of the photos.
         texture: from `shared_texture`.
         photos: told in the record.
+        left_out: likewise.
         settings: likewise.
     """
     neutral = _neutral(model, vector)
@@ -84,7 +96,7 @@ def write_person(
         )
         views = [drawing.turned_views(model, shown, yaw=float(np.deg2rad(yaw))) for yaw in PREVIEW_YAWS]
         visualize.save_png(partial / "preview.png", visualize.grid([list(row) for row in zip(*views, strict=True)]))
-        record = person_record(model, vector, photos=photos, settings=settings)
+        record = person_record(model, vector, photos=photos, left_out=left_out, settings=settings)
         (partial / PERSON_FILE).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
@@ -93,14 +105,16 @@ def person_record(
     vector: Float[np.ndarray, "K"],
     *,
     photos: Sequence[Mapping[str, Any]],
+    left_out: Sequence[Mapping[str, Any]],
     settings: Mapping[str, str],
 ) -> dict[str, Any]:
     """What person.json holds; schema "jaxface person 1".
 
     schema, jaxface (version), face_model, settings; identity, albedo: coefficients that all photos share;
-    photos [{file, folder (of its results, beside this one), role ("joint": identity and albedo come from it and others;
-    "known": fitted with these held), faces (found in the photo), distance (of the face's recognition features to the
-    mean of the others'; null without a recognition network)}].
+    photos [{file, sha256, folder (of its results, beside this one), role ("joint": identity and albedo come from it
+    and others; "known": fitted with these held), faces (found in the photo), distance (of the face's recognition
+    features to the mean of the others'; null without a recognition network)}];
+    left_out [{file, sha256 (null if there is no such file), reason}]: photos that could not be used.
     """
     coefficients = Coefficients.from_vector(np.asarray(vector), model)
     return {
@@ -111,6 +125,7 @@ def person_record(
         "identity": np.asarray(coefficients.identity[0], np.float64).round(6).tolist(),
         "albedo": np.asarray(coefficients.albedo[0], np.float64).round(6).tolist(),
         "photos": [dict(photo) for photo in photos],
+        "left_out": [dict(photo) for photo in left_out],
     }
 
 

@@ -3,7 +3,7 @@
 OUT/<photo>/                what `jaxface.results.photo_files` lists, and
     done.json               photo, sha256 of its file, settings, jaxface's version (by these it is skipped), measures
     face_<i>/card.jpg       crop, overlay and shape, small, for the overview
-OUT/summary.json            of the last run: done and skipped [{photo, folder}], failed [{photo, reason}]
+OUT/summary.json            what this run and earlier ones did, see `results.summary`
 OUT/index.html              overview of all faces in OUT, and of what failed in the last run; with two photos or more
 OUT/contact_sheet.png       up to 48 of the faces
 
@@ -21,9 +21,10 @@ from jaxtyping import UInt8
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.version import __version__
-from jaxface.files.atomic import atomic_folder, atomic_write, make_folder
+from jaxface.files.atomic import atomic_folder, make_folder
 from jaxface.files.images import photo_focal, read_image
-from jaxface.files.inputs import collect_files, file_digest, holds_another_photo, unique_names
+from jaxface.files.inputs import collect_files, file_digest
+from jaxface.files.names import Owner, claim_names
 from jaxface.files.progress import BatchReport, progress_bar
 from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.solver import SolveFaces
@@ -34,9 +35,7 @@ from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, Reconstructio
 from jaxface.results.gallery import DONE_FILE, PAGE, write_card, write_overview
 from jaxface.results.photo_files import write_photo
 from jaxface.results.photo_queue import PhotoWithFaces, work_through
-
-SUMMARY = "summary.json"
-"""What the last run did, skipped and failed at."""
+from jaxface.results.summary import add_photos
 
 
 def process_photos(
@@ -81,13 +80,13 @@ def process_photos(
     Raises:
         InputError: when `out` is a file or cannot be written to.
     """
-    out = _writable_folder(out)
+    out = writable_folder(out)
     paths = collect_files(patterns, exclude=out)
-    names = unique_names(paths, occupied=lambda name, path: holds_another_photo(out / name, path, record=DONE_FILE))
+    names = claim_names(out, [Owner("photo", (path,)) for path in paths])
     jobs, made_with = list(zip(paths, names, strict=True)), {**settings, "faces": faces}
     if drawing.delight:
         made_with["texture"] = "without the photo's light"
-    todo = [job for job in jobs if overwrite or not _is_done(out / job[1], job[0], made_with)]
+    todo = [job for job in jobs if overwrite or not is_done(out / job[1], job[0], made_with)]
     report = BatchReport(skipped=len(jobs) - len(todo))
 
     def find(job: tuple[Path, str]) -> PhotoWithFaces:
@@ -109,7 +108,13 @@ def process_photos(
     with progress_bar(len(jobs), initial=report.skipped, description=description) as bar:
         work_through(todo, find, solve, write, report, bar)
     there = [(path, name) for path, name in jobs if str(path) not in report.reasons]
-    _write_summary(out / SUMMARY, there, todo, report)
+    new = set(todo)
+    add_photos(
+        out,
+        done=[job for job in there if job in new],
+        skipped=[job for job in there if job not in new],
+        reasons=report.reasons,
+    )
     pages = [out / name / PAGE for _, name in there]
     if there and len(list(out.glob(f"*/{DONE_FILE}"))) + len(report.failures) > 1:
         pages.append(write_overview(out, report.reasons))
@@ -163,7 +168,7 @@ def write_results(
     (folder / DONE_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _is_done(folder: Path, photo: Path, made_with: Mapping[str, str]) -> bool:
+def is_done(folder: Path, photo: Path, made_with: Mapping[str, str]) -> bool:
     """Whether a folder holds the results of this photo, by name and content, made with these settings."""
     try:
         record = json.loads((folder / DONE_FILE).read_text())
@@ -173,12 +178,26 @@ def _is_done(folder: Path, photo: Path, made_with: Mapping[str, str]) -> bool:
         return False
 
 
-def _writable_folder(out: str | os.PathLike) -> Path:
+def writable_folder(out: str | os.PathLike) -> Path:
+    """The folder for results, made if need be.
+
+    Raises:
+        InputError: when it is a file or cannot be written to.
+    """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out names the folder for the results")
+    check_is_no_file(out)
     make_folder(out)
     return out
+
+
+def check_is_no_file(out: Path) -> None:
+    """Makes sure that a folder for results can be one.
+
+    Raises:
+        InputError: when it is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out names the folder for the results")
 
 
 def _read(path: Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -188,17 +207,6 @@ def _read(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         if path.suffix.lower() in (".heic", ".heif") and path.is_file() and path.stat().st_size:
             raise InputError(f"{path}: HEIC pictures cannot be read; save it as JPEG or PNG first") from None
         raise
-
-
-def _write_summary(path: Path, there: Sequence[tuple[Path, str]], todo: Sequence, report: BatchReport) -> None:
-    """What this run did: done and skipped [{photo, folder}], failed [{photo, reason}]."""
-    new = set(todo)
-    lists: dict[str, list[dict[str, str]]] = {"done": [], "skipped": []}
-    for job in there:
-        lists["done" if job in new else "skipped"].append({"photo": str(job[0]), "folder": job[1]})
-    failed = [{"photo": photo, "reason": reason} for photo, reason in report.reasons.items()]
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps({**lists, "failed": failed}, indent=1) + "\n", encoding="utf-8")
 
 
 def reconstructions_of(

@@ -13,6 +13,8 @@ from jaxface.clips.frames import VIDEO_SUFFIXES
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.files.images import photo_focal, read_image
+from jaxface.files.inputs import IMAGE_SUFFIXES, collect_files
+from jaxface.files.names import Owner, claim_names
 from jaxface.files.progress import BatchReport
 from jaxface.fitting.evidence import Calibration
 from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
@@ -23,8 +25,9 @@ from jaxface.photos.prediction import PredictFaces, predict_faces
 from jaxface.results.clip import fit_video
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.fitted_photo import FittedPhoto
-from jaxface.results.person import fit_person
-from jaxface.results.photos import process_photos, reconstructions_of
+from jaxface.results.person import claim_person, fit_person
+from jaxface.results.photos import check_is_no_file, process_photos, reconstructions_of
+from jaxface.results.summary import add_clips
 
 OWN = "jaxface's own"
 """What results say of the encoder that comes along."""
@@ -35,6 +38,7 @@ def fit_files(
     out: str | os.PathLike,
     *,
     same_person: bool = False,
+    keep_strangers: bool = False,
     video: bool = False,
     model: str | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -49,9 +53,10 @@ def fit_files(
     """Fits whatever it is given: photos one by one (`fit_photos`), one person's (`fit_person`), clips (`fit_video`).
 
     Args:
-        paths: photos, folders of photos, glob patterns; files with a video's suffix are clips.
+        paths: photos, folders, glob patterns; files with a video's suffix are clips; see `sort_inputs`.
         out: folder for the results; made if need be.
         same_person: all photos show one person.
+        keep_strangers: with that, takes photos, too, that seem to show somebody else.
         video: everything is a clip, be it a folder of frames or an animated picture.
         model: name or path of the face model; None takes the checkpoint's, or "anny" without one.
         checkpoint: of single photos, an encoder to start from.
@@ -59,7 +64,7 @@ def fit_files(
         recognition: network of the perceptual loss, see `fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
         parser: what labels the parts: "jaxface" or "mediapipe".
-        overwrite: of single photos, makes results again that are there already.
+        overwrite: makes results again that are there already.
         frame_rate: of clips, frames per second at equal steps; None takes the time that a file tells of each frame.
         drawing: how the faces are drawn and textured.
 
@@ -70,13 +75,19 @@ def fit_files(
         InputError: when the options do not go together, or nothing could be done.
         MissingDependencyError: when a package is not installed that this needs.
     """
-    clips = [path for path in paths if video or Path(path).suffix.lower() in VIDEO_SUFFIXES]
-    photos = [path for path in paths if path not in clips]
+    check_is_no_file(Path(out))
+    photos, clips = sort_inputs(paths, out, video=video)
     if checkpoint and (clips or same_person):
         raise InputError("--checkpoint starts the fit of single photos; leave it out with --same-person and clips")
+    # All names before the first fit, photos' first.
+    if same_person and photos:
+        claim_person(Path(out), photos)
+    else:
+        claim_names(out, [Owner("photo", (photo,)) for photo in photos])
+    clip_names = claim_names(out, [Owner("clip", (clip,)) for clip in clips])
     report = BatchReport(unit="photo" if photos else "clip")
     pages: list[Path] = []
-    if same_person:
+    if same_person and photos:
         # Of the person's own texture the light is always taken off; those of the photos keep it.
         lit = dataclasses.replace(drawing, delight=False)
         report, pages = fit_person(
@@ -86,6 +97,8 @@ def fit_files(
             recognition=recognition,
             calibration=calibration,
             parser=parser,
+            keep_strangers=keep_strangers,
+            overwrite=overwrite,
             drawing=lit,
         )
     elif photos:
@@ -101,7 +114,8 @@ def fit_files(
             overwrite=overwrite,
             drawing=drawing,
         )
-    for clip in clips:
+    told = []
+    for clip, name in zip(clips, clip_names, strict=True):
         with report.guard(clip):
             fitted, page = fit_video(
                 clip,
@@ -111,12 +125,46 @@ def fit_files(
                 calibration=calibration,
                 parser=parser,
                 frame_rate=frame_rate,
+                overwrite=overwrite,
                 drawing=drawing,
             )
             report.done += fitted.done
+            report.skipped += fitted.skipped
             report.incomplete += fitted.incomplete
             pages += page
+        reason = report.reasons.get(str(clip))
+        told.append({"clip": str(clip), **({"folder": name} if reason is None else {"reason": reason})})
+    if told and Path(out).is_dir():
+        add_clips(Path(out), told)
     return report, pages
+
+
+def sort_inputs(
+    patterns: Sequence[str | os.PathLike], out: str | os.PathLike, *, video: bool = False
+) -> tuple[list[Path], list[Path]]:
+    """The photos and the clips among what a user names.
+
+    A folder stands for its photos, or, if it has none, for its videos. Nothing that jaxface wrote is taken.
+
+    Args:
+        patterns: photos, clips, folders, glob patterns.
+        out: the folder for the results.
+        video: everything is a clip, also a folder of frames; but a folder without pictures stands for its videos.
+
+    Raises:
+        InputError: when there is nothing but what jaxface wrote.
+    """
+    if not video:
+        files = collect_files(patterns, instead=VIDEO_SUFFIXES, exclude=out)
+        clips = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
+        return [path for path in files if path not in clips], clips
+    named = collect_files(patterns, exclude=out, whole_folders=True)
+    clips = []
+    for path in named:
+        there = [file.suffix.lower() for file in path.iterdir()] if path.is_dir() else []
+        only_videos = not IMAGE_SUFFIXES.intersection(there) and VIDEO_SUFFIXES.intersection(there)
+        clips += collect_files([path], suffixes=VIDEO_SUFFIXES, exclude=out) if only_videos else [path]
+    return [], clips
 
 
 def fit_photos(

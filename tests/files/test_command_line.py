@@ -3,25 +3,23 @@
 import collections
 import errno
 import hashlib
-import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import pytest
 
 from jaxface.core.errors import InputError, MissingDependencyError
+from jaxface.files import inputs
 from jaxface.files.atomic import DiskFullError, atomic_folder, atomic_write
 from jaxface.files.command_line import keep_compiled, run
 from jaxface.files.inputs import (
     collect_files,
     collect_keyed_files,
+    content_digest,
     file_digest,
-    holds_another_photo,
     share_of,
-    unique_names,
 )
 from jaxface.files.progress import BatchReport
 
@@ -137,52 +135,34 @@ def test_keys_do_not_depend_on_where_a_folder_lies(tmp_path):
     assert collect_keyed_files([tmp_path / "here" / "deep" / "*"])[0][1] == "c.webp"
 
 
+def test_content_of_files_and_folders(tmp_path):
+    file = tmp_path / "take" / "0.png"
+    assert content_digest(file) is None and content_digest(file.parent) is None
+    file.parent.mkdir()
+    file.write_bytes(b"pixels")
+    assert content_digest(file) == file_digest(file) == hashlib.sha256(b"pixels").hexdigest()
+    before = content_digest(file.parent)
+    (file.parent / ".DS_Store").touch()
+    assert content_digest(file.parent) == before
+    file.rename(file.with_name("1.png"))
+    assert content_digest(file.parent) != before
+
+
+def test_content_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    (tmp_path / "x").touch()
+    monkeypatch.setattr(inputs, "file_digest", refuse)
+    assert content_digest(tmp_path / "x") is None and content_digest(tmp_path) is None
+
+
 def test_shares_are_even_and_the_same_everywhere():
     keys = [f"person {number // 9}/{number}.jpg" for number in range(8000)]
     counts = collections.Counter(share_of(key, 8) for key in keys)
     assert sorted(counts) == list(range(1, 9)) and all(abs(count - 1000) < 120 for count in counts.values())
     assert [share_of(key, 8) for key in ("a.jpg", "b/a.jpg", "\udcff.jpg")] == [3, 1, 1]  # on any machine, for ever
     assert {share_of(key, 1) for key in keys} == {1}
-
-
-def test_unique_names_of_many_files_of_one_name_take_no_time():
-    paths = [Path(f"{number}/image.jpg") for number in range(30_000)]
-    start = time.perf_counter()
-    names = unique_names(paths)
-    assert names[-1] == "image_30000" and len(set(names)) == len(names)
-    assert time.perf_counter() - start < 5  # every name against all before took minutes
-
-
-def test_a_name_that_another_photo_has_stays_free_for_its_own():
-    """x_2 is b/x.jpg's from a run before: a/x.jpg, which is new, passes it over, and b/x.jpg still finds it."""
-    owners = {"x": "old/x.jpg", "x_2": "b/x.jpg"}
-    paths = [Path("a/x.jpg"), Path("b/x.jpg"), Path("old/x.jpg")]
-    names = unique_names(paths, occupied=lambda name, path: owners.get(name, path.as_posix()) != path.as_posix())
-    assert names == ["x_3", "x_2", "x"]
-
-
-def test_unique_names(tmp_path):
-    paths = [Path("a/x.jpg"), Path("b/x.jpg"), Path("X.png"), Path("y.jpg")]
-    assert unique_names(paths) == ["x", "x_2", "X_3", "y"]
-    assert unique_names(paths, occupied=lambda name, path: name == "y") == ["x", "x_2", "X_3", "y_2"]
-
-
-def test_holds_another_photo(tmp_path):
-    photo, folder = tmp_path / "x.jpg", tmp_path / "x"
-    photo.write_bytes(b"pixels")
-    assert file_digest(photo) == hashlib.sha256(b"pixels").hexdigest()
-    assert not holds_another_photo(folder, photo, record="done.json")  # nothing there
-    folder.mkdir()
-    assert holds_another_photo(folder, photo, record="done.json")  # of someone else
-    for content, other in (
-        (json.dumps({"sha256": file_digest(photo)}), False),
-        (json.dumps({"sha256": "0"}), True),
-        ("[]", True),
-        ("{", True),
-    ):
-        (folder / "done.json").write_text(content)
-        assert holds_another_photo(folder, photo, record="done.json") == other
-    assert not holds_another_photo(folder, tmp_path / "missing.jpg", record="done.json")
 
 
 def test_batch_report_goes_on_after_a_bad_input(capsys):
@@ -216,13 +196,18 @@ def test_a_full_disk_is_told_from_a_bad_name(tmp_path):
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     path = tmp_path / "same.json"
-    with (
-        atomic_write(path, writer="a", lasting=True) as one,
-        atomic_write(path, writer="b", lasting=True) as other,
-    ):
+    with atomic_write(path, lasting=True) as one, atomic_write(path, lasting=True) as other:
         one.write_text("of a")
         other.write_text("of b")
     assert path.read_text() == "of a" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path):
+    path = tmp_path / "face"
+    with atomic_folder(path) as one, atomic_folder(path) as other:
+        (one / "of a").touch()
+        (other / "of b").touch()
+    assert [file.name for file in path.iterdir()] == ["of a"] and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from jaxface import preprocess
 from jaxface.core import parts
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files.images import read_image
+from jaxface.files.names import BOOK
 from jaxface.photos import detection, face_crops, preparation, stores
 from jaxface.photos.detection import DetectedFace
 from jaxface.photos.folder import FolderSource, read_alignment
@@ -60,7 +61,7 @@ def test_a_folder_of_photos(photos, tmp_path, capsys):
         for file in ("image.png", "labels.png", "landmarks.json")
     ]
     photo_files = ["astronaut/photo.json", "pair/photo.json"]
-    assert files_below(out) == sorted([*sample_files, *photo_files, "contact_sheet.png", "dataset.json"])
+    assert files_below(out) == sorted([*sample_files, *photo_files, BOOK, "contact_sheet.png", "dataset.json"])
     source = FolderSource(out, coefficient_count=COEFFICIENTS)
     for index in range(3):
         validate_sample(source[index], str(index), size=224)
@@ -157,7 +158,7 @@ def test_photos_of_the_same_name(photos, tmp_path):
 
 def test_nothing_done_leaves_nothing(photos, tmp_path):
     assert preprocess.main([str(photos / "cut.jpg"), str(photos / "coffee.jpg"), str(tmp_path / "out")]) == 2
-    assert not (tmp_path / "out").exists()
+    assert files_below(tmp_path / "out") == [BOOK]
 
 
 def test_an_interruption_leaves_no_half_written_photo(photos, tmp_path, monkeypatch):
@@ -168,7 +169,7 @@ def test_an_interruption_leaves_no_half_written_photo(photos, tmp_path, monkeypa
     monkeypatch.setattr(stores, "write_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         preprocess.main([str(photos / "pair.jpg"), str(tmp_path / "out")])
-    assert files_below(tmp_path / "out") == ["dataset.json"]
+    assert files_below(tmp_path / "out") == [BOOK, "dataset.json"]
 
 
 def test_unusable_output_folders(photos, tmp_path):
@@ -195,7 +196,7 @@ def test_a_missing_package_stops_the_batch_at_once(tmp_path, monkeypatch):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(MissingDependencyError):
         preprocess.main([str(tmp_path / "a.png"), str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
+    assert files_below(tmp_path / "out") == [BOOK]
 
 
 def test_what_is_compiled_is_kept_for_the_next_run(tmp_path, monkeypatch):

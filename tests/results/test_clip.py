@@ -13,6 +13,7 @@ from PIL import Image
 from jaxface.clips import frames, smoothing, track, tracking
 from jaxface.core.coefficients import vector_columns
 from jaxface.core.errors import InputError
+from jaxface.core.version import __version__
 from jaxface.fitting import coefficient_prior, descent
 from jaxface.results import clip as clip_module
 from jaxface.results import clip_files
@@ -328,11 +329,63 @@ def test_head_motion_is_that_of_the_clip(model, clip, tracked):
     assert np.ptp(clip_files.head_motion(still)[1], axis=0).max() < 1e-6
 
 
-def test_an_occupied_folder_is_left_alone(tmp_path):
+@pytest.fixture
+def no_fits(monkeypatch, model):
+    """Clips that are fitted in no time: the list of them, and a record of each."""
+    fitted = []
+    monkeypatch.setattr(clip_module, "load_for_person", lambda *_: (model, None, None, None))
+    monkeypatch.setattr(clip_module, "follow_face", lambda clip: types.SimpleNamespace(times=[0.0, 0.04]))
+    monkeypatch.setattr(clip_module, "smooth_windows", lambda *_: None)
+    monkeypatch.setattr(clip_module, "cut_samples", lambda *_, **__: [1])
+    monkeypatch.setattr(clip_module, "track_face", lambda *_, **__: None)
+
+    def write(folder, model, clip, track, samples, *, settings, digest, drawing):
+        fitted.append(folder.name)
+        folder.mkdir(exist_ok=True)
+        told = {"file": clip.path.name, "sha256": digest, "problems": clip.problems}
+        record = {"schema": clip_files.SCHEMA, "jaxface": __version__, "clip": told, "settings": settings}
+        (folder / "track.json").write_text(json.dumps(record))
+        return folder / "index.html"
+
+    monkeypatch.setattr(clip_module, "write_clip", write)
+    return fitted
+
+
+def frames_in(folder, color=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(2):
+        Image.new("RGB", (20, 10), (color, 90, 80)).save(folder / f"{index}.png")
+    return folder
+
+
+def test_a_clip_that_is_done_is_skipped(no_fits, tmp_path):
+    one, two, out = frames_in(tmp_path / "a" / "take.01"), frames_in(tmp_path / "b" / "take.01", 9), tmp_path / "out"
+    assert clip_module.fit_video(one, out)[0].done == 1
+    report, pages = clip_module.fit_video(one, out)
+    assert (report.done, report.skipped, report.exit_code, pages) == (0, 1, 0, [out / "take.01" / "index.html"])
+    clip_module.fit_video(two, out)  # another of that name
+    assert no_fits == ["take.01", "take.01_2"]
+    for options in ({"overwrite": True}, {"frame_rate": 50}, {"parser": "jaxface"}):
+        assert clip_module.fit_video(one, out, **options)[0].done == 1
+    frames_in(one, color=200)
+    assert clip_module.fit_video(one, out, parser="jaxface")[0].done == 1  # it was edited
+    assert no_fits[2:] == ["take.01"] * 4
+
+
+def test_a_clip_that_is_cut_off_says_so_again(no_fits, tmp_path):
+    folder, out = frames_in(tmp_path / "take"), tmp_path / "out"
+    clip_module.fit_video(folder, out)
+    record = json.loads((out / "take" / "track.json").read_text())
+    record["clip"]["problems"] = ["the file is cut off"]
+    (out / "take" / "track.json").write_text(json.dumps(record))
+    report, _ = clip_module.fit_video(folder, out)
+    assert (report.skipped, report.exit_code) == (1, 1) and report.incomplete == [f"{folder}: the file is cut off"]
+
+
+def test_an_occupied_folder_is_left_alone(no_fits, tmp_path):
     (tmp_path / "out" / "clip").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds other files"):
-        clip_files.clip_folder(tmp_path / "out", "clip")
-    (tmp_path / "out" / "clip" / "track.json").touch()
-    assert clip_files.clip_folder(tmp_path / "out", "clip") == tmp_path / "out" / "clip"
+    clip = frames_in(tmp_path / "clip")
+    clip_module.fit_video(clip, tmp_path / "out")
+    assert no_fits == ["clip_2"] and not list((tmp_path / "out" / "clip").iterdir())
     with pytest.raises(InputError, match="is a file"):
-        clip_files.clip_folder(tmp_path / "out" / "clip" / "track.json", "clip")
+        clip_module.fit_video(clip, tmp_path / "out" / "clip_2" / "track.json")

@@ -1,6 +1,8 @@
 """Several photos of one person: which face is meant, what they share, what is written."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,14 @@ import trimesh
 from PIL import Image
 
 from jaxface import Camera, Coefficients
+from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import linear
 from jaxface.core.metrics import vertex_error_mm
-from jaxface.fitting import coefficient_prior, descent, one_person
+from jaxface.core.version import __version__
+from jaxface.fitting import SolvedFace, coefficient_prior, descent, one_person
+from jaxface.losses.perceptual import DLIB_CHIP
+from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
 from jaxface.photos.samples import stack_samples
@@ -22,6 +28,7 @@ from toys.clips import toy_clip
 from toys.models import toy_model
 
 SIZE = 64
+RECOGNIZER = FaceRecognizer(None, None, DLIB_CHIP)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -104,25 +111,6 @@ def test_padding_does_not_count(model, prior, views, monkeypatch):
         one_person.fit_known_person(model, {"labels": np.zeros((9, 2, 2))}, np.zeros(41, np.float32), camera, prior)
 
 
-def test_the_face_that_the_photos_share_is_chosen():
-    random = np.random.default_rng(0)
-    anna, bert = random.normal(size=(2, 16))
-
-    def near(who):
-        return who + 0.1 * random.normal(size=16)
-
-    photos = [[near(bert), near(anna)], [near(anna)], [near(bert), near(anna), near(bert)], [near(anna)]]
-    chosen, distances = person.choose_by_features([np.stack(faces) for faces in photos])
-    assert chosen == [1, 0, 1, 0] and distances.max() < 1
-    # No photo shows a single face: the largest decide.
-    groups = [[near(anna), near(bert)], [near(anna), near(bert)], [near(bert), near(anna)]]
-    assert person.choose_by_features([np.stack(faces) for faces in groups])[0] == [0, 0, 1]
-    chosen, distances = person.choose_by_features([np.stack([anna, bert])])
-    assert chosen == [0] and distances.tolist() == [0]
-    _, distances = person.choose_by_features([near(anna)[None], near(anna)[None], near(bert)[None]])
-    assert distances.argmax() == 2
-
-
 @pytest.mark.slow
 def test_joint_photos_are_the_finest(views):
     _, found = views
@@ -184,9 +172,100 @@ def test_no_photo_of_a_person_is_a_failure(tmp_path, monkeypatch, model, prior):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         person.fit_person([tmp_path / "none.jpg"], tmp_path / "file")
-    (tmp_path / "person").mkdir()
-    with pytest.raises(InputError, match="holds other files"):
-        person.fit_person([tmp_path / "none.jpg"], tmp_path)
+
+
+@pytest.fixture
+def no_fits(monkeypatch, model):
+    """Persons that are fitted in no time, told apart by the colour of their photos; how often, and what was written."""
+    fits, written = [], []
+
+    def fit(model, samples, *_, **__):
+        fits.append(len(samples))
+        return [SolvedFace(np.zeros(model_size, np.float32)) for _ in samples]
+
+    def find(image, model, *, parser=None, focal=None):
+        if image.max() < 8:
+            raise InputError("no face found")
+        sample = {"color": image[0, 0].astype(float), "labels": np.ones((4, 4), np.uint8)}
+        return [FaceCrop(sample, Alignment(1.0, 0.0, 0.0, SIZE, image.shape[:2]))]
+
+    def write_results(folder, model, image, faces, about, **_):
+        written.append(about["photo"])
+        (folder / "done.json").write_text(json.dumps({**about, "jaxface": __version__, "faces": []}))
+
+    def write_person(folder, model, vector, drawn, texture, **told):
+        folder.mkdir(exist_ok=True)
+        (folder / "person.json").write_text(json.dumps(person_files.person_record(model, vector, **told)))
+
+    def choose(photos, recognizer):
+        return [0] * len(photos), np.stack([faces[0].sample["color"] / 255 for faces in photos])
+
+    model_size = vector_size(model)
+    monkeypatch.setattr(person, "load_for_person", lambda *_: (model, None, RECOGNIZER, None))
+    monkeypatch.setattr(person, "choose_faces", choose)
+    monkeypatch.setattr(person, "preprocess_photo", find)
+    monkeypatch.setattr(person, "fit_photos_of_person", fit)
+    monkeypatch.setattr(person, "write_results", write_results)
+    monkeypatch.setattr(person, "write_person", write_person)
+    monkeypatch.setattr(person, "delighted_face", lambda model, one, image, options: one)
+    monkeypatch.setattr(person, "texture_and_trust", lambda *_: None)
+    monkeypatch.setattr(person, "merge_aligned", lambda *_: None)
+    return fits, written
+
+
+def photo_of(path, *color):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 18), color).save(path)
+    return path
+
+
+def test_a_stranger_is_left_out_by_name(no_fits, tmp_path, capsys):
+    for index in range(3):
+        photo_of(tmp_path / "anna" / f"anna_{index}.png", 200, 20 * index, 0)
+    photo_of(tmp_path / "anna" / "bert.png", 20, 200, 250)
+    report, pages = person.fit_person([tmp_path / "anna"], tmp_path / "out")
+    assert (report.done, report.exit_code, no_fits[0]) == (3, 1, [3]) and len(pages) == 4
+    error = capsys.readouterr().err
+    assert "bert.png: left out, it seems to show another person" in error and "--keep-strangers" in error
+    assert not (tmp_path / "out" / "bert").exists()
+    record = json.loads((tmp_path / "out" / "person" / "person.json").read_text())
+    assert [one["file"] for one in record["left_out"]] == ["bert.png"] and len(record["photos"]) == 3
+    assert max(one["distance"] for one in record["photos"]) < 0.2  # the stranger counts no more
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(summary["done"]) == 3 and Path(summary["failed"][0]["photo"]).name == "bert.png"
+    report, _ = person.fit_person([tmp_path / "anna"], tmp_path / "out")
+    assert (report.done, report.skipped, report.exit_code, no_fits[0]) == (0, 3, 1, [3])  # and it is named again
+    report, _ = person.fit_person([tmp_path / "anna"], tmp_path / "out", keep_strangers=True)
+    assert (report.done, report.exit_code, no_fits[0]) == (4, 0, [3, 4])
+
+
+def test_a_person_that_is_done_is_skipped(no_fits, tmp_path):
+    fits, written = no_fits
+    folder, out = tmp_path / "anna", tmp_path / "out"
+    paths = [photo_of(folder / f"{name}.png", 200, 90, 80) for name in "abc"]
+    assert person.fit_person([folder], out)[0].done == 3
+    report, pages = person.fit_person([folder], out)
+    assert (report.skipped, fits) == (3, [3]) and [page.parent.name for page in pages] == ["a", "b", "c"]
+    # Interrupted before the third photo and the person: what is written stays.
+    for name in ("c", "person"):
+        shutil.rmtree(out / name)
+    report, _ = person.fit_person([folder], out)
+    assert (report.done, report.skipped, written[3:]) == (1, 2, ["c.png"])
+    photo_of(paths[0], 210, 90, 80)  # edited: all is fitted anew, in the same folders
+    report, _ = person.fit_person([folder], out)
+    assert (report.done, len(fits)) == (3, 3)
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"a", "b", "c", "person"}
+    assert person.fit_person([folder], out, overwrite=True)[0].done == 3
+
+
+def test_another_person_has_another_folder(no_fits, tmp_path):
+    out = tmp_path / "out"
+    for who in ("anna", "bert"):
+        photo_of(tmp_path / who / "a.png", 200, 90, len(who))
+        person.fit_person([tmp_path / who], out)
+        person.fit_person([tmp_path / who], out)
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"a", "a_2", "person", "person_2"}
+    assert no_fits[0] == [1, 1]
 
 
 def test_textures_of_several_sizes_are_merged():

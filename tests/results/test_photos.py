@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError, MissingDependencyError
 from jaxface.files import command_line
+from jaxface.files.names import BOOK
 from jaxface.fitting import SolvedFace
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
@@ -66,7 +68,7 @@ def test_bad_photos_are_reported_and_the_rest_goes_on(toy_photos, tmp_path, mode
     assert (report.done, len(report.failures), report.exit_code) == (2, 2, 1)
     assert all(name in " ".join(report.failures) for name in ("dark.png", "empty.png"))
     there = sorted(path.name for path in out.iterdir())
-    assert there == ["a", "a_2", "contact_sheet.png", "index.html", "summary.json"]
+    assert there == [BOOK, "a", "a_2", "contact_sheet.png", "index.html", "summary.json"]
     assert pages == [out / "a" / "index.html", out / "a_2" / "index.html", out / "index.html"]
     files = {"face_0", "face_1", "index.html", "photo_overlay.png", "done.json"}
     assert files <= {path.name for path in pages[0].parent.iterdir()}
@@ -179,7 +181,7 @@ def test_two_photos_never_share_a_folder(tmp_path, stand_ins):
 def test_nothing_half_written_stays(toy_photos, tmp_path, model, monkeypatch):
     monkeypatch.setattr(photos, "write_photo", lambda folder, *_, **__: (folder / "x").touch() or 1 / 0)
     report, pages = process(toy_photos, tmp_path / "out", model)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [BOOK, "summary.json"]
     assert (report.done, pages, report.exit_code) == (0, [], 2)
     assert "unexpected ZeroDivisionError" in report.failures[-1] and "photos.py, line" in report.failures[-1]
 
@@ -233,6 +235,8 @@ def test_only_missing_photos_is_a_failure(tmp_path, model):
         "done": [],
         "skipped": [],
         "failed": [{"photo": str(tmp_path / "none.jpg"), "reason": "no such file or folder"}],
+        "earlier": {"done": [], "failed": []},
+        "clips": [],
     }
 
 
@@ -243,3 +247,48 @@ def test_without_the_photos_light_it_is_another_result(hundred_files, tmp_path, 
         report, pages = photos.process_photos([path], out, None, drawing=DrawingOptions(delight=delight), **options)
         assert (report.done, report.skipped) == (done, 1 - done)
         assert f"delight={delight}" in pages[0].read_text()
+
+
+def toy_process(path, out, **options):
+    """`process_photos` with the stand-ins, in no time."""
+    options = {"solve": toys.solve, "description": "test", "settings": {}} | options
+    return photos.process_photos([path], out, None, **options)[0]
+
+
+def test_two_runs_at_once_keep_the_results_of_both(tmp_path, stand_ins):
+    """The same photos twice, and others of the same names, into one folder at the same time."""
+    out, folders = tmp_path / "out", [tmp_path / "one", tmp_path / "two"]
+    for color, folder in enumerate(folders):
+        folder.mkdir()
+        for name in "abc":
+            Image.new("RGB", (20, 20), (200, 90 * color, 70)).save(folder / f"{name}.png")
+    with ThreadPoolExecutor(3) as pool:
+        reports = list(pool.map(lambda folder: toy_process(folder, out), [*folders, folders[0]]))
+    assert all(report.done + report.skipped == 3 and report.exit_code == 0 for report in reports)
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("*/done.json"))]
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a", "a_2", "b", "b_2", "c", "c_2"]
+    assert len({record["sha256"] for record in records}) == 2
+    summary = json.loads((out / "summary.json").read_text())
+    told = summary["done"] + summary["skipped"] + summary["earlier"]["done"]
+    assert sorted(one["folder"] for one in told) == ["a", "a_2", "b", "b_2", "c", "c_2"]
+
+
+def test_results_beside_the_photos_are_no_photos(tmp_path, stand_ins, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in "ab":
+        Image.new("RGB", (20, 20), (200, 90, 70)).save(folder / f"{name}.png")
+    assert toy_process(folder, folder).done == 2
+    Image.new("RGB", (20, 20), (200, 90, 70)).save(folder / "a" / "crop.png")
+    Image.new("RGB", (20, 20), (200, 90, 70)).save(folder / "contact_sheet.png")
+    report = toy_process(folder, folder)
+    assert (report.done, report.skipped, report.exit_code) == (0, 2, 0)
+    assert "left out: 3 folders and files such as " in capsys.readouterr().err
+
+
+def test_an_edited_photo_is_made_anew_in_its_place(tmp_path, stand_ins):
+    photo, out = tmp_path / "a.png", tmp_path / "out"
+    for color, overwrite in ((90, False), (150, False), (210, True)):
+        Image.new("RGB", (20, 20), (200, color, 70)).save(photo)
+        assert toy_process(photo, out, overwrite=overwrite).done == 1
+        assert [path.name for path in out.iterdir() if path.is_dir()] == ["a"]

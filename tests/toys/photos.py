@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxface.core.errors import InputError
 from jaxface.files import command_line
+from jaxface.files.names import BOOK
 from jaxface.fitting import SolvedFace
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
@@ -63,8 +64,9 @@ def process(folder, out, solve=solve, **options):
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, by their path in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files below a folder, by their path in it, but for the book of names, which tells where the photos are."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != BOOK)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def make_folder(folder: Path) -> Path:
