@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from jaxface.core.errors import InputError
 from jaxface.files.deep_images import is_planar, is_tiff, numbers_to_rgb, read_tiff, sixteen_bits, upright
+from jaxface.files.impostors import told_of_impostor
 
 MIN_SIZE = 16
 """Pictures with a shorter side than this, in pixels, cannot show a face and are refused."""
@@ -82,6 +83,8 @@ def decode_image(photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
         except UnidentifiedImageError:
             if _is_heic(photo):
                 raise InputError("the picture is damaged or cut short (HEIC)") from None
+            if isinstance(photo, str | os.PathLike) and (told := told_of_impostor(photo)):
+                raise InputError(told) from None
             if not is_tiff(_start(photo)):
                 raise
         numbers = read_tiff(_source(photo))

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.atomic import atomic_write
+from jaxface.files.impostors import refuse_impostor
 from jaxface.networks.torch_names import network_kind, plain_state
 
 FORMAT = "jaxface network 1"
@@ -54,6 +55,7 @@ def read_state(path: str | os.PathLike) -> State:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a network's weights (.pth, .safetensors)")
+    refuse_impostor(path)
     content: Any
     if is_safetensors(path):
         content, _ = read_safetensors(path)
