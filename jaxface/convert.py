@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from jaxface.core.errors import needs_extra
-from jaxface.files.command_line import run
+from jaxface.files.command_line import check_platforms, run
 from jaxface.models import native
 from jaxface.models.conversion import convert_face_model, show_face_model
 from jaxface.networks.weight_files import is_weights
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    check_platforms()
     if options.info:
         if options.target or options.parts:
             parser.error("--info takes one file and no --parts; name the picture with --out PNG")
