@@ -18,9 +18,9 @@ from jaxface.networks.weight_files import is_weights
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxface.convert",
-        description="Converts face models (3DDFA-V3, Deep3D, FaceVerse, FLAME, ICT-FaceKit) to jaxface's own .npz or "
-        ".safetensors, weights of networks from PyTorch's files, and encoders to ONNX. With --info, shows what a face "
-        "model holds.",
+        description="Converts face models (3DDFA-V3, Deep3D, Basel, FaceVerse, FLAME, ICT-FaceKit) to jaxface's own "
+        ".npz or .safetensors, weights of networks from PyTorch's files, and encoders to ONNX. With --info, shows what "
+        "a face model holds.",
         epilog="examples: python -m jaxface.convert face_model.npy bfm.npz   |   python -m jaxface.convert "
         "net_recon.pth net_recon.safetensors   |   python -m jaxface.convert outputs/quickstart quickstart.onnx   |   "
         "python -m jaxface.convert --info anny --out anny.png   -- Exit code 0: done; 2: not.",
