@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from jaxface.core.errors import needs_extra
-from jaxface.files.command_line import run
+from jaxface.files.command_line import check_platforms, run
 from jaxface.models import native
 from jaxface.models.conversion import convert_face_model, show_face_model
 from jaxface.networks.weight_files import is_weights
@@ -18,9 +18,9 @@ from jaxface.networks.weight_files import is_weights
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxface.convert",
-        description="Converts face models (3DDFA-V3, Deep3D, FaceVerse, FLAME, ICT-FaceKit) to jaxface's own .npz or "
-        ".safetensors, weights of networks from PyTorch's files, and encoders to ONNX. With --info, shows what a face "
-        "model holds.",
+        description="Converts face models (3DDFA-V3, Deep3D, Basel, FaceVerse, FLAME, ICT-FaceKit) to jaxface's own "
+        ".npz or .safetensors, weights of networks from PyTorch's files, and encoders to ONNX. With --info, shows what "
+        "a face model holds.",
         epilog="examples: python -m jaxface.convert face_model.npy bfm.npz   |   python -m jaxface.convert "
         "net_recon.pth net_recon.safetensors   |   python -m jaxface.convert outputs/quickstart quickstart.onnx   |   "
         "python -m jaxface.convert --info anny --out anny.png   -- Exit code 0: done; 2: not.",
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    check_platforms()
     if options.info:
         if options.target or options.parts:
             parser.error("--info takes one file and no --parts; name the picture with --out PNG")

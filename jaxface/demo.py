@@ -33,8 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface demo` and `python -m jaxface.demo`."""
-    keep_compiled()
-    run(main)
+
+    def work() -> int:
+        keep_compiled()
+        return main()
+
+    run(work)
 
 
 if __name__ == "__main__":

@@ -83,8 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface evaluate` and `python -m jaxface.evaluate`."""
-    keep_compiled()
-    run(main, wait_for_threads=False)
+
+    def work() -> int:
+        keep_compiled()
+        return main()
+
+    run(work, wait_for_threads=False)
 
 
 if __name__ == "__main__":

@@ -105,8 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface fit` and `python -m jaxface.fit`."""
-    keep_compiled()
-    run(main, wait_for_threads=False)
+
+    def work() -> int:
+        keep_compiled()
+        return main()
+
+    run(work, wait_for_threads=False)
 
 
 if __name__ == "__main__":

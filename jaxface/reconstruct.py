@@ -57,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface reconstruct` and `python -m jaxface.reconstruct`."""
-    keep_compiled()
-    run(main, wait_for_threads=False)
+
+    def work() -> int:
+        keep_compiled()
+        return main()
+
+    run(work, wait_for_threads=False)
 
 
 if __name__ == "__main__":

@@ -353,6 +353,7 @@ def main() -> None:
     if config.cache_dir and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir) / "compiled"))
     parallel.initialize(config.multi_host)
+    command_line.check_platforms()
     train(config)
 
 

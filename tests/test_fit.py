@@ -46,9 +46,10 @@ def test_mistakes_end_with_one_line(program, arguments, message, tmp_path, capsy
     ("photo", "message"),
     [
         ("/nowhere.jpg", "no such file"),
-        (np.zeros((40, 40), np.uint8), r"uint8 \[H, W, 3\], but is uint8 \[40, 40\]"),
-        (np.zeros((40, 40, 3)), "is float64"),
-        (np.zeros((0, 40, 3), np.uint8), r"\[0, 40, 3\]"),
+        (b"no picture", "the photo: not a picture"),
+        (np.zeros((40, 40, 5), np.uint8), r"numbers \[H, W\].*but is uint8 \[40, 40, 5\]"),
+        (np.zeros((40, 40, 3), complex), "is complex128"),
+        (np.zeros((0, 40, 3), np.uint8), "40 x 0 pixels"),
     ],
 )
 def test_fit_photo_refuses_what_is_no_photo(photo, message):

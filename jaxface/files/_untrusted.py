@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxface.core.errors import InputError
+from jaxface.files.impostors import refuse_impostor
 
 # Bytes that reading may allocate, and that the result may take once every shared part is copied: per byte of the file,
 # and for any file.
@@ -50,6 +51,7 @@ def opened(path: str | os.PathLike, kind: str) -> Iterator[io.BufferedReader]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no file at {path}")
+    refuse_impostor(path)
     try:
         with open(path, "rb") as file:
             yield file

@@ -1,10 +1,12 @@
 """What every command shares: its end, its arguments on photos, what it keeps compiled."""
 
 import argparse
-import contextlib
 import ctypes
+import io
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +27,9 @@ def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True, wait_
         wait_for_threads: False for programs that on Ctrl-C have nothing left to lose in other threads: a long
             computation there is then cut off rather than waited for.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may have letters that a terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     if keep_freed_memory:
         _keep_freed_memory()
     code = exit_code_of(main)
@@ -79,20 +84,64 @@ def add_photo_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
 
 
+def check_platforms() -> None:
+    """Checks that JAX finds what $JAX_PLATFORMS names; else it fails in many words wherever it is needed first.
+
+    JAX then chooses its devices: a program of several hosts calls this after they have met.
+
+    Raises:
+        InputError: says what to do.
+    """
+    named = os.environ.get("JAX_PLATFORMS", "")
+    if named in ("", "cpu"):
+        return
+    try:
+        jax.devices()
+    except Exception as error:  # plug-ins fail in many ways
+        raise InputError(
+            f"JAX_PLATFORMS={named} names what JAX does not find here; unset it, or set JAX_PLATFORMS=cpu (for a GPU, "
+            "install JAX's build for it: pip install 'jax[cuda12]')"
+        ) from error
+
+
 def keep_compiled() -> None:
     """Lets later runs of a program start without compiling: XLA's results stay in the user's cache folder.
 
-    $JAX_COMPILATION_CACHE_DIR, if set, names another folder; where none can be made, nothing is kept.
+    $JAX_COMPILATION_CACHE_DIR, if set, names another folder. Where none can be written, one line says so, and nothing
+    is kept.
+
+    Raises:
+        InputError: when $JAX_PLATFORMS names what is not there.
     """
+    check_platforms()
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # A fit is some sixty programs, most of them small: what each took to compile is a second at most, all took ten.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if named is not None and (not named or "://" in named):  # none, or one that JAX reaches by other means
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxface"
-    with contextlib.suppress(OSError):
+    # What cannot be read or written later is compiled anew: no news, and there would be a line for each program.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    try:
+        folder = Path(named) if named else _cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:
+        jax.config.update("jax_compilation_cache_dir", None)
+        advice = "JAX_COMPILATION_CACHE_DIR can name a folder"
+        print(f"note: what is compiled is not kept for the next run ({error}); {advice}", file=sys.stderr)
+        return
+    if named is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _cache_folder() -> Path:
+    """The user's own; RuntimeError without a home, PermissionError when it is another user's, whose code is not run."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxface"
+    if hasattr(os, "geteuid") and folder.exists() and folder.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    return folder
 
 
 def print_summary(report: BatchReport, pages: Sequence[Path]) -> int:

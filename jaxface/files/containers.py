@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxface.core.errors import InputError
 from jaxface.files.atomic import atomic_write
+from jaxface.files.impostors import refuse_impostor
 
 SUFFIXES = (".npz", ".safetensors")
 """Names of files of arrays end so."""
@@ -41,6 +42,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no face-model file at {path}")
+    refuse_impostor(path)
     try:
         with open(path, "rb") as file:
             start = file.read(16)
@@ -57,6 +59,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         names = [entry.filename.removesuffix(".npy") for entry in archive.infolist() if entry.filename.endswith(".npy")]
         declared = sum(entry.file_size for entry in archive.infolist())
+        others = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    if not names and others:
+        what = f"a zip archive of {others[0][:80]!r} and the like"
+        raise InputError(f"{path} is {what}; unpack it, and give the file in it")
     if declared > _LIMIT:
         raise InputError(f"{path} says that it holds {declared / 1e9:.0f} GB, which is not a face model")
     with np.load(path, allow_pickle=False) as content:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxface.core.errors import InputError
+from jaxface.files.impostors import refuse_impostor
 
 INPUT = "input_rgb_image_sized"
 """What dlib calls the layer that takes the picture."""
@@ -55,6 +56,7 @@ def read_dlib_network(path: str | os.PathLike) -> list[DlibLayer]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a dlib network (.dat)")
+    refuse_impostor(path)
     if path.stat().st_size > _MOST_BYTES:
         raise InputError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, no face recognition network of dlib's")
     reader = _Reader(path, path.read_bytes())

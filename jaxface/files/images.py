@@ -6,36 +6,50 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from jaxtyping import UInt8
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from jaxface.core.errors import InputError
+from jaxface.files.deep_images import is_planar, is_tiff, numbers_to_rgb, read_tiff, sixteen_bits, upright
+from jaxface.files.impostors import told_of_impostor
 
 MIN_SIZE = 16
 """Pictures with a shorter side than this, in pixels, cannot show a face and are refused."""
 
 
 # Pillow also opens formats that run other programs (EPS calls Ghostscript) or hold no photos; those stay closed.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+_HEIC_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
+"""What files of HEIC, and of HEIF in general, say of themselves in their first 12 bytes."""
 
 _EXIF, _FOCAL_35MM, _WIDTH, _HEIGHT = 0x8769, 0xA405, 0xA002, 0xA003
 """Tags of EXIF 2.3."""
 
 _BACKDROP = (255, 255, 255)
 
-_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Pillow's modes of one channel of more than 8 bits."""
+
+Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
+"""What a photo may be given as: a file, a file's bytes, Pillow's, or an array, see `read_image`."""
 
 
-def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
     """Reads a picture as RGB bytes, turned upright by its EXIF orientation.
 
-    Grayscale, palette and CMYK pictures become RGB; 16-bit and floating-point ones are scaled to 0..255; transparent
-    ones are laid over white; of an animation the first frame is taken.
+    Grayscale, palette and CMYK pictures become RGB; those of more than 8 bits are scaled to 0..255, see
+    `deep_images.numbers_to_rgb`; transparent ones are laid over white; of an animation the first frame is taken. What a
+    file is, its content tells, whatever its name ends in.
+
+    Args:
+        photo: a file; the bytes of one; a picture of Pillow; or an array [H, W], [H, W, 3] or [H, W, 4] with row 0 on
+            top, RGB.
 
     Raises:
         InputError: names the file when it is missing, a folder, empty, truncated, not a picture of a known format,
@@ -43,16 +57,39 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is raised below
-        return decode_image(path)
+        return decode_image(photo)
 
 
-def decode_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
+def decode_image(photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
     """`read_image` for files known to be sound: lets Pillow's warnings through, hence is safe in threads."""
-    with _opened(path) as image:
-        if min(image.size) < MIN_SIZE:
-            size, least = f"{image.width} x {image.height}", f"{MIN_SIZE} x {MIN_SIZE}"
-            raise InputError(f"{path}: the picture is {size} pixels; at least {least} are needed")
-        return _to_rgb(_upright(image))
+    with _told_of(photo):
+        if isinstance(photo, np.ndarray):
+            _check_size(photo.shape[1::-1])
+            return numbers_to_rgb(photo)
+        if isinstance(photo, Image.Image):
+            _check_size(photo.size)
+            photo.load()
+            return _to_rgb(upright(photo))
+        try:
+            with _open(photo) as image:
+                _check_size(image.size)
+                if not is_planar(image):
+                    image.load()  # turning it upright would forgive what is damaged
+                    numbers = None
+                    if image.format in ("PNG", "TIFF"):  # the others tell how many bits they hold
+                        with _open(photo) as again:
+                            numbers = sixteen_bits(image, again)
+                    return _to_rgb(upright(image)) if numbers is None else numbers_to_rgb(numbers)
+        except UnidentifiedImageError:
+            if _is_heic(photo):
+                raise InputError("the picture is damaged or cut short (HEIC)") from None
+            if isinstance(photo, str | os.PathLike) and (told := told_of_impostor(photo)):
+                raise InputError(told) from None
+            if not is_tiff(_start(photo)):
+                raise
+        numbers = read_tiff(_source(photo))
+        _check_size(numbers.shape[1::-1])
+        return numbers_to_rgb(numbers)
 
 
 def decode_mask(path: str | os.PathLike) -> UInt8[np.ndarray, "H W"]:
@@ -61,7 +98,8 @@ def decode_mask(path: str | os.PathLike) -> UInt8[np.ndarray, "H W"]:
     Raises:
         InputError: names the file when it cannot be read or holds colours.
     """
-    with _opened(path) as image:
+    with _told_of(path), _open(path) as image:
+        image.load()
         if image.mode == "1":
             return np.array(image).astype(np.uint8)
         if image.mode not in ("L", "P"):
@@ -71,16 +109,18 @@ def decode_mask(path: str | os.PathLike) -> UInt8[np.ndarray, "H W"]:
         return np.array(image)
 
 
-def photo_focal(path: str | os.PathLike) -> float | None:
+def photo_focal(photo: Photo) -> float | None:
     """The focal length in pixels of the picture that a photo's EXIF data tell (FocalLengthIn35mmFilm); None if unknown.
 
-    A photo that was cut since it was taken, so that its sides are no longer in the proportion that EXIF tells, has lost
-    its focal length.
+    Arrays have no EXIF data. A photo that was cut since it was taken, so that its sides are no longer in the proportion
+    that EXIF tells, has lost its focal length.
     """
+    if isinstance(photo, np.ndarray):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with contextlib.nullcontext(photo) if isinstance(photo, Image.Image) else _open(photo) as image:
                 tags, (width, height) = image.getexif().get_ifd(_EXIF), image.size
         equivalent, *sides = (float(tags.get(tag, 0)) for tag in (_FOCAL_35MM, _WIDTH, _HEIGHT))
     except Exception:  # damaged tags raise exceptions of every kind, while the picture itself can be read
@@ -93,25 +133,71 @@ def photo_focal(path: str | os.PathLike) -> float | None:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The picture in a file, decoded; whatever is wrong with the file becomes an InputError."""
-    path = check_file(path)
+def _told_of(photo: Photo) -> Iterator[None]:
+    """Whatever is wrong with a picture becomes an InputError that names it."""
+    name = photo_name(photo)
     try:
-        Image.init()
-        with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
-            image.load()
-            yield image
-    except InputError:
-        raise
+        yield
+    except InputError as error:
+        if name in str(error):
+            raise
+        raise InputError(f"{name}: {error}") from error
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture in a format that can be read ({', '.join(_FORMATS)})") from None
+        raise InputError(f"{name}: not a picture in a format that can be read ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise InputError(f"{path}: the picture has more than {limit} million pixels; make it smaller") from None
+        raise InputError(f"{name}: the picture has more than {limit} million pixels; make it smaller") from None
     except MemoryError:
-        raise InputError(f"{path}: not enough memory to read the picture") from None
+        raise InputError(f"{name}: not enough memory to read the picture") from None
     except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise InputError(f"{path}: the picture is damaged or cut short ({error})") from error
+        raise InputError(f"{name}: the picture is damaged or cut short ({error})") from error
+
+
+def photo_name(photo: Photo) -> str:
+    """What to call a photo in messages: its path, or "the photo"."""
+    return str(photo) if isinstance(photo, str | os.PathLike) else getattr(photo, "filename", "") or "the photo"
+
+
+def _open(photo: str | os.PathLike | bytes) -> ImageFile.ImageFile:
+    """The picture in a file or in the bytes of one, not decoded yet."""
+    Image.init()
+    if _is_heic(photo):
+        try:
+            import pillow_heif
+        except ModuleNotFoundError:
+            # No MissingDependencyError, which would stop a batch: its other photos can be read.
+            raise InputError(
+                "HEIC pictures need pillow-heif; run: pip install 'jaxface[photo]', or save it as JPEG"
+            ) from None
+        pillow_heif.register_heif_opener()
+    return Image.open(_source(photo), formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _source(photo: str | os.PathLike | bytes) -> Path | io.BytesIO:
+    if isinstance(photo, bytes | bytearray | memoryview):
+        if not photo:
+            raise InputError("the file is empty (0 bytes)")
+        return io.BytesIO(photo)
+    if not isinstance(photo, str | os.PathLike):
+        raise InputError(f"a photo is a path, bytes, a picture of Pillow or an array, not {type(photo).__name__}")
+    return check_file(photo)
+
+
+def _start(photo: str | os.PathLike | bytes) -> bytes:
+    source = _source(photo)
+    with source if isinstance(source, io.BytesIO) else open(source, "rb") as file:
+        return file.read(12)
+
+
+def _is_heic(photo: str | os.PathLike | bytes) -> bool:
+    start = _start(photo)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+
+
+def _check_size(size: Sequence[int]) -> None:
+    if len(size) == 2 and min(size) < MIN_SIZE:
+        least = f"{MIN_SIZE} x {MIN_SIZE}"
+        raise InputError(f"the picture is {size[0]} x {size[1]} pixels; at least {least} are needed")
 
 
 def check_file(path: str | os.PathLike) -> Path:
@@ -134,33 +220,14 @@ def check_file(path: str | os.PathLike) -> Path:
     return path
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata is no reason to refuse a sound picture
-        return image
-
-
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    if image.mode in _SIXTEEN_BIT_MODES:
-        image = Image.fromarray(_to_bytes(np.asarray(image, np.float32), (65535.0,)))
-    elif image.mode == "I":
-        image = Image.fromarray(_to_bytes(np.asarray(image, np.float32), (255.0, 65535.0, 2.0**32)))
-    elif image.mode == "F":
-        image = Image.fromarray(_to_bytes(np.asarray(image), (1.0, 255.0, 65535.0)))
+    if image.mode in _DEEP_MODES:
+        return numbers_to_rgb(np.asarray(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         backdrop = Image.new("RGBA", image.size, (*_BACKDROP, 255))
         image = Image.alpha_composite(backdrop, image)
     return np.array(image.convert("RGB"))
-
-
-def _to_bytes(values: Float[np.ndarray, "H W"], ranges: tuple[float, ...]) -> UInt8[np.ndarray, "H W"]:
-    """Scales to 0..255 by the smallest of `ranges` that holds all values: files do not say which they use."""
-    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    peak = values.max(initial=0.0)
-    limit = next((limit for limit in ranges if peak <= limit), peak)
-    return np.round(np.clip(values / limit, 0, 1) * 255).astype(np.uint8)
 
 
 PNG_OPTIONS: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}

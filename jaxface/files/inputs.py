@@ -14,7 +14,7 @@ from jaxface.files.progress import tell
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .mpo .pgm .png .ppm .tif .tiff .webp".split()
 )
-"""What counts as a picture in a folder. HEIC cannot be read: better that each file is named than that none is seen."""
+"""What counts as a picture in a folder."""
 
 
 def collect_files(

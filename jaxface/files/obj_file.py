@@ -8,6 +8,7 @@ from jaxtyping import Float, Integer
 
 from jaxface.core.errors import InputError
 from jaxface.files.images import check_file
+from jaxface.files.impostors import refuse_impostor
 
 
 def read_obj(path: str | os.PathLike) -> tuple[Float[np.ndarray, "V 3"], Integer[np.ndarray, "T 3"]]:
@@ -20,6 +21,7 @@ def read_obj(path: str | os.PathLike) -> tuple[Float[np.ndarray, "V 3"], Integer
         InputError: when the file is missing or damaged, has no vertex, or a polygon names a vertex that is not there.
     """
     path = check_file(path)
+    refuse_impostor(path)
     vertices: list[tuple[float, float, float]] = []
     triangles: list[tuple[int, int, int]] = []
     line = ""

@@ -23,6 +23,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import IBUG_68
 from jaxface.files.atomic import atomic_write
+from jaxface.files.impostors import refuse_impostor
 from jaxface.fitting.priors import Prior, coefficient_prior
 
 INNER = 17
@@ -87,6 +88,7 @@ class Calibration:
         Raises:
             InputError: when there is no such file, or it is no calibration, or one whose numbers cannot be.
         """
+        refuse_impostor(path)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 if str(arrays["format"]) != FORMAT:

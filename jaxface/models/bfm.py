@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from jaxface.core.face_models import FaceModel
-from jaxface.files.matlab import read_matlab
+from jaxface.files.matlab import is_matlab, read_matlab
 from jaxface.models.checks import Content, check_face_model
 from jaxface.models.source import FaceModelFormat, Source
 
@@ -132,7 +132,7 @@ def read_deep3d(content: Content) -> FaceModel:
 
 
 def _recognizes_deep3d(source: Source) -> bool:
-    return source.start.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"))
+    return is_matlab(source.start) and "shapeMU" not in source.variables  # Basel's own has that
 
 
 PUBLISHED_3DDFA_V3 = FaceModelFormat(

@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import ARTIST_UNITS, PLAIN_EYE, PLAIN_SKIN, FaceModel
+from jaxface.files.impostors import refuse_impostor
 from jaxface.models.annotations import with_annotation
 from jaxface.models.source import FaceModelFormat
 
@@ -133,6 +134,7 @@ def read_vertices(path: str | os.PathLike[str]) -> Float[np.ndarray, "N 3"]:
         InputError: when the file is missing or damaged, or has another number of vertices.
     """
     path = Path(path)
+    refuse_impostor(path)
     values = _numbers(_lines(_read(path), b"v"), 3, f"{path}: the 'v' lines")
     if len(values) != VERTICES:
         raise InputError(f"{path} has {len(values)} vertices, ICT-FaceKit's light model has {VERTICES}")
@@ -175,6 +177,7 @@ def _numbers(blocks: Sequence[bytes], columns: int, what: str) -> Float[np.ndarr
 
 def _read_polygons(path: Path, counts: tuple[int, int]) -> tuple[list[list[int]], list[list[int]], np.ndarray]:
     """Vertex and texture indices, from 0, of an area's polygons, and the texture coordinates of the file."""
+    refuse_impostor(path)
     data, (vertices, wanted) = _read(path), counts
     coordinates = _numbers(_lines(data, b"vt"), 2, f"{path}: the 'vt' lines")
     rows = b"".join(_lines(data, b"f")).splitlines()[:wanted]

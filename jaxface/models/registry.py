@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
-from jaxface.models import bfm, faceverse, flame, ict, native
+from jaxface.files.impostors import refuse_impostor
+from jaxface.models import basel, bfm, faceverse, flame, ict, native
 from jaxface.models.source import FaceModelFormat, Source
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -16,6 +17,8 @@ BUILT_IN = {"anny": _ASSETS / "anny.npz"}
 FORMATS: dict[str, FaceModelFormat] = {
     "jaxface": native.FILE,
     "3ddfa_v3": bfm.PUBLISHED_3DDFA_V3,
+    "basel_2009": basel.PUBLISHED_2009,
+    "basel_2017": basel.PUBLISHED_2017,
     "deep3d": bfm.PUBLISHED_DEEP3D,
     "faceverse": faceverse.PUBLISHED,
     "flame": flame.PUBLISHED,
@@ -27,6 +30,8 @@ _WHERE_FROM = {
     "face_model.npy": "3DDFA-V3's BFM; github.com/wang-zidu/3DDFA-V3 says where to download it (assets/README.md)",
     "bfm_model_front.mat": "Deep3DFaceRecon's BFM; github.com/sicxu/Deep3DFaceRecon_pytorch makes it from the Basel "
     "Face Model 2009 (faces.dmi.unibas.ch)",
+    "01_morphablemodel.mat": "the Basel Face Model 2009; register at faces.dmi.unibas.ch to download it",
+    "model2017": "the Basel Face Model 2017; register at faces.dmi.unibas.ch to download it",
     "faceverse": "a FaceVerse model; github.com/LizhenWangT/FaceVerse says where to download it",
     "generic_model.pkl": "FLAME; register at flame.is.tue.mpg.de to download it",
     "flame": "FLAME; register at flame.is.tue.mpg.de to download it",
@@ -39,8 +44,9 @@ def load_face_model(name_or_path: str | os.PathLike[str]) -> FaceModel:
     """Loads a face model: a built-in one ("anny"), or a file or folder, recognised by its content.
 
     Read are the formats of `FORMATS`: jaxface's own .npz and .safetensors, 3DDFA-V3's face_model.npy,
-    Deep3DFaceRecon's BFM_model_front.mat, FaceVerse's .npy (v0 to v4), FLAME's .pkl and ICT-FaceKit's folder
-    FaceXModel; see the modules of `jaxface.models` for what they make of a file. Nothing in a file can run.
+    Deep3DFaceRecon's BFM_model_front.mat, Basel's 01_MorphableModel.mat and model2017-*.h5, FaceVerse's .npy (v0 to
+    v4), FLAME's .pkl and ICT-FaceKit's folder FaceXModel; see the modules of `jaxface.models` for what they make of a
+    file. Nothing in a file can run.
 
     Arrays are NumPy's, float32 and int32, some of them read-only; shapes in model units (10 cm). See FaceModel for
     their layout. Not every file has all parts, landmarks or colours.
@@ -52,6 +58,7 @@ def load_face_model(name_or_path: str | os.PathLike[str]) -> FaceModel:
     path = BUILT_IN.get(name, Path(name_or_path))
     if not path.is_file() and not (path.is_dir() and name):
         raise InputError(_missing(path, name))
+    refuse_impostor(path)
     source = Source(path)
     for file_format in FORMATS.values():
         if file_format.recognizes(source):

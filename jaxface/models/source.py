@@ -50,6 +50,17 @@ class Source:
             return read_pickle(self.path)
         return None
 
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables of a MATLAB file; none of other files.
+
+        Raises:
+            InputError: when the MATLAB file is damaged.
+        """
+        from jaxface.files.matlab import is_matlab, list_matlab
+
+        return frozenset(list_matlab(self.path)) if is_matlab(self.start) else frozenset()
+
 
 @dataclasses.dataclass(frozen=True)
 class FaceModelFormat:

@@ -18,6 +18,7 @@ from jaxface.core.coefficients import vector_sizes
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
+from jaxface.files.impostors import told_of_impostor
 from jaxface.models import load_face_model
 from jaxface.networks.encoder import COMPUTE_TYPES, Encoder, create_encoder
 from jaxface.networks.people_network import PeopleNetwork, look
@@ -257,6 +258,10 @@ def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged folder
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        pointer = next((path for path in files if "LFS" in (told_of_impostor(path) or "")), None)
+        if pointer:
+            raise InputError(f"{pointer}: {told_of_impostor(pointer)}") from error
         reason = str(error).strip().splitlines()
         raise InputError(
             f"{folder}: the checkpoint cannot be read ({type(error).__name__}: {reason[0] if reason else ''}). "

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxface.core.errors import InputError
 from jaxface.core.parts import PARSER_LABELS
 from jaxface.networks.layers import DepthwiseConvolution, StemConvolution, batch_norm, max_pool
-from jaxface.networks.torch_names import check_tensors, from_torch, torch_name, torch_shape
+from jaxface.networks.torch_names import check_tensors, from_torch, plain_state, torch_name, torch_shape
 
 IMAGE_SIZE = 473
 """Side in pixels of the pictures that the published networks were trained on."""
@@ -317,14 +317,15 @@ def dml_csr_from_torch(
     """The network of a PyTorch state dictionary; how many labels it has and whether edges, the tensors tell.
 
     Args:
-        state: tensors by name, 634 or (with the edge layer) 655; a leading "module." is dropped.
+        state: tensors by name, 634 or (with the edge layer) 655; as a checkpoint has them, see
+            `torch_names.plain_state`.
         stage_sizes: blocks per stage; the default is the published network.
         width: channels of the stem; likewise.
 
     Raises:
         InputError: lists the tensors that are missing, unknown, misshaped, or not finite.
     """
-    tensors = {name.removeprefix("module."): value for name, value in state.items()}
+    tensors = plain_state(state)
     last = np.shape(tensors.get("layer6.conv4.bias", ()))
     module = DmlCsr(
         classes=last[0] if last and 0 < last[0] <= 1000 else 19,  # a misshaped one is told below

@@ -10,10 +10,9 @@ from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Array, Float
 
-from jaxface.core.errors import InputError
 from jaxface.losses.perceptual import ARCFACE_CHIP
 from jaxface.networks.layers import batch_norm, convolution
-from jaxface.networks.torch_names import check_tensors, from_torch, torch_name, torch_shape
+from jaxface.networks.torch_names import check_tensors, from_torch, plain_state, torch_name, torch_shape
 
 IRESNETS = {
     "iresnet18": (2, 2, 2, 2),
@@ -89,7 +88,7 @@ def iresnet_from_torch(state: Mapping[str, Any]) -> tuple[IResNet, dict[str, Any
     """ArcFace's network and its variables from a PyTorch state dict (iresnet18, 34, 50 or 100).
 
     Args:
-        state: name -> array; also one inside "state_dict", or with "module." before every name.
+        state: name -> array, as a checkpoint has it, see `torch_names.plain_state`.
 
     Returns:
         The network and {"params", "batch_stats"} for `network.apply(variables, chips)`.
@@ -97,7 +96,7 @@ def iresnet_from_torch(state: Mapping[str, Any]) -> tuple[IResNet, dict[str, Any
     Raises:
         InputError: when tensors are missing, unknown or of the wrong shape; all are accounted for.
     """
-    arrays = _plain_state(state)
+    arrays = plain_state(state)
     network = _matching_iresnet(arrays)
     variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, ARCFACE_CHIP.size, ARCFACE_CHIP.size, 3)))
     shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
@@ -105,19 +104,6 @@ def iresnet_from_torch(state: Mapping[str, Any]) -> tuple[IResNet, dict[str, Any
     check_tensors(arrays, {names[path]: torch_shape(shape) for path, shape in shapes.items()}, "an iresnet of ArcFace")
     values = {path: _from_torch(arrays[name], shapes[path]) for path, name in names.items()}
     return network, traverse_util.unflatten_dict(values)
-
-
-def _plain_state(state: Any) -> dict[str, Any]:
-    while isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if (
-        not state
-        or not isinstance(state, Mapping)
-        or not all(isinstance(value, np.ndarray | np.generic | int) for value in state.values())
-    ):
-        raise InputError("holds no tensors by name; give a state dict, as torch.save(network.state_dict()) writes it")
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""
-    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def _matching_iresnet(arrays: Mapping[str, Any]) -> IResNet:

@@ -15,6 +15,7 @@ from jaxtyping import Integer
 
 from jaxface.core.errors import InputError
 from jaxface.core.surface_points import spread_points
+from jaxface.files.impostors import refuse_impostor
 from jaxface.models import load_face_model
 from jaxface.networks.weight_files import is_safetensors, read_safetensors, write_state
 from jaxface.networks.weights import EncoderWeights, variable_shapes
@@ -66,6 +67,7 @@ def read_people_file(path: str | os.PathLike) -> tuple[EncoderWeights, Integer[n
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a network's weights (.safetensors)")
+    refuse_impostor(path)
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: holds no network of drawn people; its format is {metadata.get('format')!r}")

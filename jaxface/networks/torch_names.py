@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,18 @@ COUNTER = "num_batches_tracked"
 CLASSIFIER = ("fc.", "classifier.")
 """What the names of ImageNet's classifiers begin with; encoders have none."""
 
+WRAPPERS = ("net_recon", "state_dict", "model_state_dict", "model", "net", "module", "ema")
+"""Keys under which checkpoints keep their tensors, beside the optimizer's and others; of several, the first."""
+
+_ADDED = re.compile(r"(^|\.)(_orig_mod|module)\.")
+"""What torch.compile, DataParallel and AveragedModel put into names, before any part of a network."""
+
+_LEADING = ("net_recon.", "net.", "model.", "backbone.")
+"""What all names begin with where a network was a part of another."""
+
 _LEAVES = {"kernel": "weight", "scale": "weight", "slope": "weight", "mean": "running_mean", "var": "running_var"}
+
+_AVERAGED = "n_averaged"  # AveragedModel's counter
 
 _LISTED = 5  # names of each sort in an error message
 
@@ -26,8 +38,50 @@ def network_kind(names: Iterable[str]) -> str | None:
         "face recognition": ("layer1.0.prelu.",),
         "backbone": ("layer1.0.conv1.", "features.0.0."),
     }
-    bare = [name.removeprefix("module.") for name in names]
+    bare = bare_names(names).values()
     return next((kind for kind, mark in marks.items() if any(name.startswith(mark) for name in bare)), None)
+
+
+def bare_names(names: Iterable[str]) -> dict[str, str]:
+    """Names of a checkpoint's tensors -> the network's own, without what stands before them.
+
+    "module.backbone._orig_mod.conv1.weight" is "backbone.conv1.weight" beside "module.final_layers.0.weight", and
+    "conv1.weight" alone.
+    """
+    bare = {name: name for name in names}
+    while True:
+        known = {name: _ADDED.sub(r"\1", own) for name, own in bare.items()}
+        shared = next((lead for lead in _LEADING if known and all(x.startswith(lead) for x in known.values())), "")
+        known = {name: own.removeprefix(shared) for name, own in known.items()}
+        if known == bare:
+            return bare
+        bare = known
+
+
+def plain_state(content: Any) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by the network's own names, out of their wrapper.
+
+    Args:
+        content: as it was read: tensors by name, bare or under `WRAPPERS`, in any nesting.
+
+    Raises:
+        InputError: when it is anything else.
+    """
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
+        raise InputError(f"holds no network: tensors by name are expected, bare or under {', '.join(WRAPPERS)}")
+    tensors = {name: value for name, value in content.items() if name != _AVERAGED}
+    other = [name for name, value in tensors.items() if not isinstance(value, np.ndarray | np.generic)]
+    if other:
+        raise InputError(f"holds more than tensors by name: {len(other)} entries such as {some(other)}")
+    names = bare_names(tensors)
+    if len(set(names.values())) < len(names):
+        raise InputError(f"holds two networks in one: {len(names)} tensors such as {some(names)}")
+    return {names[name]: np.asarray(value) for name, value in tensors.items()}
 
 
 def backbone_name(names: Iterable[str], prefix: str) -> str:

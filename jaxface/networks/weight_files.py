@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ from safetensors.numpy import save_file
 
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.atomic import atomic_write
-from jaxface.networks.torch_names import network_kind, some
+from jaxface.files.impostors import refuse_impostor
+from jaxface.networks.torch_names import network_kind, plain_state
 
 FORMAT = "jaxface network 1"
 """What jaxface's own file of weights says of itself."""
-
-WRAPPERS = ("net_recon", "state_dict")
-"""Keys under which checkpoints keep their tensors, beside the optimizer's and others."""
 
 State = dict[str, np.ndarray]
 
@@ -48,7 +45,7 @@ def is_weights(path: str | os.PathLike) -> bool:
 
 
 def read_state(path: str | os.PathLike) -> State:
-    """The tensors of a file by name, out of their wrapper and without a leading "module.".
+    """The tensors of a file by name, out of their wrapper and without what stands before their names.
 
     A dlib file gives the arrays of the Flax network instead, such as "params.conv1.kernel".
 
@@ -58,6 +55,7 @@ def read_state(path: str | os.PathLike) -> State:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a network's weights (.pth, .safetensors)")
+    refuse_impostor(path)
     content: Any
     if is_safetensors(path):
         content, _ = read_safetensors(path)
@@ -74,17 +72,10 @@ def read_state(path: str | os.PathLike) -> State:
         from jaxface.files.torch_files import read_torch
 
         content = read_torch(path)
-    while isinstance(content, Mapping) and (inner := [key for key in WRAPPERS if key in content]):
-        content = content[inner[0]]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
-        raise InputError(f"{path}: holds no network: tensors by name are expected, bare or under {some(WRAPPERS)}")
-    other = [name for name, value in content.items() if not isinstance(value, np.ndarray | np.generic)]
-    if other:
-        raise InputError(f"{path}: holds more than tensors by name: {len(other)} entries such as {some(other)}")
-    tensors = {name: np.asarray(value) for name, value in content.items()}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
+    try:
+        return plain_state(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def starts_with(path: Path, magic: bytes) -> bool:

@@ -4,7 +4,7 @@ The networks' modules bear PyTorch's names, with `_` for the dot before a number
 the name of its tensor; kernels go from OIHW to HWIO, linear ones are transposed. What is understood:
 
     .pth, .pt       PyTorch's own files, opened without running what is in them: tensors by name, bare or under one of
-                    WRAPPERS, with or without a leading "module."
+                    WRAPPERS, with or without what PyTorch puts before them, see `torch_names.plain_state`
     .safetensors    the same names and layouts, so that PyTorch can read what is written here
     .dat            dlib's recognition network
     folders         of a training run, and what `convert_weights` writes (see checkpoint.py)

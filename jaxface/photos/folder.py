@@ -249,7 +249,7 @@ def write_dataset_file(folder: Path, content: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> dict:
     check_file(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):

@@ -122,7 +122,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _locked(path: Path) -> IO[str]:
     """A file that one process at a time can have."""
-    file = open(path, "w")  # noqa: SIM115
+    file = open(path, "w", encoding="utf-8")  # noqa: SIM115
     try:
         import fcntl  # not on every system
 

@@ -56,7 +56,7 @@ def write_overview(out: str | os.PathLike, failures: Mapping[str, str]) -> Path:
 def _faces(record: Path) -> list[dict]:
     """The faces of one photo: photo, folder (relative to the overview), page, Part IoU."""
     try:
-        content = json.loads(record.read_text())
+        content = json.loads(record.read_text(encoding="utf-8"))
         name = record.parent.name
         return [
             {

@@ -91,7 +91,7 @@ def process_photos(
 
     def find(job: tuple[Path, str]) -> PhotoWithFaces:
         path, name = job
-        photo = _read(path)
+        photo = read_image(path)
         crops = preprocess_photo(photo, model, parser=parser, focal=photo_focal(path))[
             : 1 if faces == "largest" else None
         ]
@@ -101,7 +101,7 @@ def process_photos(
         if file_digest(photo.path) != photo.digest:
             raise InputError(f"{photo.path}: the file changed while its faces were fitted; run the command again")
         record = {"photo": photo.path.name, "sha256": photo.digest, "settings": made_with}
-        pixels, reconstructions = _read(photo.path), reconstructions_of(faces, photo.crops)
+        pixels, reconstructions = read_image(photo.path), reconstructions_of(faces, photo.crops)
         with atomic_folder(out / photo.name) as folder:
             write_results(folder, model, pixels, reconstructions, record, description=description, drawing=drawing)
 
@@ -198,15 +198,6 @@ def check_is_no_file(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out names the folder for the results")
-
-
-def _read(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        return read_image(path)
-    except InputError:
-        if path.suffix.lower() in (".heic", ".heif") and path.is_file() and path.stat().st_size:
-            raise InputError(f"{path}: HEIC pictures cannot be read; save it as JPEG or PNG first") from None
-        raise
 
 
 def reconstructions_of(

@@ -6,13 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
 from jaxface.clips.frames import VIDEO_SUFFIXES
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
-from jaxface.files.images import photo_focal, read_image
+from jaxface.files.images import Photo, photo_focal, photo_name, read_image
 from jaxface.files.inputs import IMAGE_SUFFIXES, collect_files
 from jaxface.files.names import Owner, claim_names
 from jaxface.files.progress import BatchReport
@@ -222,7 +219,7 @@ def fit_photos(
 
 
 def fit_photo(
-    photo: str | os.PathLike | UInt8[np.ndarray, "H W 3"],
+    photo: Photo,
     *,
     model: str | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -239,7 +236,8 @@ def fit_photo(
         result.save("results")
 
     Args:
-        photo: a file, or RGB bytes [H, W, 3] with row 0 on top.
+        photo: a file, the bytes of one, a picture of Pillow, or an array [H, W], [H, W, 3] or [H, W, 4] with row 0 on
+            top, RGB; see `files.images.read_image`.
         model: as for `fit_photos`, like the others.
         checkpoint: an encoder to start from.
         faces: "all" faces of the photo, the largest first, or the "largest" alone.
@@ -252,12 +250,7 @@ def fit_photo(
         InputError: when the photo cannot be read or shows no face, or the model, the checkpoint or the network cannot
             be used.
     """
-    if isinstance(photo, np.ndarray):
-        name, pixels, focal = "photo", photo, None
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
-            raise InputError(f"the photo should be uint8 [H, W, 3], but is {pixels.dtype} {list(pixels.shape)}")
-    else:
-        name, pixels, focal = Path(photo).name, read_image(photo), photo_focal(photo)
+    pixels, focal = read_image(photo), photo_focal(photo)
     face_model, predict, solve, settings = _prepared(
         model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
     )
@@ -268,7 +261,12 @@ def fit_photo(
     solved = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
     reconstructions = reconstructions_of(solved, crops)
     return FittedPhoto(
-        face_model, pixels, reconstructions, name=name, settings=settings, drawing=DrawingOptions(delight=delight)
+        face_model,
+        pixels,
+        reconstructions,
+        name=Path(photo_name(photo)).name,
+        settings=settings,
+        drawing=DrawingOptions(delight=delight),
     )
 
 

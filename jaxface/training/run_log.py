@@ -84,7 +84,7 @@ def keep_lines_up_to(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record_step = json.loads(line)["step"]
         except json.JSONDecodeError:

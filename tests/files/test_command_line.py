@@ -3,6 +3,7 @@
 import collections
 import errno
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax
 import pytest
 
 from jaxface.core.errors import InputError, MissingDependencyError
-from jaxface.files import inputs
+from jaxface.files import command_line, inputs
 from jaxface.files.atomic import DiskFullError, atomic_folder, atomic_write
 from jaxface.files.command_line import keep_compiled, run
 from jaxface.files.inputs import (
@@ -230,7 +231,7 @@ def test_compiled_code_is_kept_where_the_user_wants_it(tmp_path, monkeypatch):
     before, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
     try:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "elsewhere"))
         monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
         keep_compiled()
         assert jax.config.jax_compilation_cache_dir == before
@@ -243,3 +244,97 @@ def test_compiled_code_is_kept_where_the_user_wants_it(tmp_path, monkeypatch):
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+
+
+SURROUNDINGS = {
+    "no home": ({"HOME": None}, "Could not determine home directory"),
+    "home is a file": ({"HOME": "file"}, "Not a directory"),
+    "cache is a file": ({"XDG_CACHE_HOME": "file"}, "Not a directory"),
+    "named cache is a file": ({"JAX_COMPILATION_CACHE_DIR": "file"}, "File exists"),
+    "read-only": ({"XDG_CACHE_HOME": "folder"}, "Read-only file system"),
+    "another user's": ({"XDG_CACHE_HOME": "folder"}, "belongs to another user"),
+}
+
+
+@pytest.mark.parametrize("case", SURROUNDINGS)
+def test_without_a_cache_programs_work_and_say_so_in_one_line(tmp_path, monkeypatch, capsys, case):
+    before, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    changes, message = SURROUNDINGS[case]
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "jaxface").mkdir(parents=True)
+    for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in changes.items():
+        if value is not None:
+            monkeypatch.setenv(name, str(tmp_path / value))
+
+    def fail(*_, **__):
+        raise (RuntimeError("Could not determine home directory.") if case == "no home" else OSError(30, message))
+
+    if case == "no home":
+        monkeypatch.setattr(command_line.Path, "home", fail)
+    elif case == "read-only":  # for whom everything may be written, only a file system says no
+        monkeypatch.setattr(command_line.tempfile, "TemporaryFile", fail)
+    elif case == "another user's":
+        monkeypatch.setattr(command_line.os, "geteuid", lambda: os.stat(tmp_path).st_uid + 1)
+    try:
+        jax.config.update("jax_compilation_cache_dir", "before")
+        keep_compiled()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+    error = capsys.readouterr().err
+    assert error.startswith("note: what is compiled is not kept") and message in error and error.count("\n") == 1
+
+
+def start(code, *arguments, **environment):
+    """A Python program of its own: what it prints, in bytes."""
+    return subprocess.run(
+        [sys.executable, *(["-c", code] if code else arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_that_a_terminal_cannot_show_are_shown_otherwise(encoding):
+    code = (
+        "import sys\n"
+        "from jaxface.files.command_line import print_summary, run\n"
+        "from jaxface.files.progress import BatchReport\n"
+        "name = 'b\\u00fcro/\\u65e5\\u672c/\\udcff.jpg'\n"
+        "print(name, file=sys.stderr)\n"
+        "run(lambda: print_summary(BatchReport(done=1, failures=[name + ': no face']), [name]))"
+    )
+    done = start(code, PYTHONIOENCODING=encoding)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
+    lines = done.stdout.decode(encoding).splitlines()
+    name = "b\u00fcro/" if encoding != "ascii" else r"b\xfcro/"
+    rest = "\u65e5\u672c/" if encoding == "utf-8" else r"\u65e5\u672c/"
+    assert lines[-1] == name + rest + r"\udcff.jpg"
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense", "nonsense,cpu"])
+def test_platforms_that_are_not_there_are_told_in_one_line(tmp_path, monkeypatch, capsys, platforms):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+
+    def missing():
+        raise AssertionError  # as JAX says without a plug-in for "cuda"
+
+    monkeypatch.setattr(command_line.jax, "devices", missing)
+    assert command_line.exit_code_of(keep_compiled) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: JAX_PLATFORMS={platforms} ") and "JAX_PLATFORMS=cpu" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["fit", "reconstruct", "preprocess", "evaluate", "convert", "demo"])
+def test_commands_say_so(tmp_path, command):
+    arguments = {"demo": [], "evaluate": ["a", "--checkpoint", "b"], "fit": ["a.jpg"], "reconstruct": ["a.jpg"]}
+    given = arguments.get(command, ["a.jpg", str(tmp_path / "out.npz")])
+    done = start("", "-m", "jaxface", command, *given, JAX_PLATFORMS="nonsense")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"error: JAX_PLATFORMS=nonsense ") and done.stderr.count(b"\n") == 1

@@ -77,7 +77,7 @@ def test_every_value_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "ends too early"),
+        (b"", "is empty"),
         (b"\x93NUMPY\x01\x00 not dlib's", "whole number"),
         (small_network()[:-1], "ends too early"),
         (small_network() + b"\x00", "behind the last layer"),

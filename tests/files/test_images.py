@@ -1,7 +1,11 @@
 """Pictures of every kind come out as upright RGB bytes; bad files give one message that names them."""
 
+import io
 import os
+import struct
+import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -184,3 +188,154 @@ def test_damaged_exif_data_leave_the_picture_and_no_focal_length(tmp_path, kind)
             photo_focal(path)
     path.write_bytes(whole[:start] + b"?" + whole[start + 1 :])
     assert photo_focal(path) is None
+
+
+def write_deep_png(path, numbers):
+    """Pillow writes no PNG of 16 bits but grey ones."""
+    height, width, channels = numbers.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks:
+        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    path.write_bytes(content)
+
+
+def deep_picture(bits, channels):
+    """PICTURE in `bits` bits, which its brightest pixel uses up; with an opaque alpha of the same bits."""
+    numbers = PICTURE[..., :1] if channels < 3 else PICTURE
+    numbers = np.round(numbers / PICTURE.max() * (2**bits - 1)).astype(np.uint16)
+    if channels in (2, 4):
+        numbers = np.concatenate([numbers, np.full_like(numbers[..., :1], 2**bits - 1)], -1)
+    return numbers
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_sixteen_bits_that_hold_fewer_are_as_bright_as_others(tmp_path, bits, channels):
+    write_deep_png(tmp_path / "a.png", deep_picture(bits, channels))
+    expected = (PICTURE if channels > 2 else PICTURE[..., :1]) / PICTURE.max() * 255
+    assert np.abs(read_image(tmp_path / "a.png") - expected).max() <= 1
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"byteorder": ">"}, {"compression": "zlib"}, {"planarconfig": "separate"},
+    {"planarconfig": "separate", "compression": "zlib"},
+])  # fmt: skip
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "float16", "float32", "float64"])
+def test_tiffs_of_any_numbers(tmp_path, kind, options):
+    tifffile = pytest.importorskip("tifffile", reason="reads TIFFs that Pillow does not; it is in the extra photo")
+    numbers = deep_picture(12, 3)
+    numbers = (numbers / np.float64(4095)).astype(kind) if kind[0] == "f" else numbers.astype(kind)
+    stored = np.rot90(numbers, 1)  # orientation 6
+    if options.get("planarconfig"):
+        stored = np.moveaxis(stored, -1, 0)
+    tags = [(0x0112, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extratags=tags, **options)
+    assert np.abs(read_image(tmp_path / "a.tif") - PICTURE / PICTURE.max() * 255).max() <= 1
+
+
+def test_tiffs_that_say_more_than_they_hold_are_refused_at_once(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="reads TIFFs that Pillow does not; it is in the extra photo")
+    tifffile.imwrite(tmp_path / "a.tif", (PICTURE / 255).astype(np.float32), photometric="rgb")
+    content = (tmp_path / "a.tif").read_bytes()
+    for side in (10_000, 60_000):  # in the place of the width, the first tag's value
+        place = (
+            content.index(struct.pack("<HHI", 256, 4, 1)) + 8
+            if struct.pack("<HHI", 256, 4, 1) in content
+            else (content.index(struct.pack("<HHI", 256, 3, 1)) + 8)
+        )
+        (tmp_path / "b.tif").write_bytes(content[:place] + struct.pack("<I", side) + content[place + 4 :])
+        with pytest.raises(InputError, match=r"b\.tif.*(cut short|million pixels)"):
+            read_image(tmp_path / "b.tif")
+
+
+def test_floats_may_reach_a_little_beyond_their_range(tmp_path):
+    values = (PICTURE / PICTURE.max()).astype(np.float32)
+    values[3, 4] = 1.05  # as resampling leaves it
+    expected = np.clip(values, 0, 1) * 255
+    assert np.abs(read_image(values) - expected).max() <= 1
+    assert np.abs(read_image(values * 4095) - expected).max() <= 1
+
+
+def heic(path, picture=PICTURE, **options):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs it; it is in the extra photo")
+    image = Image.fromarray(np.repeat(np.repeat(picture, 4, 0), 4, 1))  # its colours have half the resolution
+    pillow_heif.from_pillow(image).save(path, quality=95, **options)
+
+
+def is_the_picture(pixels):
+    return pixels.shape == (96, 128, 3) and np.abs(pixels[2::4, 2::4].astype(int) - PICTURE).max() < 24
+
+
+@pytest.mark.parametrize("name", ["a.heic", "IMG_1.JPG", "b.png"])
+def test_heic_is_known_by_its_content(tmp_path, name):
+    heic(tmp_path / "a.heic")
+    (tmp_path / "a.heic").rename(tmp_path / name)
+    assert is_the_picture(read_image(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.avif", "IMG_1.jpg"])
+def test_avif_is_known_by_its_content(tmp_path, name):
+    Image.fromarray(PICTURE.repeat(4, 0).repeat(4, 1)).save(tmp_path / name, "AVIF", quality=95)
+    assert is_the_picture(read_image(tmp_path / name))
+
+
+def test_heic_comes_upright_once_and_with_its_focal_length(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769).update({0xA405: 26})
+    heic(tmp_path / "a.heic", np.ascontiguousarray(np.rot90(PICTURE)), exif=exif.tobytes())
+    assert is_the_picture(read_image(tmp_path / "a.heic"))
+    assert photo_focal(tmp_path / "a.heic") == pytest.approx(26 * 160 / np.hypot(24, 36))
+
+
+def test_heic_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    heic(tmp_path / "a.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InputError, match=r"a\.heic: HEIC .*pip install 'jaxface\[photo\]', or save it as JPEG"):
+        read_image(tmp_path / "a.heic")
+
+
+def test_damaged_heic_says_so(tmp_path):
+    heic(tmp_path / "a.heic")
+    content = (tmp_path / "a.heic").read_bytes()
+    for length in (12, 40, 300, len(content) // 2):
+        (tmp_path / "a.heic").write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"a\.heic: the picture is damaged or cut short"):
+            read_image(tmp_path / "a.heic")
+
+
+def test_what_python_code_has_at_hand(tmp_path):
+    image = Image.fromarray(PICTURE)
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    exif.get_ifd(0x8769).update({0xA405: 50})
+    image.save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    alpha = np.concatenate([PICTURE, np.zeros((24, 32, 1), np.uint8)], -1)
+    with Image.open(tmp_path / "a.png") as opened:
+        for photo in (content, image, opened, PICTURE, PICTURE.astype(np.int64), (PICTURE / 255).astype(np.float32)):
+            np.testing.assert_array_equal(read_image(photo), PICTURE)
+        for photo in (content, opened, str(tmp_path / "a.png")):
+            assert photo_focal(photo) == pytest.approx(50 * np.hypot(32, 24) / np.hypot(36, 24))
+    assert photo_focal(PICTURE) is None and photo_focal(image) is None
+    for gray in (PICTURE[..., 0], PICTURE[..., :1], Image.fromarray(PICTURE[..., 0])):
+        np.testing.assert_array_equal(read_image(gray), PICTURE[..., :1].repeat(3, -1))
+    for transparent in (alpha, Image.fromarray(alpha)):
+        assert (read_image(transparent) == 255).all()
+    turned = Image.open(io.BytesIO(content))
+    turned.getexif()[0x0112] = 3
+    np.testing.assert_array_equal(read_image(turned), PICTURE[::-1, ::-1])
+
+
+@pytest.mark.parametrize("photo", [
+    b"", b"hello" * 100, np.zeros((4, 5, 6, 3)), np.zeros((30, 30, 5)), np.zeros((30, 30, 3), bool), np.zeros(30),
+    np.zeros((30, 30, 3), complex), np.zeros((0, 30, 3)), np.zeros((8, 30, 3)), Image.new("RGB", (8, 30)), 7, None,
+])  # fmt: skip
+def test_what_is_no_photo_is_told_in_one_line(photo):
+    with pytest.raises(InputError) as raised:
+        read_image(photo)
+    assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)

@@ -1,6 +1,7 @@
 """3DDFA-V3's and Deep3D's BFM: every array where it belongs, bad files named, damaged ones refused."""
 
 import copy
+import functools
 import tracemalloc
 
 import numpy as np
@@ -104,9 +105,12 @@ def test_accepted_shapes(tmp_path, values):
     np.testing.assert_array_equal(one.contours["106"], two.contours["106"])
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_deep3d(tmp_path, matlab, compress):
-    path = stand_ins.save_matlab(tmp_path / "any name.dat", matlab, compress=compress)
+@pytest.mark.parametrize("save", [
+    stand_ins.save_matlab, functools.partial(stand_ins.save_matlab, compress=True), stand_ins.save_matlab_73,
+    functools.partial(stand_ins.save_matlab_73, compression="gzip"),
+])  # fmt: skip
+def test_deep3d(tmp_path, matlab, save):
+    path = save(tmp_path / "any name.dat", matlab)
     model = load_face_model(path)
     mean = rows(matlab["meanshape"])[..., 0]
     np.testing.assert_allclose(model.mean_shape, mean - mean.mean(0), atol=1e-6)

@@ -63,6 +63,12 @@ STAND_INS = {
         folder / "face_model.npy", stand_ins.three_ddfa_v3(VERTICES)
     ),
     "deep3d": lambda folder, patch: stand_ins.save_matlab(folder / "BFM.mat", stand_ins.deep3d(VERTICES)),
+    "basel_2009": lambda folder, patch: stand_ins.save_matlab(
+        folder / "01_MorphableModel.mat", stand_ins.basel_2009(VERTICES, coefficients=KEPT)
+    ),
+    "basel_2017": lambda folder, patch: stand_ins.save_hdf5(
+        folder / "model2017.h5", stand_ins.basel_2017(VERTICES, coefficients=(KEPT,) * 3)
+    ),
     "faceverse": lambda folder, patch: stand_ins.save_pickled(folder / "v3.npy", stand_ins.faceverse(3, VERTICES)),
     "flame": lambda folder, patch: write_small_flame(folder),
     "ict": write_ict,
@@ -88,8 +94,11 @@ def cut_down(model):
         skinning = dataclasses.replace(skinning, **joint_bases)
     bases = {name: few(getattr(model, name)) for name in ("identity_basis", "expression_basis")}
     albedo_basis = few(model.albedo_basis, 1.0)
+    some = 0.05 * np.random.default_rng(0).normal(size=(len(model.mean_shape), 3, KEPT)).astype(np.float32)
     if not albedo_basis.size:  # FLAME's and ICT's files have none
-        albedo_basis = 0.05 * np.random.default_rng(0).normal(size=(len(model.mean_shape), 3, KEPT)).astype(np.float32)
+        albedo_basis = some
+    if not bases["expression_basis"].size:  # Basel's of 2009 has none
+        bases["expression_basis"] = 0.1 * some
     names = model.expression_names[:KEPT]
     return dataclasses.replace(model, **bases, albedo_basis=albedo_basis, expression_names=names, skinning=skinning)
 

@@ -5,13 +5,14 @@ import zipfile
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from jaxface.core.errors import InputError
-from jaxface.networks import conversion, weight_files, weights
+from jaxface.networks import conversion, torch_names, weight_files, weights
 from jaxface.networks.checkpoints import load_encoder, read_encoder
 from jaxface.networks.encoder import create_encoder
 from jaxface.training.checkpoint import initial_state
@@ -128,6 +129,10 @@ def test_a_deeper_network_is_not_taken_for_a_known_one(states):
     lambda state: state,
     lambda state: {"net_recon": state, "opt_00": {"state": {}, "param_groups": [{"lr": 1e-4}]}, "sched_00": {}},
     lambda state: {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}},
+    lambda state: {"model": "resnet18", "model_state_dict": {f"_orig_mod.{name}": x for name, x in state.items()}},
+    lambda state: {"optimizer": {}, "model": {f"module._orig_mod.net.{name}": x for name, x in state.items()}},
+    lambda state: {"ema": {"n_averaged": np.array(5), **{f"module.net_recon.{name}": x for name, x in state.items()}}},
+    lambda state: {"state_dict": {"model": {f"net.module.backbone.{name}": x for name, x in state.items()}}},
 ])  # fmt: skip
 def test_wrappers_and_prefixes_are_taken_off(states, monkeypatch, tmp_path, wrap):
     from jaxface.files import torch_files
@@ -135,6 +140,35 @@ def test_wrappers_and_prefixes_are_taken_off(states, monkeypatch, tmp_path, wrap
     (tmp_path / "x.pth").write_bytes(b"PK, and the rest")
     monkeypatch.setattr(torch_files, "read_torch", lambda path: wrap(states["resnet18"]))
     assert weight_files.read_state(tmp_path / "x.pth").keys() == states["resnet18"].keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "net.", "net_recon.", "module.net_recon._orig_mod."])
+@pytest.mark.parametrize("inner", ["", "module.", "_orig_mod."])
+def test_prefixes_leave_an_encoders_backbone(prefix, inner):
+    own = ["backbone.conv1.weight", "backbone.layer1.0.bn1.bias", "final_layers.0.weight"]
+    names = [prefix + name.replace("backbone.", f"backbone.{inner}") for name in own]
+    assert list(torch_names.bare_names(names).values()) == own
+    assert torch_names.network_kind(names) == "encoder"
+
+
+def test_two_networks_in_one_are_not_mixed_up():
+    state = {"conv1.weight": np.zeros(3), "module.conv1.weight": np.ones(3)}
+    with pytest.raises(InputError, match="two networks in one"):
+        torch_names.plain_state(state)
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_numbers_of_other_precision(mobilenet_file, tmp_path, kind):
+    state = load_file(mobilenet_file)
+    save_file(
+        {name: x.astype(kind) if x.dtype.kind == "f" else x for name, x in state.items()}, tmp_path / "x.safetensors"
+    )
+    expected, found = (read_encoder(path).variables for path in (mobilenet_file, tmp_path / "x.safetensors"))
+    for one, two in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        assert two.dtype == np.float32
+        np.testing.assert_array_equal(two, one.astype(kind).astype(np.float32))
+    assert "all of 322 tensors" in conversion.convert_weights(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
+    assert load_file(tmp_path / "y.safetensors")["backbone.conv.0.weight"].dtype == np.float32
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"state_dict": 3}, {1: np.zeros(3)}, {"a.weight": "text"}])

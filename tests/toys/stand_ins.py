@@ -6,6 +6,7 @@ Every maker takes the number of vertices; at the default size the files are as l
 import math
 
 import numpy as np
+import pytest
 import scipy.io
 
 BFM_VERTICES, BFM_TRIANGLES = 35_709, 70_789
@@ -86,6 +87,37 @@ def deep3d(vertices=BFM_VERTICES, *, seed=0):
         "frontmask2_idx": np.arange(1, 3 * vertices // 4)[:, None].astype(np.uint16),
         "skinmask": (random.random((1, vertices)) < 0.5).astype(np.uint8),
     }
+
+
+def basel_2009(vertices=53_490, *, coefficients=199, seed=0):
+    """The variables in Basel's 01_MorphableModel.mat: micrometres, indices from 1, corners run clockwise."""
+    random = np.random.default_rng(seed)
+    mean, triangles = head(vertices, random)
+    return {
+        "shapeMU": (mean * 1e5).astype(np.float32).reshape(-1, 1),
+        "shapePC": basis(random, vertices, coefficients, 1e-3),
+        "shapeEV": np.linspace(2e6, 1e6, coefficients, dtype=np.float32)[:, None],
+        "texMU": random.uniform(60, 220, (3 * vertices, 1)).astype(np.float32),
+        "texPC": basis(random, vertices, coefficients, 1e-2),
+        "texEV": np.linspace(300, 100, coefficients, dtype=np.float32)[:, None],
+        "tl": (triangles[:, ::-1] + 1).astype(np.float64),
+        "segbin": np.zeros((vertices, 4), np.uint8),
+    }
+
+
+def basel_2017(vertices=28_588, *, coefficients=(199, 100, 199), seed=0):
+    """The datasets in Basel's model2017-1_face12_nomouth.h5: millimetres, indices from 0, triangles as columns."""
+    random = np.random.default_rng(seed)
+    mean, triangles = head(vertices, random)
+    means = [100 * mean.ravel(), random.normal(0, 0.1, 3 * vertices), random.uniform(0.2, 0.9, 3 * vertices)]
+    content = {"shape/representer/cells": triangles.T.astype(np.uint32)}
+    for name, start, count, spread in zip(
+        ("shape", "expression", "color"), means, coefficients, (9, 9, 1), strict=True
+    ):
+        content[f"{name}/model/mean"] = start.astype(np.float32)
+        content[f"{name}/model/pcaBasis"] = basis(random, vertices, count, 0.03)
+        content[f"{name}/model/pcaVariance"] = np.linspace(4 * spread, spread, count, dtype=np.float32)
+    return content
 
 
 def faceverse(version, vertices=None, *, seed=0, upright=False):
@@ -181,6 +213,22 @@ def save_pickled(path, content):
 
 def save_matlab(path, content, *, compress=False):
     scipy.io.savemat(path, content, do_compression=compress)
+    return path
+
+
+def save_matlab_73(path, content, **options):
+    """As MATLAB's save(..., "-v7.3"): HDF5 behind 512 bytes of MATLAB's, with rows and columns exchanged."""
+    save_hdf5(path, {name: np.asarray(value).T for name, value in content.items()}, userblock_size=512, **options)
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM")
+    return path
+
+
+def save_hdf5(path, content, *, userblock_size=0, **options):
+    h5py = pytest.importorskip("h5py", reason="HDF5 needs it; it is in the extra hdf5")
+    with h5py.File(path, "w", userblock_size=userblock_size) as file:
+        for name, value in content.items():
+            file.create_dataset(name, data=value, **options)
     return path
 
 
