@@ -119,7 +119,7 @@ def preprocess_files(
         ):
             with report.guard(photo.path):
                 results.keep(photo, result)
-                report.done += 1
+                report.add_done(photo.path)
             bar.update()
         results.finish()
     if report.done:

@@ -73,7 +73,8 @@ def fit_video(
     )
     settings = {"method": "video", "face model": face_model.name, "cutoff": f"{cutoff:g} Hz"}
     page = write_clip(folder, face_model, clip, track, samples, settings=settings, drawing=drawing)
-    report = BatchReport(done=1, unit="clip")
+    report = BatchReport(unit="clip")
+    report.add_done(clip.path)
     if clip.problems:
         count = len(followed.times)
         left = f"{count} frame{'' if count == 1 else 's'}, {followed.times[-1]:.2f} s, could be fitted"

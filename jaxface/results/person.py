@@ -131,7 +131,7 @@ def fit_person(
                 textures.append(texture_and_trust(face_model, drawn, one.sample))
             pages.append(out / photo.name / PAGE)
             written.append(records[index])
-            report.done += 1
+            report.add_done(photo.path)
     if drawn is not None:
         texture, vector = merge_aligned(textures), solved[joint[0]].vector
         write_person(out / PERSON_FOLDER, face_model, vector, drawn, texture, photos=written, settings=settings)
