@@ -20,6 +20,9 @@ MIN_SIZE = 16
 """Pictures with a shorter side than this, in pixels, cannot show a face and are refused."""
 
 
+PLENTY, PIXELS_PER_BYTE = 2**25, 256
+"""Pixels that any picture may have, as many as 8K video; a larger one needs a byte of file for so many: photos do."""
+
 # Pillow also opens formats that run other programs (EPS calls Ghostscript) or hold no photos; those stay closed.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -99,6 +102,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     try:
         Image.init()
         with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+            refuse_bomb(path, image.width * image.height)
             image.load()
             yield image
     except InputError:
@@ -112,6 +116,19 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise InputError(f"{path}: not enough memory to read the picture") from None
     except Exception as error:  # decoders meet damaged files with every kind of exception
         raise InputError(f"{path}: the picture is damaged or cut short ({error})") from error
+
+
+def refuse_bomb(path: str | os.PathLike, pixels: int, *, most: int = PLENTY, per_byte: int = PIXELS_PER_BYTE) -> None:
+    """Refuses a picture that is large in pixels and tiny as a file, before it fills the memory.
+
+    Raises:
+        InputError: when there are more than `most` pixels, and more than `per_byte` for each byte of the file.
+    """
+    size = os.stat(path).st_size
+    if pixels > max(most, per_byte * size):
+        raise InputError(
+            f"{path}: {pixels / 1e6:.0f} million pixels in a file of {size:,} bytes are no photo; make it smaller"
+        )
 
 
 def check_file(path: str | os.PathLike) -> Path:

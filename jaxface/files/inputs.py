@@ -127,5 +127,5 @@ def holds_another_photo(folder: Path, photo: Path, *, record: str) -> bool:
         return False
     try:
         return json.loads((folder / record).read_text())["sha256"] != file_digest(photo)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True

@@ -181,7 +181,7 @@ def _read_landmarks(folder: Path) -> tuple[Float[np.ndarray, "68 2"], Float[np.n
             values, weights = content.get("landmarks"), content.get("landmark_weights")
         landmarks = np.asarray(values, np.float32)
         weights = np.ones(LANDMARKS, np.float32) if weights is None else np.asarray(weights, np.float32)
-    except (OSError, EOFError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as landmarks ({error})") from error
     if landmarks.shape != (LANDMARKS, 2) or weights.shape != (LANDMARKS,):
         found = f"{list(landmarks.shape)} and {list(weights.shape)}"
@@ -250,7 +250,7 @@ def _read_json(path: Path) -> dict:
     check_file(path)
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: should be a JSON object")
