@@ -227,7 +227,10 @@ def read_alignment(folder: str | os.PathLike) -> Alignment:
     content = _read_json(path)
     if "alignment" not in content:
         raise InputError(f"{path}: holds no alignment")
-    return Alignment.from_dict(content["alignment"])
+    try:
+        return Alignment.from_dict(content["alignment"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def read_dataset_file(folder: Path) -> dict:

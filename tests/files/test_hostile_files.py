@@ -24,7 +24,8 @@ from jaxface.files.containers import read_arrays
 from jaxface.files.images import read_image
 from jaxface.files.inputs import holds_another_photo
 from jaxface.files.matlab import read_matlab
-from jaxface.photos.folder import read_dataset_file
+from jaxface.files.obj_file import read_obj
+from jaxface.photos.folder import read_alignment, read_dataset_file
 from toys import hostile
 
 MUTATIONS = 15
@@ -82,16 +83,27 @@ def test_a_picture_that_is_large_in_pixels_alone(tmp_path, suffix, options):
     assert read_image(path).shape == (5000, 8000, 3)
 
 
-def test_an_animation_that_is_large_in_pixels_alone(tmp_path):
-    first, *rest = (Image.new("P", (4000, 3000), number) for number in range(24))
-    first.save(tmp_path / "bomb.gif", save_all=True, append_images=rest)
-    assert (tmp_path / "bomb.gif").stat().st_size < 400_000
+def test_an_animation_that_is_large_in_pixels_alone(tmp_path, monkeypatch):
     path = tmp_path / "bomb.gif"
-    path.write_bytes(path.read_bytes())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxface.clips.frames._PIXELS_PER_BYTE", 100)
-        with pytest.raises(InputError, match=r"288 million pixels in a file of [\d,]+ bytes are no photo"):
-            open_clip(path)
+    Image.new("P", (4000, 3000), 1).save(path, save_all=True, append_images=[Image.new("P", (4000, 3000), 2)])
+    with pytest.raises(InputError, match=r"12 million pixels in a file of [\d,]+ bytes are no photo"):
+        open_clip(path)
+    first, *rest = (Image.new("P", (1000, 750), number) for number in range(12))
+    first.save(path, save_all=True, append_images=rest)
+    assert open_clip(path).count == 12
+    monkeypatch.setattr("jaxface.clips.frames._PLENTY", 2**20)
+    monkeypatch.setattr("jaxface.clips.frames._PIXELS_PER_BYTE", 10)
+    with pytest.raises(InputError, match=r"9 million pixels in a file of [\d,]+ bytes are no photo"):
+        open_clip(path)
+
+
+def test_faults_that_the_soak_found(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nf 1 2 99999999999999999999\n")
+    with pytest.raises(InputError, match=r"a.obj: the line .* is not as OBJ files are"):
+        read_obj(tmp_path / "a.obj")
+    (tmp_path / "landmarks.json").write_text('{"alignment": {"scale": 1}}')
+    with pytest.raises(InputError, match=r"landmarks.json: not an alignment"):
+        read_alignment(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"size": ' + "9" * 10_000 + "}", "\ud800", "\0"])
