@@ -19,7 +19,7 @@ help:
 	@echo "make quickstart  train a small encoder (about 20 minutes on 2 cores)"
 	@echo "make quick    run the tests that compile little: what one runs while working (a minute and a half)"
 	@echo "make test     run all tests (about 14 minutes on 2 cores)"
-	@echo "make soak     a thousand damaged files for each reader (docs/reliability.md)"
+	@echo "make soak     a thousand damaged files for each reader, fifty kills of each command (docs/reliability.md)"
 	@echo "make check    linter, formatter and type checker"
 	@echo "make docs     documentation in docs/_build/html (about a minute)"
 	@echo "make setup    only install into .venv"
@@ -54,6 +54,7 @@ test: $(READY)
 
 soak: $(READY)
 	PYTHONPATH=.:tests $(RUN) tests/toys/hostile.py 1000
+	PYTHONPATH=.:tests $(RUN) tests/toys/kills.py 50
 
 check: $(READY)
 	$(RUN) -m ruff check .
