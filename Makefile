@@ -12,13 +12,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo quickstart quick test check docs format clean
+.PHONY: help setup demo quickstart quick test soak check docs format clean
 
 help:
 	@echo "make demo     reconstruct two portraits, by the encoder that comes along and by a fit (three minutes)"
 	@echo "make quickstart  train a small encoder (about 20 minutes on 2 cores)"
 	@echo "make quick    run the tests that compile little: what one runs while working (a minute and a half)"
 	@echo "make test     run all tests (about 14 minutes on 2 cores)"
+	@echo "make soak     a thousand damaged files for each reader, fifty kills of each command (docs/reliability.md)"
 	@echo "make check    linter, formatter and type checker"
 	@echo "make docs     documentation in docs/_build/html (about a minute)"
 	@echo "make setup    only install into .venv"
@@ -50,6 +51,10 @@ quick: $(READY)
 
 test: $(READY)
 	$(PYTEST)
+
+soak: $(READY)
+	PYTHONPATH=.:tests $(RUN) tests/toys/hostile.py 1000
+	PYTHONPATH=.:tests $(RUN) tests/toys/kills.py 50
 
 check: $(READY)
 	$(RUN) -m ruff check .

@@ -6,7 +6,8 @@
 Everything goes to config.output_dir: metrics.jsonl (one line per log, and per held-out evaluation), previews/*.png
 (photo, reconstruction, clay, its parts, target parts), checkpoints/, and at the end results.json with the held-out
 figures beside those of the mean face. A run that was stopped, however it was, goes on from its last checkpoint when the
-same command is given again, as if it had not been stopped.
+same command is given again, as if it had not been stopped. Learning rate, clipping, the number of steps, logging,
+loading processes and devices may be others then: metrics.jsonl tells at which step.
 
 A config is a file of yours (--config my_config.py) or one of those that come along, by its name. Its fields are
 explained in configs/quickstart.py.
@@ -93,7 +94,10 @@ def train(config: ConfigDict) -> dict[str, Any]:
     mapping = parallel.mapping(config.parallel)
     encoder = create_configured_encoder(config, model, axis_name=parallel.AXIS)
     optimizer = create_optimizer(steps=config.steps, **config.optimizer)
-    batches, held_out = make_training_data(config, model)  # minutes: after what a wrong config can fail at
+    checkpoints = Checkpoints(folder, config)
+    start = checkpoints.latest_step or 0
+    # Minutes: after what a wrong config can fail at.
+    batches, held_out = make_training_data(config, model, start=start)
     step_function = make_train_step(encoder, optimizer, objective, axis_name=parallel.AXIS)
     if config.data.source == "drawn":
         step_function = drawn_in_step(step_function, size=config.image_size)
@@ -101,19 +105,18 @@ def train(config: ConfigDict) -> dict[str, Any]:
     train_step = mapping.compile(step_function)
     predict = _make_predict(encoder)
 
-    checkpoints = Checkpoints(folder, config)
     state = create_state(encoder, optimizer, image_size=config.image_size, seed=config.seed)
     if checkpoints.latest_step is not None:
-        state = checkpoints.restore(state, batches)
+        state = checkpoints.restore(state)
     elif config.encoder.initial:
         state, taken = initial_state(state, optimizer, config.encoder.initial)
         if jax.process_index() == 0:
             print(f"The encoder starts with {taken}")
-    start = int(state.step)
     state, constants = mapping.replicate(state), mapping.replicate(constants)
 
     log = RunLog(folder, step=start, total=config.steps, enabled=jax.process_index() == 0)
     log.say(f"{'Resuming' if start else 'Starting'} {config.name} at step {start}; output in {folder}")
+    log.changed(start, checkpoints.changes)
     started, window = time.monotonic(), []
     try:
         for step in range(start + 1, config.steps + 1):
@@ -128,7 +131,7 @@ def train(config: ConfigDict) -> dict[str, Any]:
                 figures = evaluate_state(saved, predict, model, held_out, preview=_preview_path(folder, step))
                 log.write(step, {f"held_out_{name}": value for name, value in figures.items()}, show=False)
                 log.say(_progress_line(step, figures))
-                checkpoints.save(saved, batches, figures)
+                checkpoints.save(saved, figures)
     finally:
         log.close()
         checkpoints.close()
@@ -215,7 +218,7 @@ def _mean_of_window(window: list[dict[str, np.ndarray]], step: int, max_skipped:
             f"step {step - len(window) + 1 + skipped[0]}: {' and '.join(terms) or 'the loss'} is not finite. Nothing "
             "of it was saved: the last checkpoint is good. Lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm, and look for bad samples; or let training leave out some such steps per log "
-            "with config.max_skipped_steps"
+            "with config.max_skipped_steps. The same folder goes on with any of these changed"
         )
     kept = [metrics for index, metrics in enumerate(window) if index not in skipped]
     names = sorted(window[0].keys() - {"loss", "skipped"})

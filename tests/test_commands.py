@@ -44,6 +44,13 @@ def test_an_unknown_command_shows_the_list(name, hint, capsys):
     assert errors.startswith(f"error: there is no command '{name}'{hint}") and "\n  preprocess " in errors
 
 
+def test_programs_on_photos_begin_in_silence():
+    """Without protobuf, which warned at every run of what MediaPipe had asked of it."""
+    program = "import sys, jaxface.fit, jaxface.preprocess; print('google.protobuf' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("False\n", "")
+
+
 def test_the_version(capsys):
     assert exit_code_of(["--version"]) == 0
     assert capsys.readouterr().out == f"jaxface {jaxface.__version__}\n"

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 
 from jaxface.clips.videos import FRAME_RATE, cut_off, read_video, video_rate_and_count
 from jaxface.core.errors import InputError
-from jaxface.files.images import check_file, read_image
+from jaxface.files.images import check_file, read_image, refuse_bomb
 from jaxface.files.inputs import IMAGE_SUFFIXES
 
 ANIMATED_SUFFIXES = frozenset((".gif", ".webp", ".png", ".apng"))
@@ -21,6 +21,12 @@ ANIMATED_SUFFIXES = frozenset((".gif", ".webp", ".png", ".apng"))
 
 VIDEO_SUFFIXES = frozenset(".3gp .avi .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
 """Names of video files end so; PyAV reads them."""
+
+_LARGE = 2**23
+"""Pixels that a frame of an animation may have, as many as 4K; a larger one needs a longer file, as for pictures."""
+
+_PLENTY, _PIXELS_PER_BYTE = 2**28, 2**13
+"""Pixels of all frames of an animation, as for pictures; more to the byte, for frames may be nearly alike."""
 
 Frame = UInt8[np.ndarray, "H W 3"]
 
@@ -128,12 +134,17 @@ def _folder(path: Path) -> Clip:
 def _animation(path: Path) -> Clip:
     lengths: list[float] = []
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
             told = getattr(image, "n_frames", 1)
+            refuse_bomb(path, told * image.width * image.height, most=_PLENTY, per_byte=_PIXELS_PER_BYTE)
             for frame in ImageSequence.Iterator(image):
+                refuse_bomb(path, frame.width * frame.height, most=_LARGE)  # a frame may be larger than the first
                 frame.load()  # WebP tells the duration only then
                 lengths.append(frame.info.get("duration", 0) or 100)  # missing: a tenth of a second, as in browsers
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # decoders meet damaged files with every kind of exception
         if len(lengths) < 2:
             raise InputError(f"{path}: is not an animated picture, or is damaged ({error})") from error
     count, problems = len(lengths), []

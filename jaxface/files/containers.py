@@ -19,6 +19,9 @@ SUFFIXES = (".npz", ".safetensors")
 
 _ZIP, _EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 
+_MOST_DEFLATED = 1100
+"""How much longer content may be than what it was deflated to, a little more than the format allows."""
+
 _LIMIT = 2**33
 """Bytes that the arrays of one file may take: what declares more is damaged or hostile."""
 
@@ -57,14 +60,18 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
-        names = [entry.filename.removesuffix(".npy") for entry in archive.infolist() if entry.filename.endswith(".npy")]
-        declared = sum(entry.file_size for entry in archive.infolist())
-        others = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    if not names and others:
+        entries = archive.infolist()
+    names = [entry.filename.removesuffix(".npy") for entry in entries if entry.filename.endswith(".npy")]
+    declared = sum(entry.file_size for entry in entries)
+    if not names and (others := [entry.filename for entry in entries if not entry.is_dir()]):
         what = f"a zip archive of {others[0][:80]!r} and the like"
         raise InputError(f"{path} is {what}; unpack it, and give the file in it")
     if declared > _LIMIT:
         raise InputError(f"{path} says that it holds {declared / 1e9:.0f} GB, which is not a face model")
+    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+        raise InputError(f"{path} is compressed as NumPy does not; write it again with np.savez_compressed")
+    if declared > _MOST_DEFLATED * path.stat().st_size:  # entries that lie over one another
+        raise InputError(f"{path} says that it holds {declared:,} bytes, more than can be in a file of its size")
     with np.load(path, allow_pickle=False) as content:
         return {name: content[name] for name in names}
 

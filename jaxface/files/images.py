@@ -22,6 +22,9 @@ MIN_SIZE = 16
 """Pictures with a shorter side than this, in pixels, cannot show a face and are refused."""
 
 
+PLENTY, PIXELS_PER_BYTE = 2**25, 256
+"""Pixels that any picture may have, as many as 8K video; a larger one needs a byte of file for so many: photos do."""
+
 # Pillow also opens formats that run other programs (EPS calls Ghostscript) or hold no photos; those stay closed.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -73,6 +76,7 @@ def decode_image(photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
         try:
             with _open(photo) as image:
                 _check_size(image.size)
+                refuse_bomb(photo, image.width * image.height)
                 if not is_planar(image):
                     image.load()  # turning it upright would forgive what is damaged
                     numbers = None
@@ -99,6 +103,7 @@ def decode_mask(path: str | os.PathLike) -> UInt8[np.ndarray, "H W"]:
         InputError: names the file when it cannot be read or holds colours.
     """
     with _told_of(path), _open(path) as image:
+        refuse_bomb(path, image.width * image.height)
         image.load()
         if image.mode == "1":
             return np.array(image).astype(np.uint8)
@@ -198,6 +203,21 @@ def _check_size(size: Sequence[int]) -> None:
     if len(size) == 2 and min(size) < MIN_SIZE:
         least = f"{MIN_SIZE} x {MIN_SIZE}"
         raise InputError(f"the picture is {size[0]} x {size[1]} pixels; at least {least} are needed")
+
+
+def refuse_bomb(
+    photo: str | os.PathLike | bytes, pixels: int, *, most: int = PLENTY, per_byte: int = PIXELS_PER_BYTE
+) -> None:
+    """Refuses a picture that is large in pixels and tiny as a file, before it fills the memory.
+
+    Raises:
+        InputError: when there are more than `most` pixels, and more than `per_byte` for each byte of the file.
+    """
+    size = os.stat(photo).st_size if isinstance(photo, str | os.PathLike) else len(photo)
+    if pixels > max(most, per_byte * size):
+        raise InputError(
+            f"{photo_name(photo)}: {pixels / 1e6:.0f} million pixels in a file of {size:,} bytes are no photo; make it smaller"
+        )
 
 
 def check_file(path: str | os.PathLike) -> Path:

@@ -35,11 +35,10 @@ def read_obj(path: str | os.PathLike) -> tuple[Float[np.ndarray, "V 3"], Integer
                     corners = [int(word.partition("/")[0]) for word in line.split()[1:]]
                     corners = [corner - 1 if corner > 0 else len(vertices) + corner for corner in corners]
                     triangles += [(corners[0], *pair) for pair in itertools.pairwise(corners[1:])]
-        points = np.array(vertices, np.float64)
-    except (ValueError, IndexError) as error:
+        points, indices = np.array(vertices, np.float64), np.array(triangles, np.int64).reshape(-1, 3)
+    except (ValueError, IndexError, OverflowError) as error:
         told = line.strip()[:60]
         raise InputError(f"{path}: the line {told!r} is not as OBJ files are; copy the file again") from error
-    indices = np.array(triangles, np.int64).reshape(-1, 3)
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(f"{path}: has no vertices of three finite numbers each; is it a mesh?")
     if len(indices) and (indices.min() < 0 or indices.max() >= len(points)):

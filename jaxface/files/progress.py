@@ -55,6 +55,12 @@ class BatchReport:
     incomplete: list[str] = dataclasses.field(default_factory=list)
     unit: str = "photo"
 
+    def add_done(self, path: str | os.PathLike) -> None:
+        """Counts a finished input; where stderr is no terminal, and so no bar shows it, on a line of its own."""
+        self.done += 1
+        if not sys.stderr.isatty():
+            print(f"done: {path}", file=sys.stderr, flush=True)
+
     def add_incomplete(self, path: str | os.PathLike, problem: str) -> None:
         """Reports on one line what is missing of an input that is done otherwise."""
         self.incomplete.append(f"{path}: {problem}")

@@ -10,6 +10,7 @@ import functools
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import IBUG_68
 from jaxface.files.atomic import atomic_write
+from jaxface.files.containers import read_arrays
 from jaxface.files.impostors import refuse_impostor
 from jaxface.fitting.priors import Prior, coefficient_prior
 
@@ -90,22 +92,24 @@ class Calibration:
         """
         refuse_impostor(path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                if str(arrays["format"]) != FORMAT:
-                    raise InputError(
-                        f"{path}: is of format {arrays['format']}; this version reads {FORMAT!r}: make "
-                        "it again with `jaxface calibrate`"
-                    )
-                values = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
+            arrays = read_arrays(path)
+        except InputError as error:
+            raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({error})") from error
+        try:
+            if str(arrays["format"]) != FORMAT:
+                raise InputError(
+                    f"{path}: is of format {str(arrays['format'])[:80]!r}; this version reads {FORMAT!r}: make it "
+                    "again with `jaxface calibrate`"
+                )
+            values: dict[str, Any] = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
             text = {name: str(values[name]) for name in ("face_model", "detector", "made")}
             floats = ("barycentric", "yaws", "variances", "factors", "identity_mean", "spread")
             numbers = {name: values[name].astype(np.float32) for name in floats}
             table = cls(**(values | text | numbers | {"vertices": int(values["vertices"])}))
         except InputError:
             raise
-        except Exception as error:  # damaged archives raise exceptions of every kind
-            told = error if isinstance(error, OSError) else "another kind of file, or damaged"
-            raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({told})") from error
+        except Exception as error:  # what lies there may be of any kind
+            raise InputError(f"{path}: not a calibration of `jaxface calibrate` (another kind of file)") from error
         if wrong := _what_is_wrong(table):
             raise InputError(f"{path}: {wrong}; make the table again with `jaxface calibrate`")
         return table

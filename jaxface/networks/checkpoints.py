@@ -101,7 +101,7 @@ def read_encoder(path: str | Path, *, which: str = "best") -> EncoderWeights:
         if step is None:
             raise InputError(f"{path}: holds no complete checkpoint; give the output folder of a training run")
         config = restore_items(manager, step, config=ocp.args.JsonRestore())["config"]
-        with _reading(folder / str(step)):
+        with reading(folder / str(step)):
             stored = ocp.StandardCheckpointHandler().metadata(epath.Path(folder) / str(step) / "encoder")
             target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(stored))
             params = target["params"]
@@ -248,13 +248,14 @@ def restore_items(manager: ocp.CheckpointManager, step: int | None, **items: Any
     Raises:
         InputError: when the checkpoint cannot be read.
     """
-    with _reading(Path(str(manager.directory)) / str(step)):
+    with reading(Path(str(manager.directory)) / str(step)):
         restored = manager.restore(step, args=ocp.args.Composite(**items))
         return {name: restored[name] for name in items}
 
 
 @contextlib.contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def reading(folder: Path) -> Iterator[None]:
+    """Tells what goes wrong inside as an InputError that names the checkpoint's folder and the way out."""
     try:
         yield
     except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged folder

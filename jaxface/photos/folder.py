@@ -181,7 +181,7 @@ def _read_landmarks(folder: Path) -> tuple[Float[np.ndarray, "68 2"], Float[np.n
             values, weights = content.get("landmarks"), content.get("landmark_weights")
         landmarks = np.asarray(values, np.float32)
         weights = np.ones(LANDMARKS, np.float32) if weights is None else np.asarray(weights, np.float32)
-    except (OSError, EOFError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as landmarks ({error})") from error
     if landmarks.shape != (LANDMARKS, 2) or weights.shape != (LANDMARKS,):
         found = f"{list(landmarks.shape)} and {list(weights.shape)}"
@@ -227,7 +227,10 @@ def read_alignment(folder: str | os.PathLike) -> Alignment:
     content = _read_json(path)
     if "alignment" not in content:
         raise InputError(f"{path}: holds no alignment")
-    return Alignment.from_dict(content["alignment"])
+    try:
+        return Alignment.from_dict(content["alignment"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def read_dataset_file(folder: Path) -> dict:
@@ -250,7 +253,7 @@ def _read_json(path: Path) -> dict:
     check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: should be a JSON object")

@@ -119,12 +119,18 @@ def preprocess_files(
         ):
             with report.guard(photo.path):
                 results.keep(photo, result)
-                report.done += 1
+                report.add_done(photo.path)
             bar.update()
         results.finish()
-    if report.done:
-        sheet = contact_sheet(open_samples(out, size=size))
-        visualize.save_png(out / contact_sheet_name(share, shares), sheet)
+    sheet = out / contact_sheet_name(share, shares)
+    if report.done or (report.skipped and not sheet.exists()):  # not there: a run was killed before it came to it
+        try:
+            picture = contact_sheet(open_samples(out, size=size))
+        except InputError:
+            if report.done:
+                raise
+            return report  # none of the photos shows a face
+        visualize.save_png(sheet, picture)
     return report
 
 

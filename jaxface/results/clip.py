@@ -91,7 +91,8 @@ def fit_video(
     if content_digest(clip.path) != digest:
         raise InputError(f"{clip.path}: the clip changed while it was fitted; run the command again")
     page = write_clip(folder, face_model, clip, track, samples, settings=settings, digest=digest, drawing=drawing)
-    report = BatchReport(done=1, unit="clip")
+    report = BatchReport(unit="clip")
+    report.add_done(clip.path)
     if clip.problems:
         count = len(followed.times)
         left = f"{count} frame{'' if count == 1 else 's'}, {followed.times[-1]:.2f} s, could be fitted"

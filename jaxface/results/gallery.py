@@ -68,7 +68,7 @@ def _faces(record: Path) -> list[dict]:
             for index, face in enumerate(content["faces"], start=1)
             if (record.parent / face["folder"] / CARD).is_file()
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []  # not written by this program
 
 

@@ -124,7 +124,7 @@ def fit_person(
     distances = None if features is None else distances_to_others(features)
     together = hashlib.sha256("".join(str(digests[photo.path]) for photo in photos).encode()).hexdigest()
     told = settings | {"fitted with": f"{len(photos)} photos, {together[:12]}"}
-    textures, pages, written, skipped = [], [], [], []
+    textures, pages, written = [], [], []
     drawn: DrawnFace | None = None
     for index, photo in progress(list(enumerate(photos)), description="write"):
         with report.guard(photo.path):
@@ -134,10 +134,11 @@ def fit_person(
             if content_digest(photo.path) != digests[photo.path]:
                 raise InputError(f"{photo.path}: the file changed while it was fitted; run the command again")
             if not overwrite and is_done(out / photo.name, photo.path, told):
-                skipped.append(photo)
+                report.skipped += 1
             else:
                 with atomic_folder(out / photo.name) as folder:
                     write_results(folder, face_model, image, [one], about, description=DESCRIPTION, drawing=drawing)
+                report.add_done(photo.path)
             if index in joint[:TEXTURE_PHOTOS]:
                 drawn = delighted_face(face_model, one, image, options=drawing)
                 textures.append(texture_and_trust(face_model, drawn, one.sample))
@@ -152,7 +153,6 @@ def fit_person(
                     "distance": None if distances is None else round(float(distances[index]), 4),
                 }
             )
-    report.done, report.skipped = len(written) - len(skipped), len(skipped)
     if drawn is not None:
         texture, vector = merge_aligned(textures), solved[joint[0]].vector
         left_out = [

@@ -72,7 +72,7 @@ def work_through(
             path, future = writing[0]
             with report.guard(path):
                 _wait(future, bar)
-                report.done += 1
+                report.add_done(path)
             writing.popleft()
             bar.update()
 

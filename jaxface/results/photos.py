@@ -174,7 +174,7 @@ def is_done(folder: Path, photo: Path, made_with: Mapping[str, str]) -> bool:
         record = json.loads((folder / DONE_FILE).read_text())
         same = (record["photo"], record["settings"], record["jaxface"]) == (photo.name, made_with, __version__)
         return same and record["sha256"] == file_digest(photo)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -29,7 +29,9 @@ ENDLESS = 2**31
 """Samples that a seed has when they are drawn in the train step: numbers of 32 bits."""
 
 
-def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.DatasetIterator, Sequence[Sample]]:
+def make_training_data(
+    config: ConfigDict, model: FaceModel, *, start: int = 0
+) -> tuple[grain.DatasetIterator, Sequence[Sample]]:
     """Batches of this process for training, and samples that training never sees.
 
     Batches of "drawn" hold numbers alone, {"index": [B]}: `drawn_in_step` makes samples of them.
@@ -37,6 +39,7 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
     Args:
         config: a training's; see configs/quickstart.py.
         model: the face model.
+        start: the step that a training stands at: so many batches are left out.
 
     Raises:
         InputError: for an unknown source, a missing folder, or too few samples.
@@ -46,7 +49,7 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
         raise InputError(f"config.data.held_out is {data.held_out}, but must be 1 or more: there is a test at the end")
     batch_size = parallel.process_batch_size(config.batch_size)
     if data.source == "drawn":
-        return _numbers(batch_size), _readable(_synthetic(config, model, held_out=True))
+        return _numbers(batch_size, start), _readable(_synthetic(config, model, held_out=True))
     if data.source == "synthetic":
         training, held_out = (_synthetic(config, model, held_out=apart) for apart in (False, True))
         points = mirrored_points(model, spread_points(model)) if data.get("people", "") else None
@@ -64,6 +67,7 @@ def make_training_data(config: ConfigDict, model: FaceModel) -> tuple[grain.Data
         augment=augment,
         worker_count=data.workers,
         shard=(jax.process_index(), jax.process_count()),
+        start=start,
     )
     return batches, _readable(held_out)
 
@@ -86,11 +90,11 @@ def drawn_in_step(step: parallel.Step, *, size: int) -> parallel.Step:
     return drawing
 
 
-def _numbers(batch_size: int) -> grain.DatasetIterator:
+def _numbers(batch_size: int, start: int) -> grain.DatasetIterator:
     """Numbers of samples in batches of this process: each only once."""
     mine = grain.MapDataset.range(ENDLESS).slice(slice(jax.process_index(), None, jax.process_count()))
     batches = mine.batch(batch_size, batch_fn=lambda numbers: {"index": np.array(numbers, np.int32)})
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    return iter(batches.slice(slice(start, None)).to_iter_dataset(grain.ReadOptions(num_threads=0)))
 
 
 def _readable(source: SampleSource) -> list[Sample]:

@@ -47,5 +47,5 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """Adam (Kingma and Ba 2015) with a schedule, and gradients clipped to `clip_norm` unless it is None."""
     rate = learning_rate_schedule(learning_rate, steps=steps, schedule=schedule, warmup_steps=warmup_steps)
-    adam = optax.adam(rate)
-    return adam if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), adam)
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    return optax.chain(clip, optax.adam(rate))

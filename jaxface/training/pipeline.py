@@ -40,6 +40,7 @@ def make_pipeline(
     drop_remainder: bool = True,
     worker_count: int = 0,
     shard: tuple[int, int] = (0, 1),
+    start: int = 0,
 ) -> grain.DatasetIterator:
     """An iterator of batches that depends on its arguments alone.
 
@@ -61,6 +62,8 @@ def make_pipeline(
         worker_count: processes that load; 0 loads in a thread of this one.
         shard: (index, count) of this process among those that share the data: `(jax.process_index(),
             jax.process_count())`.
+        start: batches to leave out at the beginning. What follows is the same whatever the number of workers and
+            processes, as long as `batch_size` times the number of processes is.
 
     Raises:
         InputError: when there are no samples, or too few for one batch.
@@ -75,6 +78,7 @@ def make_pipeline(
     batches = mixed.slice(slice(shard[0], None, shard[1])).batch(
         batch_size, drop_remainder=drop_remainder, batch_fn=stack_samples
     )
+    batches = batches.slice(slice(start, None))
     # One thread and a short queue: on a small machine the training step needs the cores.
     loaded = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     if worker_count:

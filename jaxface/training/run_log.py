@@ -63,6 +63,14 @@ class RunLog:
             for name, value in metrics.items():
                 self._tensorboard.add_scalar(name, value, step)
 
+    def changed(self, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
+        """Appends what is another than when step `step` was made: {"step": 8, "changed": {name: [before, now]}}."""
+        if not (self._enabled and changes):
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "changed": changes}) + "\n")
+        self.say("Changed: " + "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changes.items()))
+
     def say(self, message: str) -> None:
         """Prints a line without tearing the progress bar."""
         if self._enabled:
@@ -78,6 +86,8 @@ class RunLog:
 def keep_lines_up_to(path: Path, step: int) -> None:
     """Drops the lines of a metrics file that are after `step`, or that a kill left unfinished.
 
+    Changes at `step` are dropped too: they belong to steps that were lost, and are written again if they still hold.
+
     Raises:
         InputError: for a file that is not a metrics file.
     """
@@ -86,12 +96,13 @@ def keep_lines_up_to(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            record_step = json.loads(line)["step"]
+            record = json.loads(line)
+            record_step = record["step"]
         except json.JSONDecodeError:
             break  # the last line of a killed run
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: is not a metrics file; move it away") from error
-        if record_step <= step:
+        if record_step < step or (record_step == step and "changed" not in record):
             kept.append(line + "\n")
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))

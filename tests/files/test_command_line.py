@@ -169,16 +169,23 @@ def test_shares_are_even_and_the_same_everywhere():
 def test_batch_report_goes_on_after_a_bad_input(capsys):
     report = BatchReport()
     with report.guard("a.jpg"):
-        report.done += 1
+        report.add_done("a.jpg")
     with report.guard("b.jpg"):
         raise InputError("no face found")
     with report.guard("c.jpg"):
         raise InputError("c.jpg: damaged")
     assert report.failures == ["b.jpg: no face found", "c.jpg: damaged"]
     assert report.reasons == {"b.jpg": "no face found", "c.jpg": "damaged"}
-    assert capsys.readouterr().err == "skipped: b.jpg: no face found\nskipped: c.jpg: damaged\n"
+    assert capsys.readouterr().err == "done: a.jpg\nskipped: b.jpg: no face found\nskipped: c.jpg: damaged\n"
     assert report.summary() == "1 photo done, 2 failed"
     assert report.exit_code == 1
+
+
+def test_a_terminal_has_its_bar_instead_of_lines(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    report = BatchReport()
+    report.add_done("a.jpg")
+    assert report.done == 1 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("kind", [MissingDependencyError, DiskFullError])

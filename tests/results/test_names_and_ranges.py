@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -68,7 +69,10 @@ def test_the_fit_allows_a_tenth_more_than_the_units(named):
     prior, columns = coefficient_prior(named), column_mask(named, "expression")
     np.testing.assert_allclose(prior.lower[columns], -0.1, rtol=1e-6)
     np.testing.assert_allclose(prior.upper[columns], 1.1, rtol=1e-6)
+    told = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    assert "0 to 1, or std. deviations | of the expression basis; of fits, -0.1 to 1.1 or -3 to 3" in told
     plain = coefficient_prior(toy_model())
+    np.testing.assert_array_equal(plain.lower[columns], -3)
     np.testing.assert_array_equal(plain.upper[columns], 3)
     for name in ("deviation", "lower", "upper"):
         np.testing.assert_array_equal(getattr(prior, name)[~columns], getattr(plain, name)[~columns])

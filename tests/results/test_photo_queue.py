@@ -40,6 +40,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
     assert "goes on from here" in capsys.readouterr().err
     report, _ = toys.process(hundred_files, out)
     assert (report.done, report.skipped, len(report.failures)) == (toys.GOOD - done, done, toys.BAD)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("done: ")]
+    assert len(told) == len(set(told)) == toys.GOOD - done and str(hundred_files) in told[0]
     files = toys.tree(out)
     assert {**files, "summary.json": b""} == {**expected[2], "summary.json": b""}
 

@@ -2,7 +2,6 @@ import dataclasses
 import json
 import shutil
 
-import grain.python as grain
 import jax
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ SIZE = 32
 def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "toy.npz"
     write_face_model(toy_model(), path)
-    return toy_config(face_model=str(path), image_size=SIZE)
+    return toy_config(face_model=str(path), image_size=SIZE, steps=12)
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +45,13 @@ def _state_at(fresh: TrainState, step: int) -> TrainState:
     return TrainState(np.asarray(step, np.int32), noisy.params, noisy.batch_stats, noisy.opt_state)
 
 
-def _batches():
-    return iter(grain.MapDataset.range(20).shuffle(seed=3).repeat().to_iter_dataset())
-
-
 @pytest.fixture(scope="module")
 def run(config, fresh_state, tmp_path_factory):
     """A run's folder with the checkpoints of steps 4 (the best), 8 and 12; 2 has been dropped."""
     folder = tmp_path_factory.mktemp("run")
-    checkpoints, batches = Checkpoints(folder, config), _batches()
+    checkpoints = Checkpoints(folder, config)
     for step, iou in ((2, 0.1), (4, 0.9), (8, 0.2), (12, 0.3)):
-        for _ in range(step):
-            next(batches)
-        checkpoints.save(_state_at(fresh_state, step), batches, {"part_iou": iou, "vertex_error_mm": float("nan")})
+        checkpoints.save(_state_at(fresh_state, step), {"part_iou": iou, "vertex_error_mm": float("nan")})
     checkpoints.close()
     return folder
 
@@ -73,15 +66,25 @@ def test_the_best_and_the_latest_two_are_kept(run):
 
 
 @pytest.mark.slow
-def test_restore_gives_back_the_state_and_the_place_in_the_data(run, config, fresh_state):
-    checkpoints, batches = Checkpoints(run, config), _batches()
-    state = checkpoints.restore(fresh_state, batches)
+def test_restore_gives_back_the_state(run, config, fresh_state):
+    checkpoints = Checkpoints(run, config)
+    state = checkpoints.restore(fresh_state)
     checkpoints.close()
+    assert checkpoints.changes == {}
     _equal(state, _state_at(fresh_state, 12))
-    expected = _batches()
-    for _ in range(2 + 4 + 8 + 12):
-        next(expected)
-    assert [next(batches) for _ in range(30)] == [next(expected) for _ in range(30)]
+
+
+def test_a_run_from_before_clipping_could_change_is_restored(config, fresh_state, tmp_path):
+    """Its optimizer had no part that clips, and its checkpoint tells of no machine."""
+    saved = _state_at(fresh_state, 4)
+    checkpoints = Checkpoints(tmp_path, config)
+    checkpoints.save(dataclasses.replace(saved, opt_state=saved.opt_state[1]), {})
+    checkpoints.close()
+    shutil.rmtree(tmp_path / FOLDER / "4" / "machine")
+    checkpoints = Checkpoints(tmp_path, config)
+    _equal(checkpoints.restore(fresh_state), saved)
+    checkpoints.close()
+    assert checkpoints.changes == {}
 
 
 @pytest.mark.slow
@@ -90,7 +93,7 @@ def test_checkpoints_of_another_edition_of_the_face_model_are_refused(run, confi
     other = dataclasses.replace(model, albedo_basis=np.repeat(model.albedo_basis, 2, axis=-1))
     checkpoints = Checkpoints(run, config)
     with pytest.raises(InputError, match=r"another edition of the face model '.*toy.npz'.*choose another"):
-        checkpoints.restore(_fresh_state(config, other), _batches())
+        checkpoints.restore(_fresh_state(config, other))
     checkpoints.close()
 
 
@@ -151,10 +154,10 @@ def test_a_damaged_checkpoint_is_named(run, config, fresh_state, tmp_path, damag
     with pytest.raises(InputError, match=r"12: the checkpoint cannot be read .* Delete this folder"):
         load_encoder(copy, which="latest")
     with pytest.raises(InputError, match=r"12: the checkpoint cannot be read .* Delete this folder"):
-        Checkpoints(copy, config).restore(fresh_state, _batches())
+        Checkpoints(copy, config).restore(fresh_state)
     shutil.rmtree(copy / FOLDER / "12")
     checkpoints = Checkpoints(copy, config)
-    assert int(checkpoints.restore(fresh_state, _batches()).step) == 8
+    assert int(checkpoints.restore(fresh_state).step) == 8
     checkpoints.close()
 
 
@@ -168,16 +171,83 @@ def test_what_a_killed_run_left_is_no_checkpoint(run, config, tmp_path):
     checkpoints.close()
 
 
-def test_resuming_with_another_config_is_refused(run, config):
-    other = ConfigDict(config_to_dict(config))
-    other.output_dir = "elsewhere"  # may change: the folder may have been moved
-    Checkpoints(run, other).close()
-    other.optimizer.learning_rate = 0.5
-    other.batch_size = 7
-    with pytest.raises(
-        InputError, match=r"config.batch_size was 8, is 7; config.optimizer.learning_rate was .*, is 0.5"
-    ):
-        Checkpoints(run, other)
+FREE = {
+    "optimizer.learning_rate": 0.5, "optimizer.schedule": "constant", "optimizer.warmup_steps": 1,
+    "optimizer.clip_norm": None, "steps": 20, "log_every": 1, "checkpoint_every": 5, "max_skipped_steps": 3,
+    "data.workers": 2, "parallel": "sharded", "multi_host": True, "name": "again",
+}  # fmt: skip
+
+
+def _changed(config, changes):
+    other = ConfigDict(config_to_dict(config), type_safe=False)
+    other.update_from_flattened_dict(changes)
+    return other
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_may_change_on_resume_does_and_is_told(run, config, name):
+    checkpoints = Checkpoints(run, _changed(config, {name: FREE[name]}))
+    checkpoints.close()
+    assert checkpoints.changes == {name: (_before(config, name), FREE[name])}
+
+
+def _before(config, name):
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def test_moved_folders_and_paths_that_are_spelled_differently_are_no_change(run, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.npz").symlink_to(config.face_model)
+    for model in ("link.npz", f"../{tmp_path.name}/./link.npz"):
+        changes = {"output_dir": "elsewhere", "cache_dir": "other", "face_model": model, "encoder.initial": "x"}
+        checkpoints = Checkpoints(run, _changed(config, changes))
+        checkpoints.close()
+        assert checkpoints.changes == {}
+
+
+def test_relative_paths_are_seen_from_the_folder_that_they_were_given_in(config, fresh_state, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "run", _changed(config, {"data.path": "photos"}))
+    checkpoints.save(_state_at(fresh_state, 4), {})
+    checkpoints.close()
+    monkeypatch.chdir(tmp_path / "other")
+    checkpoints = Checkpoints(tmp_path / "run", _changed(config, {"data.path": "../photos"}))
+    checkpoints.close()
+    assert checkpoints.changes == {}
+    with pytest.raises(InputError, match=r"config.data.path was 'photos', is '../other': it settles which samples"):
+        Checkpoints(tmp_path / "run", _changed(config, {"data.path": "../other"}))
+
+
+def test_other_devices_are_told(run, config, monkeypatch):
+    devices = jax.device_count()
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    checkpoints = Checkpoints(run, config)
+    checkpoints.close()
+    assert checkpoints.changes == {"devices": (devices, 2)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 16}, "config.batch_size was 8, is 16: it settles which samples"),
+        ({"data.held_out": 9}, "config.data.held_out was 8, is 9: it settles which samples"),
+        ({"seed": 5}, "config.seed was 0, is 5: it settles which samples"),
+        ({"face_model": "anny"}, "toy.npz', is 'anny': coefficients of another face model mean something else"),
+        ({"encoder.width_multiplier": 1.0}, "was 0.125, is 1.0: the saved weights are this network's"),
+        ({"loss.landmark": 1.0}, "is 1.0: the figures before and after would be of different objectives"),
+        ({"image_size": 64}, "config.image_size was 32, is 64: the saved weights were learned at this size"),
+        ({"steps": 8}, "stands at step 12: config.steps is 8, too few"),
+    ],
+)
+def test_what_may_not_change_on_resume_says_why(run, config, changes, message):
+    with pytest.raises(InputError) as error:
+        Checkpoints(run, _changed(config, changes))
+    assert message in str(error.value)
+    assert "steps" in changes or f"--config.encoder.initial={run}" in str(error.value)
 
 
 def test_runs_from_before_encoder_dtype_go_on_in_float32(run, config):

@@ -1,7 +1,5 @@
 """What a training's config asks for, from either format of a dataset, in one or several processes."""
 
-import json
-
 import numpy as np
 import pytest
 from absl import flags
@@ -54,15 +52,13 @@ def test_folders_are_still_read(datasets):
 
 
 @pytest.mark.slow
-def test_loading_processes_give_the_same_batches_and_resume(datasets):
+def test_loading_processes_give_the_same_batches_from_any_step(datasets):
     flags.FLAGS.mark_as_parsed()
     alone, _ = make_training_data(config(datasets / "shards"), toy_face_model())
     expected = [next(alone) for _ in range(6)]
     several, _ = make_training_data(config(datasets / "shards", workers=2), toy_face_model())
     found = [next(several) for _ in range(3)]
-    state = json.loads(json.dumps(several.get_state()))
-    resumed, _ = make_training_data(config(datasets / "shards", workers=2), toy_face_model())
-    resumed.set_state(state)
+    resumed, _ = make_training_data(config(datasets / "shards", workers=3), toy_face_model(), start=3)
     found += [next(resumed) for _ in range(3)]
     for one, other in zip(expected, found, strict=True):
         assert all(np.array_equal(one[key], other[key]) for key in one)

@@ -41,14 +41,13 @@ def _sums(batch, *, summed=None):
     return {name: own(abs(values.astype(np.float32))) for name, values in batch.items()}
 
 
-def test_every_number_comes_once_and_the_iterator_resumes():
+def test_every_number_comes_once_from_any_step():
     config = toy_config(**{"data.source": "drawn", "image_size": SIZE, "data.held_out": 2})
     batches, held_out = make_training_data(config, toy_model())
     first = [next(batches)["index"] for _ in range(3)]
     np.testing.assert_array_equal(np.concatenate(first), np.arange(24))
     assert len(held_out) == 2
-    again, _ = make_training_data(config, toy_model())
-    again.set_state(json.loads(json.dumps(batches.get_state())))
+    again, _ = make_training_data(config, toy_model(), start=3)
     np.testing.assert_array_equal(next(again)["index"], np.arange(24, 32))
 
 
@@ -65,6 +64,22 @@ def test_a_run_that_draws_learns_and_goes_on_where_it_stopped(tmp_path):
     training.train(toy_config(**changes, output_dir=str(tmp_path / "stopped")))
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped")]
     assert logs[0] == logs[1] and logs[0].count("\n") == 6
+
+
+def test_a_run_goes_on_with_other_rates_clipping_logging_and_steps(tmp_path, capsys):
+    """As the message after a loss that is not finite advises."""
+    write_face_model(toy_model(), tmp_path / "toy.npz")
+    changes = {"face_model": str(tmp_path / "toy.npz"), "data.source": "drawn", "image_size": SIZE, "data.held_out": 4}
+    changes |= {"steps": 4, "output_dir": str(tmp_path / "run")}
+    training.train(toy_config(**changes))
+    changes |= {"steps": 6, "log_every": 1, "checkpoint_every": 1, "max_skipped_steps": 1, "parallel": "sharded"}
+    config = toy_config(**changes, **{"optimizer.learning_rate": 1e-4, "optimizer.clip_norm": 0.1})
+    assert training.train(config)["steps"] == 6
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (change,) = [record for record in records if "changed" in record]
+    assert change["step"] == 4 and change["changed"]["optimizer.learning_rate"] == [1.2e-3, 1e-4]
+    assert [record["step"] for record in records if "loss" in record] == [2, 4, 5, 6]
+    assert "Changed: " in capsys.readouterr().out
 
 
 def _stop_after(log, advance, steps):

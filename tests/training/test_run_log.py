@@ -27,6 +27,20 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".tmp"] == []
 
 
+def test_changes_are_kept_for_the_steps_that_were_made_with_them(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    for steps, rate in ((range(1, 3), None), (range(3, 5), 0.5), (range(3, 4), 0.1), (range(3, 5), 0.1)):
+        log = RunLog(tmp_path, step=steps[0] - 1, total=9)
+        log.changed(steps[0] - 1, {} if rate is None else {"optimizer.learning_rate": (1.0, rate)})
+        for step in steps:
+            log.write(step, {"loss": 1})
+        log.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 2, 3, 4]
+    assert records[2] == {"step": 2, "changed": {"optimizer.learning_rate": [1.0, 0.1]}}
+    assert "Changed: optimizer.learning_rate was 1.0, is 0.5" in capsys.readouterr().out
+
+
 def test_numbers_that_json_does_not_know(tmp_path):
     log = RunLog(tmp_path, step=0, total=1)
     log.write(1, {"loss": float("nan"), "prdl": float("inf"), "vertex": 2.0})
