@@ -216,7 +216,8 @@ def refuse_bomb(
     size = os.stat(photo).st_size if isinstance(photo, str | os.PathLike) else len(photo)
     if pixels > max(most, per_byte * size):
         raise InputError(
-            f"{photo_name(photo)}: {pixels / 1e6:.0f} million pixels in a file of {size:,} bytes are no photo; make it smaller"
+            f"{photo_name(photo)}: {pixels / 1e6:.0f} million pixels in a file of {size:,} bytes are no photo; "
+            "make it smaller"
         )
 
 

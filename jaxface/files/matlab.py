@@ -1,8 +1,9 @@
 """MATLAB files, as far as face models need them: named arrays of numbers.
 
-Those of version 7.3 are HDF5; those of level 5, which versions 5 to 7.2 write, are read here rather than by SciPy, whose reader reaches beyond its memory in some damaged files: the process then dies. A
-file is 128 bytes of header, then elements: a type, a size, and so many bytes. An element of a variable holds others:
-flags, dimensions, name, numbers.
+Those of version 7.3 are HDF5. Those of level 5, which versions 5 to 7.2 write, are read here rather than by SciPy,
+whose reader reaches beyond its memory in some damaged files: the process then dies. Such a file is 128 bytes of header,
+then elements: a type, a size, and so many bytes. An element of a variable holds others: flags, dimensions, name,
+numbers.
 """
 
 import math
