@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, list[str]]:
         content = json.loads(path.read_text())
         assert all(isinstance(entry, list) and len(entry) > 1 for entry in content.values())
         return content
-    except (OSError, ValueError, AttributeError, AssertionError):
+    except (OSError, ValueError, AttributeError, AssertionError, RecursionError):
         return {}  # then the records in the folders tell
 
 

@@ -63,7 +63,7 @@ def earlier_result(folder: Path, clip: Clip, settings: Mapping[str, str]) -> Map
         told, made_with = record["clip"], (record["settings"], record["jaxface"])
         same = told["file"] == clip.path.name and made_with == (settings, __version__)
         return told if same and told["sha256"] == content_digest(clip.path) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -59,7 +59,7 @@ def earlier_person(
         same = sorted(map(str, made_from)) == sorted(str((path.name, digest)) for path, digest in photos)
         there = all((folder.parent / one["folder"] / DONE_FILE).is_file() for one in record["photos"])
         return record if same and there else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

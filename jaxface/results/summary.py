@@ -83,7 +83,7 @@ def _update(out: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> No
         path = out / SUMMARY
         try:
             content = change(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or none of ours
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none, or none of ours
             content = change({})
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

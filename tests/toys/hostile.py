@@ -27,8 +27,8 @@ from jaxface.clips.frames import open_clip
 from jaxface.core.errors import InputError
 from jaxface.files.containers import read_arrays
 from jaxface.files.images import photo_focal, read_image
-from jaxface.files.inputs import holds_another_photo
 from jaxface.files.matlab import read_matlab
+from jaxface.files.names import BOOK, Owner, claim_names
 from jaxface.files.obj_file import read_obj
 from jaxface.files.pickles import read_pickle, read_pickled_npy
 from jaxface.files.torch_files import read_torch
@@ -120,10 +120,10 @@ def readers() -> dict[str, Reader]:
             "dataset.json", text({"format": "x", "size": 48}), lambda path: read_dataset_file(path.parent)
         ),
         "shard list": Reader(list_name(1, 1, 0), text(shards), lambda path: read_lists(path.parent)),
-        "done.json": Reader(
-            "done.json",
-            text({"sha256": "0" * 64}),
-            lambda path: holds_another_photo(path.parent, Path(__file__), record=path.name),
+        "book of names": Reader(
+            BOOK,
+            text({"a": ["photo", "0" * 64, "a.png"]}),
+            lambda path: claim_names(path.parent, [Owner("photo", (Path(__file__),))]),
         ),
     }
     for suffix in ("png", "jpg", "webp", "gif", "tiff", "bmp", "ppm", "jp2", "avif"):
