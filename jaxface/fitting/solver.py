@@ -100,7 +100,7 @@ def sample_solver(
                 initial=start,
                 weights=weights,
                 recognizer=recognizer,
-                look=None if onlooker is None else onlooker(batch["image"]),
+                look=None if onlooker is None else onlooker(batch["image"], batch["landmarks"]),
             )
             faces += fit.faces(len(samples[some]))
         return faces
