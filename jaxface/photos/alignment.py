@@ -172,10 +172,12 @@ def quarter_turns(landmarks: Float[np.ndarray, "68 2"]) -> int:
     photo.
 
     Args:
-        landmarks: of the face in the picture, y down.
+        landmarks: of the face in the picture, y down; where they are unknown, nothing is turned.
     """
     right_eye, left_eye, _, *mouth = five_points(landmarks)
     x, y = np.mean(mouth, axis=0) - (right_eye + left_eye) / 2
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return 0
     return round(-math.atan2(x, y) / (math.pi / 2)) % 4  # a turn moves what is below to the right
 
 

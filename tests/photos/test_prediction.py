@@ -37,3 +37,7 @@ def test_a_face_is_turned_upright(roll):
     landmarks = np.asarray(face.points)[0][np.asarray(model.landmarks["68"])]
     left = (roll + 90 * quarter_turns(landmarks) + 180) % 360 - 180
     assert abs(left) <= 50 and quarter_turns(landmarks) == round(-roll / 90) % 4
+
+
+def test_unknown_landmarks_turn_nothing():
+    assert quarter_turns(np.zeros((68, 2))) == quarter_turns(np.full((68, 2), np.nan)) == 0
