@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", help="face model: a name or a file (default: the checkpoint's, or anny)")
     parser.add_argument(
-        "--checkpoint", metavar="PATH", help="start from this trained encoder's answer (default: from the mean face)"
+        "--checkpoint",
+        metavar="PATH",
+        help="start from this trained encoder's answer (default: from that of jaxface's own network, or with another "
+        "face model than the network's from the mean face)",
     )
     parser.add_argument(
         "--delight",

@@ -22,5 +22,6 @@ def test_encoder_crops_the_photo_at_its_own_size(monkeypatch):
     solve, loaded = prediction.predict_faces("checkpoint")
     photo = np.zeros((112, 112, 3), np.uint8)
     alignment = Alignment(scale=2.0, offset_x=0.0, offset_y=0.0, size=224, photo_size=(112, 112))
-    assert solve(photo, [FaceCrop({}, alignment)] * 3).shape == (3, 41)
+    crop = FaceCrop({"landmarks": np.zeros((68, 2), np.float32)}, alignment)
+    assert solve(photo, [crop] * 3).shape == (3, 41)
     assert set(sizes) == {(1, 48, 48, 3)} and loaded is model

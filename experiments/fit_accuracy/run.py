@@ -150,7 +150,7 @@ def fit(model, persons: Sequence[Person], stage: Stage, recognizer) -> list[Solv
             recognizer=network,
             steps=stage.steps,
             part_weights={} if stage.exact else None,
-            look=None if onlooker is None else onlooker(batch["image"]),
+            look=None if onlooker is None else onlooker(batch["image"], batch["landmarks"]),
         )
         faces += found.faces(len(some))
     return faces
@@ -247,7 +247,7 @@ def run_experiment(count: int, out: Path, chosen: Sequence[Stage]) -> dict:
         results["errors_mm"][title] = measure.errors(shape[None]).tolist()
     onlooker = onlooker_for(model)
     assert onlooker is not None
-    looks = [onlooker(person.sample["image"][None]).vectors for person in persons]
+    looks = [onlooker(*(person.sample[name][None] for name in ("image", "landmarks"))).vectors for person in persons]
     results["errors_mm"]["first look alone"] = measure.errors(measure.shapes(np.concatenate(looks))).tolist()
     for stage in chosen:
         if stage.recognition and recognizer is None:

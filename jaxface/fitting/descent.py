@@ -147,7 +147,7 @@ def fit_faces(
         prior: of the model's coefficients, see `coefficient_prior`.
         evidence: what the points are worth; by default what the calibration that comes with jaxface says, see
             `evidence_for`.
-        initial: vectors to start from, such as an encoder's; the mean face by default.
+        initial: vectors to start from, such as an encoder's; by default those of `look`, or else the mean face.
         weights: of the loss terms.
         steps: of Adam; its rate falls to zero along a cosine.
         anchor_stride: PRDL's anchors lie on every n-th pixel in x and y.

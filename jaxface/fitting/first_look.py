@@ -7,6 +7,7 @@ people's hand-set points. Each errs in ways of its own, and a fit that hears bot
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -21,6 +22,8 @@ from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.fitting.evidence import INNER, shipped_calibration
+from jaxface.photos.alignment import quarter_turns
+from jaxface.photos.prediction import turned
 
 if TYPE_CHECKING:  # loads Flax, which fits of other face models can do without
     from jaxface.networks.parser import Parser
@@ -113,21 +116,36 @@ class Onlooker:
     parser: "Parser"
     surface: FaceModel
 
-    def __call__(self, images: UInt8[np.ndarray, "B S S 3"]) -> FirstLook:
-        """What the network says of aligned crops of any size."""
+    def __call__(
+        self, images: UInt8[np.ndarray, "B S S 3"], landmarks: Float[np.ndarray, "B 68 2"] | None = None
+    ) -> FirstLook:
+        """What the network says of aligned crops of any size.
+
+        Args:
+            images: the crops.
+            landmarks: of the faces, in pixels of the crops: heads that lie or are upside down are turned by quarters
+                before they are looked at.
+        """
         from jaxface.networks.people_network import look
 
         size, side = images.shape[1], self.parser.image_size
-        answer = look(self.parser.network, self.parser.variables, _resized(images, side=side))
+        turns = [0] * len(images) if landmarks is None else [quarter_turns(points) for points in landmarks]
+        upright = np.stack([np.rot90(image, count) for image, count in zip(images, turns, strict=True)])
+        answer = look(self.parser.network, self.parser.variables, _resized(upright, side=side))
         points = jax.tree.map(lambda array: array[:, INNER:], answer.points)
         seen = jax.nn.sigmoid(points.visibility)
         yaw = answer.vector[:, vector_columns(self.surface)["angles"]][:, 1:2]
+        vectors, position, whitening = answer.vector, points.position, points.whitening
+        if any(turns):
+            vectors = _row_by_row(turned, vectors, turns)
+            position = _row_by_row(_turned_points, position, turns)
+            whitening = _row_by_row(_turned_whitening, whitening, turns)
         return FirstLook(
             self.surface,
-            answer.vector,
+            vectors,
             jnp.exp(answer.log_spread),
-            size * points.position,
-            points.whitening / size,
+            size * position,
+            whitening / size,
             POINT_WEIGHT * jnp.sin(yaw) ** 2 * seen**2,
         )
 
@@ -153,3 +171,25 @@ def onlooker_for(model: FaceModel) -> Onlooker | None:
 def _resized(images: UInt8[Array, "B S S 3"], *, side: int) -> UInt8[Array, "B s s 3"]:
     shape = (images.shape[0], side, side, images.shape[-1])
     return jnp.round(255 * jax.image.resize(to_float(images), shape, "linear")).astype(jnp.uint8)
+
+
+def _row_by_row(turn: Callable[[np.ndarray, int], np.ndarray], rows: Array, turns: list[int]) -> Array:
+    """What was seen in turned pictures, as it is in those before."""
+    return jnp.concatenate([turn(np.asarray(row)[None], -count) for row, count in zip(rows, turns, strict=True)])
+
+
+def _turned_points(position: Float[np.ndarray, "B P 2"], turns: int) -> Float[np.ndarray, "B P 2"]:
+    """Of shares of a picture's sides, in the picture that `np.rot90` turned so often."""
+    for _ in range(turns % 4):
+        position = np.stack([position[..., 1], 1 - position[..., 0]], axis=-1)
+    return position
+
+
+def _turned_whitening(whitening: Float[np.ndarray, "B P 3"], turns: int) -> Float[np.ndarray, "B P 3"]:
+    """Likewise: (a, b, c) of the triangular matrix that whitens turned errors."""
+    for _ in range(turns % 4):
+        a, b, c = (whitening[..., i] for i in range(3))
+        # W'W = [[a^2 + c^2, b c], [b c, b^2]]; a turn exchanges the diagonal and the sign beside it.
+        last = np.sqrt(a**2 + c**2)
+        whitening = np.stack([a * b / last, last, -b * c / last], axis=-1)
+    return whitening

@@ -62,7 +62,7 @@ def fit_same_person(
         steps=steps,
         same_person=None if count == 1 else counts,
         usual_distance=usual_distance,
-        look=None if onlooker is None else onlooker(padded["image"]),
+        look=None if onlooker is None else onlooker(padded["image"], padded["landmarks"]),
     )
     return fit.faces(count)
 

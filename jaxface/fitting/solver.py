@@ -44,7 +44,8 @@ def fit_solver(
 
     Args:
         model: the face model.
-        predict: an encoder's, to start from; by default the mean face.
+        predict: an encoder's, to start from; by default the network that comes with jaxface, or the mean face where the
+            face model is not the network's.
         recognition: network of the perceptual loss: "dlib", the path of an ArcFace checkpoint, "off", or "auto": dlib's
             where the extra `perceptual` is installed.
         calibration: of the detector with this face model; None takes the one that comes with jaxface.
@@ -99,7 +100,7 @@ def sample_solver(
                 initial=start,
                 weights=weights,
                 recognizer=recognizer,
-                look=None if onlooker is None else onlooker(batch["image"]),
+                look=None if onlooker is None else onlooker(batch["image"], batch["landmarks"]),
             )
             faces += fit.faces(len(samples[some]))
         return faces

@@ -209,9 +209,11 @@ def _make_predict(encoder: Encoder | PeopleNetwork, variables: Any, size: int) -
             raise ValueError(
                 f"this encoder takes uint8 crops [N, {size}, {size}, 3], got {images.dtype} {list(images.shape)}"
             )
-        if isinstance(encoder, PeopleNetwork):
-            return np.asarray(look(encoder, variables, images).vector)
-        return np.asarray(vectors(variables, images))
+        # Convolutions of no picture at all cannot be compiled: of one, none is kept.
+        some = images if len(images) else np.zeros((1, size, size, 3), np.uint8)
+        people = isinstance(encoder, PeopleNetwork)
+        found = look(encoder, variables, some).vector if people else vectors(variables, some)
+        return np.asarray(found)[: len(images)]
 
     return predict
 

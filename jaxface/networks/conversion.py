@@ -7,7 +7,7 @@ import jax
 
 from jaxface.core.errors import InputError
 from jaxface.networks.encoder import PEOPLE_NETWORKS
-from jaxface.networks.people_weights import write_people_file
+from jaxface.networks.people_weights import is_people_file, write_people_file
 from jaxface.networks.torch_names import network_kind, some
 from jaxface.networks.weight_files import DLIB_MAGIC, FORMAT, State, read_state, starts_with, write_state
 from jaxface.networks.weights import describe_size, write_safetensors
@@ -37,8 +37,9 @@ def convert_weights(path: str | os.PathLike, out: str | os.PathLike) -> str:
         )
     if out.suffix == ".onnx":
         return write_onnx(path, out)
-    state = {} if path.is_dir() else read_state(path)
-    if path.is_dir() or network_kind(state) in ("encoder", "backbone"):
+    whole = path.is_dir() or is_people_file(path)
+    state = {} if whole else read_state(path)
+    if whole or network_kind(state) in ("encoder", "backbone"):
         weights = read_encoder(path)
         told, count = weights.told(), len(state) or len(jax.tree.leaves(weights.variables))
         if out.suffix and weights.config["encoder"]["name"] in PEOPLE_NETWORKS:

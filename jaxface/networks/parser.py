@@ -73,13 +73,18 @@ class Parser:
             size: side in pixels of the pictures to tell of; the crops' own by default.
 
         Raises:
-            ValueError: for crops of another size or type.
+            ValueError: for crops of another size or type, or pictures without pixels.
         """
         side = self.image_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
             raise ValueError(f"the parser takes uint8 crops [N, {side}, {side}, 3], got {images.dtype} {images.shape}")
-        told = _in_pixels(look(self.network, self.variables, images), size=size or side)
-        return ParsedFaces(*(np.asarray(array) for array in told))
+        size = side if size is None else size
+        if size < 1:
+            raise ValueError(f"size is the side of the pictures to tell of, in pixels, not {size}")
+        # Convolutions of no picture at all cannot be compiled: of one, none is kept.
+        some = images if len(images) else np.zeros((1, *images.shape[1:]), np.uint8)
+        told = _in_pixels(look(self.network, self.variables, some), size=size)
+        return ParsedFaces(*(np.asarray(array)[: len(images)] for array in told))
 
 
 @functools.cache

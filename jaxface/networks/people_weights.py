@@ -17,10 +17,10 @@ from jaxface.core.errors import InputError
 from jaxface.core.surface_points import spread_points
 from jaxface.files.impostors import refuse_impostor
 from jaxface.models import load_face_model
-from jaxface.networks.weight_files import is_safetensors, read_safetensors, write_state
+from jaxface.networks.weight_files import PEOPLE_FORMAT, is_safetensors, read_safetensors, write_state
 from jaxface.networks.weights import EncoderWeights, variable_shapes
 
-FORMAT = "jaxface people network 1"
+FORMAT = PEOPLE_FORMAT
 """What the file says of itself."""
 
 SHIPPED = Path(str(resources.files("jaxface.networks"))) / "assets" / "people.safetensors"
@@ -83,5 +83,8 @@ def read_people_file(path: str | os.PathLike) -> tuple[EncoderWeights, Integer[n
     wrong = [key for key in found.keys() | shapes.keys() if found.get(key) != shapes.get(key)]
     if wrong or any(not np.isfinite(value).all() for value in stored.values()):
         where = "/".join(min(wrong)) if wrong else "a weight"
-        raise InputError(f"{path}: {where} is missing, misshaped or not finite; copy or make it again")
+        raise InputError(
+            f"{path}: {where} is missing, misshaped or not finite; the file is damaged, or of another version of "
+            "jaxface: copy it again, or train it anew"
+        )
     return EncoderWeights(config, tuple(sizes), traverse_util.unflatten_dict(stored)), surface

@@ -21,6 +21,9 @@ State = dict[str, np.ndarray]
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
+PEOPLE_FORMAT = "jaxface people network 1"
+"""What the metadata of a `PeopleNetwork`'s file say, see `people_weights`."""
+
 DLIB_MAGIC = b"\x01\x01\x01\x0dloss_metric"
 """The beginning of dlib's file of its face recogniser."""
 
@@ -33,7 +36,8 @@ def is_weights(path: str | os.PathLike) -> bool:
     try:
         if is_safetensors(path):
             with safetensors.safe_open(path, framework="numpy") as content:
-                return (content.metadata() or {}).get("format") == FORMAT or network_kind(content.keys()) is not None
+                known = (content.metadata() or {}).get("format") in (FORMAT, PEOPLE_FORMAT)
+                return known or network_kind(content.keys()) is not None
         with open(path, "rb") as file:
             head = file.read(len(_LEGACY_MAGIC))
         if head.startswith(b"PK"):

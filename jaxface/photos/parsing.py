@@ -19,7 +19,7 @@ from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.images import decode_mask
 from jaxface.models import load_face_model
 from jaxface.photos import face_mesh
-from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, scaled_alignment
+from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, quarter_turns, scaled_alignment
 from jaxface.photos.detection import DetectedFace
 
 PARSERS = ("jaxface", "mediapipe", "dml_csr")
@@ -111,13 +111,14 @@ def jaxface_labels(
     with needs_extra("photo", "the parser jaxface"):
         from jaxface.networks.parser import load_parser  # loads Flax, which the other parsers can do without
 
-    parser, own = load_parser(), alignment
+    parser, own, turns = load_parser(), alignment, 0
     if face is not None:  # crops of other face models are cut out differently
         own = fit_alignment(
             face.landmarks68, _usual_template(parser.face_model), photo_size=photo.shape[:2], size=alignment.size
         )
-    crop = scaled_alignment(own, parser.image_size).crop_image(photo)
-    labels = parts.CLASS_LABELS[parser(crop[None], size=own.size).classes[0]]
+        turns = quarter_turns(face.landmarks68)  # few that it learned from lay down or stood on their heads
+    crop = np.rot90(scaled_alignment(own, parser.image_size).crop_image(photo), turns)
+    labels = parts.CLASS_LABELS[np.rot90(parser(crop[None], size=own.size).classes[0], -turns)]
     labels = _moved(labels, own, alignment) * _photo_mask(photo, alignment)
     return clean_labels(labels, face, alignment)
 

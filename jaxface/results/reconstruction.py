@@ -14,6 +14,7 @@ from jaxface.files.inputs import IMAGE_SUFFIXES, collect_files
 from jaxface.files.names import Owner, claim_names
 from jaxface.files.progress import BatchReport
 from jaxface.fitting.evidence import Calibration
+from jaxface.fitting.first_look import onlooker_for
 from jaxface.fitting.solver import SolveFaces, find_recognizer, sample_solver
 from jaxface.models import load_face_model
 from jaxface.photos.face_crops import preprocess_photo
@@ -185,7 +186,8 @@ def fit_photos(
         patterns: photos, folders of photos, glob patterns.
         out: folder for the results; made if need be.
         model: name or path of the face model; None takes the checkpoint's, or "anny" without one.
-        checkpoint: an encoder to start from; None starts from the mean face.
+        checkpoint: an encoder to start from; None starts from the answer of the network that comes with jaxface, or
+            from the mean face where the face model is not the network's.
         faces: "all" faces of a photo, or the "largest" alone.
         recognition: network of the perceptual loss, see `fit_solver`.
         calibration: the detector's table, see `jaxface calibrate`; None takes the one that comes with jaxface.
@@ -282,15 +284,16 @@ def _prepared(
         predict, face_model = predict_faces(checkpoint, model=model)
     table = None if calibration is None else Calibration.load(calibration)
     network, recognizer = find_recognizer(recognition)
+    solve = sample_solver(face_model, recognizer, table)
     settings = {
         "method": "fit",
         "face model": face_model.name,
-        "start": checkpoint or "mean face",
+        "start": checkpoint or ("mean face" if onlooker_for(face_model) is None else OWN),
         "recognition network": network,
     }
     if table is not None:
         settings["calibration"] = f"{calibration}: {table.made}"
-    return face_model, predict, sample_solver(face_model, recognizer, table), settings
+    return face_model, predict, solve, settings
 
 
 def reconstruct_photos(

@@ -16,6 +16,8 @@ from jaxface.fitting import coefficient_prior
 from jaxface.fitting.estimate import estimate_faces, estimate_person
 from jaxface.fitting.evidence import dense_evidence, errors_at, evidence_points
 from jaxface.fitting.first_look import EXPRESSION_DOUBT, FirstLook, onlooker_for
+from jaxface.models import load_face_model
+from jaxface.photos.prediction import turned
 from toys.evidence import toy_calibration
 from toys.models import toy_model
 
@@ -157,3 +159,27 @@ def test_pictures_of_a_person_share_the_identity_that_all_looks_tell(evidence, m
 
 def test_other_face_models_have_no_onlooker(model):
     assert onlooker_for(model) is None
+
+
+def test_heads_on_their_side_are_looked_at_upright():
+    anny, random, size = load_face_model("anny"), np.random.default_rng(0), 96
+    onlooker, camera = onlooker_for(anny), Camera().resized(size)
+    image = random.integers(0, 255, (size, size, 3), np.uint8)
+    face = decode_face(anny, Coefficients.zeros(anny, 1), camera)
+    landmarks = np.asarray(face.points)[0][np.asarray(anny.landmarks["68"])]
+    images, points = [image], [landmarks]
+    for _ in range(3):
+        images.append(np.rot90(images[-1]))
+        points.append(np.stack([points[-1][:, 1], size - points[-1][:, 0]], axis=-1))
+    look = onlooker(np.stack(images), np.stack(points))
+    vector = 0.1 * random.normal(size=vector_size(anny)).astype(np.float32)
+    errors = []
+    for row in range(4):
+        np.testing.assert_allclose(turned(look.vectors[:1], row)[0], look.vectors[row], atol=1e-3)
+        seen = {name: value[row] for name, value in look.of_crops().items()}
+        white = look.residuals(
+            jnp.asarray(turned(vector[None], row)[0]), camera, {**seen, "weight": jnp.ones(len(seen["position"]))}
+        )
+        errors.append(np.linalg.norm(np.asarray(white).reshape(-1, 2), axis=1))
+    np.testing.assert_allclose(errors[1:], [errors[0]] * 3, rtol=2e-3, atol=1e-2)
+    assert not np.allclose(onlooker(np.stack(images)).vectors[2], look.vectors[2], atol=0.01)  # as it lies

@@ -16,6 +16,7 @@ from jaxface.networks import conversion
 from jaxface.networks.checkpoints import load_encoder, read_encoder, save_encoder
 from jaxface.networks.parser import covariance, load_parser
 from jaxface.networks.people_weights import FORMAT, is_people_file, read_people_file, write_people_file
+from jaxface.networks.weight_files import is_weights
 from jaxface.networks.weights import EncoderWeights, variable_shapes
 from jaxface.training.checkpoint import initial_state
 from jaxface.training.optimizer import create_optimizer
@@ -67,6 +68,8 @@ def test_runs_become_files_and_files_serve_as_checkpoints(weights, file, tmp_pat
     told = conversion.convert_weights(tmp_path / "run", tmp_path / "again.safetensors")
     assert "encoder people10" in told
     assert load_file(tmp_path / "again.safetensors").keys() == load_file(file).keys()
+    assert is_weights(file) and "encoder people10" in conversion.convert_weights(file, tmp_path / "folder")
+    assert read_encoder(tmp_path / "folder").head_sizes == weights.head_sizes
     predict, model, config = load_encoder(tmp_path / "again.safetensors")
     assert model.name == "anny" and config.image_size == SIZE
     vectors = predict(np.random.default_rng(0).integers(0, 255, (2, SIZE, SIZE, 3), np.uint8))
@@ -79,7 +82,7 @@ def test_a_training_starts_with_all_that_fits(weights, file):
     params["final_layers_0"]["bias"] = np.zeros(3, np.float32)
     state = TrainState(np.int32(0), params, weights.variables["batch_stats"], optimizer.init(params))
     state, told = initial_state(state, optimizer, file)
-    assert told.startswith("the backbone and 11 of 12 heads")
+    assert told.startswith("the backbone and 13 of 14 heads")
     assert state.params["points"]["own"].any() and not state.params["final_layers_0"]["kernel"].any()
 
 
@@ -87,7 +90,7 @@ def test_a_training_starts_with_all_that_fits(weights, file):
     ("change", "message"),
     [
         (lambda t, m: t.pop("params/points/own"), "params/points/own is missing"),
-        (lambda t, m: t.update({"params/points/own": np.zeros((2, 2), np.float16)}), "misshaped"),
+        (lambda t, m: t.update({"params/points/own": np.zeros((2, 2), np.float16)}), "misshaped.*another version"),
         (lambda t, m: t["params/points/bias"].fill(np.nan), "not finite"),
         (lambda t, m: m.update(config="{"), "make no sense"),
         (lambda t, m: m.update(config=json.dumps({"encoder": {"name": "people99"}})), "cannot be used|make no sense"),
@@ -122,4 +125,13 @@ def test_the_parser_tells_of_pictures_of_any_size(weights, file):
     assert small.landmarks.shape == (2, 68, 2) and ((small.visible >= 0) & (small.visible <= 1)).all()
     with pytest.raises(ValueError, match=f"{SIZE}, {SIZE}, 3"):
         parser(image[:, :32])
+    with pytest.raises(ValueError, match="not 0"):
+        parser(image, size=0)
     assert read_encoder(file).head_sizes == weights.head_sizes and covariance(np.ones((1, 3))).shape == (1, 2, 2)
+
+
+def test_no_crops_have_no_answers(weights, file):
+    none = np.zeros((0, SIZE, SIZE, 3), np.uint8)
+    assert load_encoder(file)[0](none).shape == (0, sum(weights.head_sizes) + 33)
+    parsed = load_parser(file)(none, size=32)
+    assert parsed.classes.shape == (0, 32, 32) and parsed.covariance.shape == (0, *parsed.points.shape[1:], 2)

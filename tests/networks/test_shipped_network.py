@@ -11,6 +11,7 @@ from jaxface.networks.people_weights import SHIPPED, read_people_file
 from jaxface.photos.alignment import scaled_alignment
 from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.parsing import jaxface_labels, mediapipe_labels
+from jaxface.photos.prediction import predict_faces
 from jaxface.results.demo import portrait_paths
 from jaxface.training.evaluation import evaluate_predictions
 
@@ -80,3 +81,17 @@ def test_the_encoder_is_nearer_than_the_mean_face(model, portraits):
         # MediaPipe's outlines are not the face's own: of drawn people they have a Part IoU of 0.59 with the truth.
         assert found["part_iou"] > 0.5, (name, found["part_iou"])
         assert found["landmark_error_interocular"] < min(0.045, mean["landmark_error_interocular"]), name
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_turned_photos_have_the_same_face(model, portraits, turns):
+    predict_crops, _ = predict_faces()
+    for name, (photo, crop) in portraits.items():
+        around = np.ascontiguousarray(np.rot90(photo, turns))
+        found = preprocess_photo(around, model, parser=jaxface_labels)[0]
+        upright = jaxface_labels(photo, crop.face, crop.alignment)
+        labels = np.rot90(found.sample["labels"], -turns)
+        iou = np.asarray(metrics.part_iou(labels[None], upright[None]))[0]
+        assert iou.mean() > 0.6, (name, iou)
+        score = evaluate_predictions(model, predict_crops(around, [found]), [found.sample], Camera().resized(224))
+        assert score["landmark_error_interocular"] < 0.06, name
