@@ -2,8 +2,8 @@
 
     python -m jaxface.train --config configs/encoder_people.py
 
-On two CPU cores a quarter of an hour of drawing and some 80 minutes of training; the same command goes on where it was stopped. On
-an accelerator add --config.data.source=drawn: faces are then drawn in the train step, each only once.
+On two CPU cores a quarter of an hour of drawing and some 80 minutes of training; the same command goes on where it was
+stopped. On an accelerator add --config.data.source=drawn: faces are then drawn in the train step, each only once.
 docs/training.md tells what it costs, and how real photos are mixed in.
 """
 
