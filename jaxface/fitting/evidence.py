@@ -90,8 +90,8 @@ class Calibration:
         Raises:
             InputError: when there is no such file, or it is no calibration, or one whose numbers cannot be.
         """
-        refuse_impostor(path)
         try:
+            refuse_impostor(path)
             arrays = read_arrays(path)
         except InputError as error:
             raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({error})") from error

@@ -250,7 +250,7 @@ def test_training_starts_with_the_configured_weights(monkeypatch, tmp_path):
     native.write_face_model(toy_model(), tmp_path / "toy.npz")
     config = toy_config(face_model=str(tmp_path / "toy.npz"), output_dir=str(tmp_path / "run"))
     config.encoder.initial = "imagenet.pth"
-    monkeypatch.setattr(training, "make_training_data", lambda config, model: ([], []))
+    monkeypatch.setattr(training, "make_training_data", lambda config, model, start: ([], []))
     monkeypatch.setattr(training, "create_state", lambda *_, **__: "fresh")
 
     def stop(state, optimizer, path):
