@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -380,7 +379,7 @@ def test_ctrl_c_ends_all_processes(slow_photos, tmp_path):
     assert len(processes_of(process.pid)) >= 3
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output, re.sub("done: .*\n", "", errors)) == (130, "", "interrupted\n")
+    assert (process.returncode, output, errors.splitlines()[-1]) == (130, "", "interrupted")
     assert any(not processes_of(process.pid) or time.sleep(0.1) for _ in range(100))  # Python's own helper ends last
     assert not list((tmp_path / "out").glob("*.array_record")) and not list((tmp_path / "out").glob(".*unfinished"))
 
