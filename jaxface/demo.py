@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxface.files.command_line import keep_compiled, run
+from jaxface.files.command_line import run
 from jaxface.results.demo import run_demo
 
 
@@ -33,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface demo` and `python -m jaxface.demo`."""
-
-    def work() -> int:
-        keep_compiled()
-        return main()
-
-    run(work)
+    run(main, keep_programs=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxface.files.command_line import keep_compiled, print_summary, run
+from jaxface.files.command_line import print_summary, run
 from jaxface.training.benchmarks import BENCHMARKS, run_benchmark
 from jaxface.training.evaluation import evaluate_folder
 
@@ -83,12 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface evaluate` and `python -m jaxface.evaluate`."""
-
-    def work() -> int:
-        keep_compiled()
-        return main()
-
-    run(work, wait_for_threads=False)
+    run(main, keep_programs=True, wait_for_threads=False)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxface.files.command_line import add_photo_arguments, keep_compiled, print_summary, run
+from jaxface.files.command_line import add_photo_arguments, print_summary, run
 from jaxface.photos.parsing import FIT_PARSER, PARSERS
 from jaxface.results.drawing import DrawingOptions
 from jaxface.results.reconstruction import fit_files
@@ -108,12 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface fit` and `python -m jaxface.fit`."""
-
-    def work() -> int:
-        keep_compiled()
-        return main()
-
-    run(work, wait_for_threads=False)
+    run(main, keep_programs=True, wait_for_threads=False)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxface.files.command_line import add_photo_arguments, keep_compiled, print_summary, run
+from jaxface.files.command_line import add_photo_arguments, print_summary, run
 from jaxface.results.reconstruction import reconstruct_photos
 
 
@@ -57,12 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The command as a program: `jaxface reconstruct` and `python -m jaxface.reconstruct`."""
-
-    def work() -> int:
-        keep_compiled()
-        return main()
-
-    run(work, wait_for_threads=False)
+    run(main, keep_programs=True, wait_for_threads=False)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,18 @@ from jaxface.core.errors import InputError
 from jaxface.files.progress import FAILED, INTERRUPTED, SUCCESS, BatchReport
 
 
-def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True, wait_for_threads: bool = True) -> NoReturn:
+def run(
+    main: Callable[[], int | None],
+    *,
+    keep_programs: bool = False,
+    keep_freed_memory: bool = True,
+    wait_for_threads: bool = True,
+) -> NoReturn:
     """Runs an entry point and exits: a user's mistake becomes one line on stderr instead of a traceback.
 
     Args:
         main: does the work; returns an exit code, or None for success.
+        keep_programs: calls `keep_compiled` before.
         keep_freed_memory: False for programs whose single arrays fill much of the memory: freed and asked for again,
             such an array may find its place taken by small ones, and then needs as much anew.
         wait_for_threads: False for programs that on Ctrl-C have nothing left to lose in other threads: a long
@@ -32,7 +39,13 @@ def run(main: Callable[[], int | None], *, keep_freed_memory: bool = True, wait_
             stream.reconfigure(errors="backslashreplace")
     if keep_freed_memory:
         _keep_freed_memory()
-    code = exit_code_of(main)
+
+    def work() -> int | None:
+        if keep_programs:
+            keep_compiled()
+        return main()
+
+    code = exit_code_of(work)
     if code == INTERRUPTED and not wait_for_threads:
         sys.stdout.flush()
         sys.stderr.flush()
