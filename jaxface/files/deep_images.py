@@ -65,20 +65,24 @@ def _to_bytes(numbers: Num[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
     return np.round(np.clip(values / limit, 0, 1) * 255).astype(np.uint8)
 
 
+def has_deep_colors(image: ImageFile.ImageFile) -> bool:
+    """Whether a PNG or TIFF, not loaded yet, has 16-bit colours, of which Pillow keeps the upper 8 bits."""
+    return image.format in ("PNG", "TIFF") and _layout(image) in _OTHER_BYTE
+
+
 def sixteen_bits(image: Image.Image, again: ImageFile.ImageFile) -> Num[np.ndarray, "H W C"] | None:
-    """All 16 bits of a colour picture of which Pillow keeps the upper 8, if those alone would leave it dark.
+    """All 16 bits of a picture that `has_deep_colors`, if the upper 8 alone would leave it dark.
 
     Args:
         image: as Pillow reads it.
         again: the same, opened once more and not loaded.
 
     Returns:
-        The numbers, turned upright; None when the upper bits, or Pillow's own reading, are enough.
+        The numbers, turned upright; None when the upper bits are enough.
     """
-    arguments = again.tile[0].args if len(again.tile) == 1 else None
-    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    if not isinstance(raw, str) or raw not in _OTHER_BYTE or np.asarray(image)[..., :3].max() > 63:
+    if np.asarray(image)[..., :3].max() > 63:
         return None
+    arguments, raw = again.tile[0].args, _layout(again)
     other = _OTHER_BYTE[raw]
     again.tile = [again.tile[0]._replace(args=(other, *arguments[1:]) if isinstance(arguments, tuple) else other)]
     again.load()
@@ -86,6 +90,13 @@ def sixteen_bits(image: Image.Image, again: ImageFile.ImageFile) -> Num[np.ndarr
     if raw == "LA;16B":  # read as four bytes: two of grey, two of alpha
         return lower[..., ::2] * np.uint16(256) + lower[..., 1::2]
     return upper * np.uint16(256) + lower
+
+
+def _layout(image: ImageFile.ImageFile) -> str:
+    """Pillow's name of the layout of a picture's numbers; "" where it is none, or there are several."""
+    arguments = image.tile[0].args if len(image.tile) == 1 else None
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return raw if isinstance(raw, str) else ""
 
 
 def upright(image: Image.Image) -> Image.Image:

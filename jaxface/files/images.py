@@ -15,7 +15,15 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from jaxface.core.errors import InputError
-from jaxface.files.deep_images import is_planar, is_tiff, numbers_to_rgb, read_tiff, sixteen_bits, upright
+from jaxface.files.deep_images import (
+    has_deep_colors,
+    is_planar,
+    is_tiff,
+    numbers_to_rgb,
+    read_tiff,
+    sixteen_bits,
+    upright,
+)
 from jaxface.files.impostors import told_of_impostor
 
 MIN_SIZE = 16
@@ -78,9 +86,9 @@ def decode_image(photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
                 _check_size(image.size)
                 refuse_bomb(photo, image.width * image.height)
                 if not is_planar(image):
+                    deep, numbers = has_deep_colors(image), None  # once loaded, it does not tell any more
                     image.load()  # turning it upright would forgive what is damaged
-                    numbers = None
-                    if image.format in ("PNG", "TIFF"):  # the others tell how many bits they hold
+                    if deep:
                         with _open(photo) as again:
                             numbers = sixteen_bits(image, again)
                     return _to_rgb(upright(image)) if numbers is None else numbers_to_rgb(numbers)

@@ -25,7 +25,6 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import IBUG_68
 from jaxface.files.atomic import atomic_write
 from jaxface.files.containers import read_arrays
-from jaxface.files.impostors import refuse_impostor
 from jaxface.fitting.priors import Prior, coefficient_prior
 
 INNER = 17
@@ -91,7 +90,6 @@ class Calibration:
             InputError: when there is no such file, or it is no calibration, or one whose numbers cannot be.
         """
         try:
-            refuse_impostor(path)
             arrays = read_arrays(path)
         except InputError as error:
             raise InputError(f"{path}: not a calibration of `jaxface calibrate` ({error})") from error
