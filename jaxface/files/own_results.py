@@ -16,18 +16,18 @@ RECORDS = {
 _OVERVIEWS = re.compile(r"index\.html|summary\.json|contact_sheet.*\.png")  # beside the folders of results
 
 _MARKS = {
-    "done.json": '"sha256":',
-    "photo.json": '"sha256":',
-    "track.json": '"schema": "jaxface track',
-    "person.json": '"schema": "jaxface person',
-    "coefficients.json": '"schema": "jaxface face',
-    "dataset.json": '"format": "jaxface',
+    "photo": '"sha256":',
+    "sample": '"sha256":',
+    "clip": '"schema": "jaxface track',
+    "person": '"schema": "jaxface person',
+    "face": '"schema": "jaxface face',
+    "dataset": '"format": "jaxface',
 }
 
 
 def is_own_folder(folder: Path) -> bool:
     """Whether a folder holds results or samples that jaxface wrote."""
-    return any(mark in _beginning(folder / record) for record, mark in _MARKS.items())
+    return any(mark in _beginning(folder / RECORDS[kind]) for kind, mark in _MARKS.items())
 
 
 def is_own_overview(file: Path) -> bool:

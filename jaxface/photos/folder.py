@@ -16,10 +16,11 @@ from jaxface.core.landmarks import LANDMARKS
 from jaxface.core.units import CROP_SIZE
 from jaxface.files.atomic import atomic_write
 from jaxface.files.images import PNG_OPTIONS, check_file, decode_image, decode_mask
+from jaxface.files.own_results import RECORDS
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample, check_crop_size, empty_coefficients, validate_sample
 
-DATASET_FILE = "dataset.json"
+DATASET_FILE = RECORDS["dataset"]
 """What all samples share, at the top of the folder."""
 
 _IMAGES = ("image.png", "image.jpg", "image.jpeg")

@@ -34,6 +34,7 @@ from jaxface.core.version import __version__
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_folder
 from jaxface.files.inputs import content_digest
+from jaxface.files.own_results import RECORDS
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.samples import Sample
 from jaxface.render import render_face
@@ -46,7 +47,7 @@ from jaxface.results.photo_files import projection_matrix
 SCHEMA = "jaxface track 1"
 """What track.json says of itself."""
 
-TRACK_FILE = "track.json"
+TRACK_FILE = RECORDS["clip"]
 """Coefficients, camera and landmarks of every frame."""
 
 PANEL_HEIGHT = 400

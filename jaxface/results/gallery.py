@@ -12,8 +12,9 @@ from PIL import Image
 
 from jaxface.files import visualize
 from jaxface.files.atomic import atomic_write
+from jaxface.files.own_results import RECORDS
 
-PAGE, CONTACT_SHEET, CARD, DONE_FILE = "index.html", "contact_sheet.png", "card.jpg", "done.json"
+PAGE, CONTACT_SHEET, CARD, DONE_FILE = "index.html", "contact_sheet.png", "card.jpg", RECORDS["photo"]
 """Names of files: overview of a folder, its contact sheet, small pictures of a face, record of a photo."""
 
 CARD_CELL = 200

@@ -25,6 +25,7 @@ from jaxface.core.version import __version__
 from jaxface.files import meshes, visualize
 from jaxface.files.atomic import atomic_folder
 from jaxface.files.gltf import GlbAnimation, write_glb
+from jaxface.files.own_results import RECORDS
 from jaxface.results import drawing
 from jaxface.results.blendshapes import blendshape_weights, expression_blendshapes
 from jaxface.results.drawing import DrawnFace
@@ -34,7 +35,7 @@ from jaxface.texture.from_photo import texture_layout
 SCHEMA = "jaxface person 1"
 """What person.json says of itself."""
 
-PERSON_FILE = "person.json"
+PERSON_FILE = RECORDS["person"]
 """What a person's photos share and where they are; in OUT/person, or OUT/person_2 for a second person, ..."""
 
 PREVIEW_YAWS = (-60, -30, 0, 30, 60)
