@@ -26,7 +26,7 @@ from jaxface.photos.alignment import quarter_turns
 from jaxface.photos.prediction import turned
 
 if TYPE_CHECKING:  # loads Flax, which fits of other face models can do without
-    from jaxface.networks.parser import Parser
+    from jaxface.networks.parser import TrainedParser
 
 POINT_WEIGHT = 0.1
 """What one of the network's points counts in full profile: 371 of them err together, not each by itself. From the front
@@ -113,7 +113,7 @@ class Onlooker:
         surface: the face model cut down to its points.
     """
 
-    parser: "Parser"
+    parser: "TrainedParser"
     surface: FaceModel
 
     def __call__(

@@ -48,7 +48,7 @@ class ParsedFaces(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Parser:
+class TrainedParser:
     """A network with its weights; call it with crops.
 
     Attributes:
@@ -88,7 +88,7 @@ class Parser:
 
 
 @functools.cache
-def load_parser(path: str | os.PathLike = SHIPPED) -> Parser:
+def load_parser(path: str | os.PathLike = SHIPPED) -> TrainedParser:
     """Loads a face parser, by default the one that comes with jaxface.
 
     Raises:
@@ -103,7 +103,7 @@ def load_parser(path: str | os.PathLike = SHIPPED) -> Parser:
     network = create_encoder(settings.pop("name"), weights.head_sizes, **settings)
     assert isinstance(network, PeopleNetwork)
     variables = jax.device_put(weights.variables)
-    return Parser(network, variables, int(weights.config["image_size"]), surface, weights.config["face_model"])
+    return TrainedParser(network, variables, int(weights.config["image_size"]), surface, weights.config["face_model"])
 
 
 @functools.partial(jax.jit, static_argnames="size")
