@@ -130,7 +130,7 @@ def face_box(model: FaceModel, *, size: int = SIZE) -> Float[np.ndarray, "2 3"]:
     if face is None:
         return whole
     margin = _ROOM * face.size
-    low, high = face.landmarks478.min(0) - margin, face.landmarks478.max(0) + margin
+    low, high = face.box[:2] - margin, face.box[2:] + margin
     inside = np.asarray(picture.visible) & ((picture.points > low[None]) & (picture.points < high[None])).all(-1)
     points = np.asarray(model.mean_shape)[inside]
     return np.stack([points.min(0), points.max(0)])

@@ -105,7 +105,7 @@ def _nearest(
         return None
     center, best = _center(last), None
     for face in detect_faces(np.ascontiguousarray(frame[low[1] : high[1], low[0] : high[0]])):
-        moved = DetectedFace(face.landmarks478 + low, face.score)
+        moved = face.moved(low)
         distance = float(np.linalg.norm(_center(moved) - center))
         if distance <= reach and 0.5 < moved.size / last.size < 2:
             best, reach = moved, distance

@@ -217,7 +217,9 @@ def _estimate(
     focal = batch.get("focal", jnp.full(len(vector), jnp.nan))
     log_stretch = distance_prior(focal, camera, deviation=deviation)
     solve = functools.partial(estimate_faces if same_person is None else estimate_person, evidence, vector, points)
-    known = known if same_person is None else known * same_person[:, None]
+    if same_person is not None:
+        known = known * same_person[:, None]
+        look = None if look is None else dataclasses.replace(look, weight=look.weight * same_person[:, None])
     return solve(known, camera, prior, held=held, log_stretch=log_stretch, look=look)
 
 

@@ -119,8 +119,8 @@ def estimate_person(
         evidence: where the points lie on the face, and how they err.
         vectors: where to start, such as zeros; of the identities the mean.
         points: of the detector, in pixels of the camera's pictures; anything where unknown.
-        known: 1, or 0 for points that count nothing, as those do that are not finite; a picture without points counts
-            nothing.
+        known: 1, or 0 for points that count nothing, as those do that are not finite; a picture without points, here or
+            in `look`, counts nothing.
         camera: the usual one of the crops.
         prior: of the coefficients.
         held: coefficients that stay as they are.
@@ -179,7 +179,9 @@ class _Problem:
         own = [jnp.concatenate(pair, axis=-1) for pair in zip(one, extra, strict=True)]
         self.own_mean, self.own_deviation, self.own_lower, self.own_upper = own
         counted = (self.known > 0).any(-1)
-        self.tempering = 1 / (1 + SAME_MISTAKES * (jnp.maximum(counted.sum(), 1) - 1))
+        if look is not None:
+            counted |= (look.weight > 0).any(-1)
+        self.counted, self.tempering = counted, 1 / (1 + SAME_MISTAKES * (jnp.maximum(counted.sum(), 1) - 1))
         self.look, self.seen = look, {}
         if look is not None:
             self.seen = look.of_crops()
@@ -191,8 +193,8 @@ class _Problem:
                 setattr(self, name, getattr(self, name).at[:, :expression].set(value))
 
     def start(self):
-        seen = (self.known > 0).any(-1)
-        identity = (self.vectors[:, self.shared] * seen[:, None]).sum(0) / jnp.maximum(seen.sum(), 1)
+        counted = self.counted
+        identity = (self.vectors[:, self.shared] * counted[:, None]).sum(0) / jnp.maximum(counted.sum(), 1)
         own = jnp.concatenate([self.vectors[:, self.own], self.own_mean[:, -1:]], axis=-1)
         own = own.at[:, self.depth].multiply(jnp.exp(-own[:, -1]))
         return jnp.clip(identity, self.lower, self.upper), jnp.clip(own, self.own_lower, self.own_upper)

@@ -22,8 +22,7 @@ from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.fitting.evidence import INNER, shipped_calibration
-from jaxface.photos.alignment import quarter_turns
-from jaxface.photos.prediction import turned
+from jaxface.photos.turning import quarter_turns, turned, turned_points, turned_whitening
 
 if TYPE_CHECKING:  # loads Flax, which fits of other face models can do without
     from jaxface.networks.parser import TrainedParser
@@ -138,8 +137,8 @@ class Onlooker:
         vectors, position, whitening = answer.vector, points.position, points.whitening
         if any(turns):
             vectors = _row_by_row(turned, vectors, turns)
-            position = _row_by_row(_turned_points, position, turns)
-            whitening = _row_by_row(_turned_whitening, whitening, turns)
+            position = _row_by_row(turned_points, position, turns)
+            whitening = _row_by_row(turned_whitening, whitening, turns)
         return FirstLook(
             self.surface,
             vectors,
@@ -176,20 +175,3 @@ def _resized(images: UInt8[Array, "B S S 3"], *, side: int) -> UInt8[Array, "B s
 def _row_by_row(turn: Callable[[np.ndarray, int], np.ndarray], rows: Array, turns: list[int]) -> Array:
     """What was seen in turned pictures, as it is in those before."""
     return jnp.concatenate([turn(np.asarray(row)[None], -count) for row, count in zip(rows, turns, strict=True)])
-
-
-def _turned_points(position: Float[np.ndarray, "B P 2"], turns: int) -> Float[np.ndarray, "B P 2"]:
-    """Of shares of a picture's sides, in the picture that `np.rot90` turned so often."""
-    for _ in range(turns % 4):
-        position = np.stack([position[..., 1], 1 - position[..., 0]], axis=-1)
-    return position
-
-
-def _turned_whitening(whitening: Float[np.ndarray, "B P 3"], turns: int) -> Float[np.ndarray, "B P 3"]:
-    """Likewise: (a, b, c) of the triangular matrix that whitens turned errors."""
-    for _ in range(turns % 4):
-        a, b, c = (whitening[..., i] for i in range(3))
-        # W'W = [[a^2 + c^2, b c], [b c, b^2]]; a turn exchanges the diagonal and the sign beside it.
-        last = np.sqrt(a**2 + c**2)
-        whitening = np.stack([a * b / last, last, -b * c / last], axis=-1)
-    return whitening

@@ -165,22 +165,6 @@ def align_face(
     return alignment.crop_image(image), alignment
 
 
-def quarter_turns(landmarks: Float[np.ndarray, "68 2"]) -> int:
-    """How often `np.rot90` has to turn a picture until the face stands upright, to 45 degrees.
-
-    The model's origin is in the middle of an aligned crop however the head rolls: the turned crop is that of the turned
-    photo.
-
-    Args:
-        landmarks: of the face in the picture, y down; where they are unknown, nothing is turned.
-    """
-    right_eye, left_eye, _, *mouth = five_points(landmarks)
-    x, y = np.mean(mouth, axis=0) - (right_eye + left_eye) / 2
-    if not (math.isfinite(x) and math.isfinite(y)):
-        return 0
-    return round(-math.atan2(x, y) / (math.pi / 2)) % 4  # a turn moves what is below to the right
-
-
 def scaled_alignment(alignment: Alignment, size: int) -> Alignment:
     """The same crop with `size` pixels a side."""
     factor = size / alignment.size

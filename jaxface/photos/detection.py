@@ -1,7 +1,8 @@
 """Finding faces in photos, by MediaPipe's networks rebuilt in JAX.
 
 First the full-range detector, on the whole photo and on overlapping windows of it (`face_search`); then the mesh, on a
-square around each face that may be there (`face_points`). Faces that stand on their side or their head are found too:
+square around each face that may be there (`face_points`). Where the mesh refuses what may be a face, the network that
+comes with jaxface looks: it sees profiles (`profiles`). Faces that stand on their side or their head are found too:
 where the photo shows none upright, it is searched again, turned.
 """
 
@@ -12,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
+from scipy.spatial import ConvexHull
 
 from jaxface.core.errors import InputError
 from jaxface.photos import face_mesh
 from jaxface.photos.face_boxes import contains
 from jaxface.photos.face_points import Place, find_points
 from jaxface.photos.face_search import search
+from jaxface.photos.profiles import find_profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,22 +28,36 @@ class DetectedFace:
     """One face in a photo; coordinates are photo pixels (x, y), y down, pixel centres at + 0.5.
 
     Attributes:
-        landmarks478: [478, 2] MediaPipe's mesh points, irises last.
+        landmarks478: [478, 2] MediaPipe's mesh points, irises last; None where its mesh sees no face, but jaxface's
+            network does.
         score: the detector's confidence in [0, 1].
+        profile68: [68, 2] ibug's landmarks as jaxface's network sees them, where the mesh sees no face.
     """
 
-    landmarks478: Float[np.ndarray, "478 2"]
+    landmarks478: Float[np.ndarray, "478 2"] | None
     score: float
+    profile68: Float[np.ndarray, "68 2"] | None = None
 
     @property
     def landmarks68(self) -> Float[np.ndarray, "68 2"]:
         """The ibug-68 landmarks, in photo pixels."""
-        return face_mesh.ibug_landmarks(self.landmarks478)
+        if self.landmarks478 is not None:
+            return face_mesh.ibug_landmarks(self.landmarks478)
+        assert self.profile68 is not None
+        return self.profile68
+
+    @property
+    def outline(self) -> Float[np.ndarray, "N 2"]:
+        """A closed polygon around the face, in photo pixels; of a profile from chin to brows."""
+        if self.landmarks478 is not None:
+            return self.landmarks478[face_mesh.FACE_OVAL]
+        return self.landmarks68[ConvexHull(self.landmarks68).vertices]
 
     @property
     def box(self) -> Float[np.ndarray, "4"]:
         """Left, top, right, bottom of the face's outline, in photo pixels."""
-        return face_mesh.face_box(self.landmarks478)
+        outline = self.outline
+        return np.concatenate([outline.min(0), outline.max(0)])
 
     @property
     def size(self) -> float:
@@ -48,8 +65,19 @@ class DetectedFace:
         left, top, right, bottom = self.box
         return float(max(right - left, bottom - top))
 
+    def moved(self, offset: Float[np.ndarray, "2"]) -> "DetectedFace":
+        """The same face where the photo's points are moved by (x, y)."""
+        mesh, profile = (None if p is None else p + offset for p in (self.landmarks478, self.profile68))
+        return DetectedFace(mesh, self.score, profile)
+
     def labels(self, height: int, width: int) -> UInt8[np.ndarray, "H W"]:
-        """The part labels in a photo of that size; draw smaller maps with `face_mesh.label_map` and mapped points."""
+        """The part labels in a photo of that size; draw smaller maps with `face_mesh.label_map` and mapped points.
+
+        Raises:
+            InputError: when MediaPipe's mesh does not see the face; parsers do, see `photos.parsing`.
+        """
+        if self.landmarks478 is None:
+            raise InputError("MediaPipe's mesh does not see this face; have its parts labelled by the parser jaxface")
         return face_mesh.label_map(self.landmarks478, height, width)
 
 
@@ -89,11 +117,33 @@ def detect_faces_in(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, min_size: f
         places = [
             Place(index, box, quarter * math.pi / 2) for index, some in zip(waiting, boxes, strict=True) for box in some
         ]
-        for place, look in find_points(photos, places):
-            face, others = DetectedFace(look.points, place.box.score), found[place.photo]
-            if face.size >= min_size and not any(_same(face, other) for other in others):
-                others.append(face)
+        seen = find_points(photos, places)
+        _add(found, [(place, DetectedFace(look.points, place.box.score)) for place, look in seen], min_size)
+        known = {id(place.box) for place, _ in seen}
+        refused = [place for place in places if id(place.box) not in known and not _in_a_face(place, found)]
+        _add(found, _profiles(photos, refused, quarter), min_size)
     return [sorted(faces, key=lambda face: -face.size) for faces in found]
+
+
+def _add(found: list[list[DetectedFace]], more: Sequence[tuple[Place, DetectedFace]], min_size: float) -> None:
+    """Adds faces to those of their photos, but for small ones and those that are there already."""
+    for place, face in more:
+        others = found[place.photo]
+        if face.size >= min_size and not any(_same(face, other) for other in others):
+            others.append(face)
+
+
+def _in_a_face(place: Place, found: Sequence[Sequence[DetectedFace]]) -> bool:
+    middle = place.box.box[:2] / 2 + place.box.box[2:] / 2
+    return any(contains(face.box, middle) for face in found[place.photo])
+
+
+def _profiles(photos: Sequence[Image.Image], places: Sequence[Place], quarter: int) -> list[tuple[Place, DetectedFace]]:
+    """The faces at places where the mesh saw none, those of which the network is surest first."""
+    found = [(place, find_profile(photos[place.photo], place.box, quarter=quarter)) for place in places]
+    sure = [(place, profile) for place, profile in found if profile is not None]
+    sure.sort(key=lambda pair: pair[1].unsure)
+    return [(place, DetectedFace(None, place.box.score, profile.landmarks)) for place, profile in sure]
 
 
 def _as_photo(image: UInt8[np.ndarray, "H W 3"], number: int) -> Image.Image:

@@ -14,6 +14,7 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.units import CROP_SIZE
 from jaxface.photos.alignment import Alignment, align_face
 from jaxface.photos.detection import DetectedFace, detect_faces
+from jaxface.photos.face_mesh import POINTS
 from jaxface.photos.parsing import Parser, mediapipe_labels
 from jaxface.photos.samples import Sample, photo_sample
 
@@ -127,7 +128,9 @@ def face_sample(
         coefficients: length K of the face model's coefficient vector.
         focal: focal length in pixels of the photo; None if nobody knows.
     """
-    points, (height, width) = face.landmarks478, alignment.photo_size
+    height, width = alignment.photo_size
+    # Of a profile nobody knows the mesh's points.
+    points = np.full((POINTS, 2), -1.0) if face.landmarks478 is None else face.landmarks478
     inside = ((points >= 0) & (points <= (width, height))).all(-1)
     return {
         **photo_sample(crop, labels, face.landmarks68, alignment, coefficients=coefficients),

@@ -19,8 +19,9 @@ from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.images import decode_mask
 from jaxface.models import load_face_model
 from jaxface.photos import face_mesh
-from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, quarter_turns, scaled_alignment
+from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, scaled_alignment
 from jaxface.photos.detection import DetectedFace
+from jaxface.photos.turning import quarter_turns
 
 PARSERS = ("jaxface", "mediapipe", "dml_csr")
 """The face parsers that can be named, the usual one first."""
@@ -146,9 +147,14 @@ def mediapipe_labels(
     *,
     path: str | os.PathLike | None = None,
 ) -> UInt8[np.ndarray, "S S"]:
-    """The parser "mediapipe": outlines of the parts from the detector's points; what hides the face is not known."""
+    """The parser "mediapipe": outlines of the parts from the detector's points; what hides the face is not known.
+
+    Faces that its mesh does not see, profiles, are labelled by the parser "jaxface".
+    """
     if face is None:
         raise InputError("the parser mediapipe draws the points of a detected face, but no face was detected")
+    if face.landmarks478 is None:
+        return jaxface_labels(photo, face, alignment, path=path)
     # Drawn from the points rather than resampled, so that outlines are exact at every size.
     labels = face_mesh.label_map(alignment.to_crop(face.landmarks478), alignment.size, alignment.size)
     return labels * _photo_mask(photo, alignment)
@@ -255,7 +261,7 @@ def clean_labels(
 ) -> UInt8[np.ndarray, "S S"]:
     """What a parser's raw labels of a crop still need: other faces out, small islands out, the forehead cut."""
     if face is not None:
-        outline = alignment.to_crop(face.landmarks478[face_mesh.FACE_OVAL])
+        outline = alignment.to_crop(face.outline)
         labels = keep_touching(labels, face_mesh.fill_polygon(outline, *labels.shape))
     return parts.cut_forehead(remove_islands(labels))
 

@@ -17,7 +17,7 @@ from jaxface.fitting.estimate import estimate_faces, estimate_person
 from jaxface.fitting.evidence import dense_evidence, errors_at, evidence_points
 from jaxface.fitting.first_look import EXPRESSION_DOUBT, FirstLook, onlooker_for
 from jaxface.models import load_face_model
-from jaxface.photos.prediction import turned
+from jaxface.photos.turning import turned
 from toys.evidence import toy_calibration
 from toys.models import toy_model
 
@@ -153,6 +153,7 @@ def test_pictures_of_a_person_share_the_identity_that_all_looks_tell(evidence, m
     np.testing.assert_array_equal(both[0, :3], both[1, :3])
     # A picture that counts nothing tells nothing.
     first = none.at[0].set(1)
+    look = dataclasses.replace(look, weight=look.weight.at[1].set(0))
     other = dataclasses.replace(look, vectors=look.vectors.at[1].add(3), position=look.position.at[1].add(9))
     np.testing.assert_allclose(solve(first, look)[0], solve(first, other)[0], atol=1e-3)
 
@@ -183,3 +184,21 @@ def test_heads_on_their_side_are_looked_at_upright():
         errors.append(np.linalg.norm(np.asarray(white).reshape(-1, 2), axis=1))
     np.testing.assert_allclose(errors[1:], [errors[0]] * 3, rtol=2e-3, atol=1e-2)
     assert not np.allclose(onlooker(np.stack(images)).vectors[2], look.vectors[2], atol=0.01)  # as it lies
+
+
+def test_pictures_that_only_the_network_knows_count_by_its_points(model, evidence, seen):
+    """Profiles have no detector's points. What says nothing at all leaves the face model's prior."""
+    _, points, look = seen
+    prior, unknown = coefficient_prior(model), jnp.zeros(points.shape[:2])
+    settings = {"held": np.zeros(41, bool), "log_stretch": jnp.broadcast_to(LOG_STRETCH, (VIEWS, 2))}
+    solve = jax.jit(
+        lambda look: estimate_person(evidence, look.vectors, points, unknown, CAMERA, prior, **settings, look=look)
+    )
+    sure = dataclasses.replace(look, weight=jnp.full_like(look.weight, 3.0))
+    found, nothing = solve(sure), solve(dataclasses.replace(look, weight=jnp.zeros_like(look.weight)))
+    for index in range(VIEWS):
+        left = numpy_residuals(model, sure, np.asarray(found.vectors)[index], float(found.stretch[index]), index)
+        before = numpy_residuals(model, sure, np.asarray(look.vectors)[index], 1.0, index)
+        assert np.square(left).sum() < 0.5 * np.square(before).sum()
+    assert np.isfinite(np.asarray(found.vectors)).all()
+    np.testing.assert_allclose(np.asarray(nothing.vectors)[:, IDENTITY], 0, atol=1e-4)

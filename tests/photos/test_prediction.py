@@ -6,8 +6,7 @@ import pytest
 import jaxface
 from jaxface import Camera, Coefficients, decode_face
 from jaxface.core.coefficients import vector_size
-from jaxface.photos.alignment import quarter_turns
-from jaxface.photos.prediction import turned
+from jaxface.photos.turning import quarter_turns, turned
 from toys.models import toy_model
 
 
