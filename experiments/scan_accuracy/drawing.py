@@ -46,7 +46,7 @@ class View:
 
 
 VIEWS = (View(), View(20), View(-20), View(40), View(-40), View(pitch=15), View(pitch=-15))
-PROFILES = (View(80), View(-80))
+PROFILES = tuple(View(sign * yaw) for yaw in (60, 75, 90) for sign in (1, -1))
 DISTANCES = (View(distance=300), View(distance=600), View(distance=2000))
 """Beside the first of VIEWS, which is a metre away."""
 

@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("scans", nargs="?", type=Path, help="folder of scans with landmarks, see README.md")
     parser.add_argument("--shared-scans", type=Path, metavar="PATH", help="the data folder of the shared scans")
     parser.add_argument("--model", default="anny", help="face model (default: anny)")
-    parser.add_argument("--profiles", action="store_true", help="also from 80 degrees")
+    parser.add_argument("--profiles", action="store_true", help="also from 60, 75 and 90 degrees to both sides")
     parser.add_argument("--distances", action="store_true", help="also from 0.3, 0.6 and 2 m")
     parser.add_argument("--size", type=int, default=SIZE, help=f"of the drawings in pixels (default: {SIZE})")
     parser.add_argument("--exif", action="store_true", help="the drawings tell their focal length, as a camera's do")

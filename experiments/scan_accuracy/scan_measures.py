@@ -65,7 +65,9 @@ def view_groups(views: Sequence[View]) -> dict[str, Callable[[View], bool]]:
         "all": lambda view: view.distance == 1000 and abs(view.yaw) <= 40,
         "to 20 degrees": lambda view: view.distance == 1000 and abs(view.yaw) <= 20,
         "40 degrees": lambda view: view.distance == 1000 and abs(view.yaw) == 40,
-        "80 degrees": lambda view: view.distance == 1000 and abs(view.yaw) == 80,
+        "60 degrees": lambda view: view.distance == 1000 and abs(view.yaw) == 60,
+        "75 degrees": lambda view: view.distance == 1000 and abs(view.yaw) == 75,
+        "90 degrees": lambda view: view.distance == 1000 and abs(view.yaw) == 90,
     }
     return {title: chosen for title, chosen in groups.items() if any(map(chosen, views))}
 
@@ -93,7 +95,7 @@ def summary(
         for title, chosen in view_groups(views).items():
             own = [row for row in rows if chosen(named[row["view"]])]
             line[title] = _mean_over_scans(own, "mean")
-        usual = [row for row in rows if view_groups(views)["all"](named[row["view"]])]
+        usual = [row for row in rows if named[row["view"]].distance == 1000]
         line["better than the mean face"] = sum(row["mean"] < row["mean_face"] for row in usual)
         line["views"] = len(usual)
         result[method] = line

@@ -22,7 +22,8 @@ from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.core.units import to_float
 from jaxface.fitting.evidence import INNER, shipped_calibration
-from jaxface.photos.turning import quarter_turns, turned, turned_points, turned_whitening
+from jaxface.photos.alignment import alignment_template
+from jaxface.photos.turning import turned, turned_picture, turned_points, turned_whitening, upright_turn
 
 if TYPE_CHECKING:  # loads Flax, which fits of other face models can do without
     from jaxface.networks.parser import TrainedParser
@@ -110,10 +111,12 @@ class Onlooker:
     Attributes:
         parser: the network.
         surface: the face model cut down to its points.
+        template: the face model's, see `photos.alignment.alignment_template`.
     """
 
     parser: "TrainedParser"
     surface: FaceModel
+    template: Float[np.ndarray, "5 3"]
 
     def __call__(
         self, images: UInt8[np.ndarray, "B S S 3"], landmarks: Float[np.ndarray, "B 68 2"] | None = None
@@ -122,14 +125,14 @@ class Onlooker:
 
         Args:
             images: the crops.
-            landmarks: of the faces, in pixels of the crops: heads that lie or are upside down are turned by quarters
-                before they are looked at.
+            landmarks: of the faces, in pixels of the crops: heads that lean or lie are turned upright before they are
+                looked at.
         """
         from jaxface.networks.people_network import look
 
         size, side = images.shape[1], self.parser.image_size
-        turns = [0] * len(images) if landmarks is None else [quarter_turns(points) for points in landmarks]
-        upright = np.stack([np.rot90(image, count) for image, count in zip(images, turns, strict=True)])
+        turns = [0] * len(images) if landmarks is None else [upright_turn(x, self.template) for x in landmarks]
+        upright = np.stack([turned_picture(image, turn) for image, turn in zip(images, turns, strict=True)])
         answer = look(self.parser.network, self.parser.variables, _resized(upright, side=side))
         points = jax.tree.map(lambda array: array[:, INNER:], answer.points)
         seen = jax.nn.sigmoid(points.visibility)
@@ -163,7 +166,7 @@ def onlooker_for(model: FaceModel) -> Onlooker | None:
     if (model.name, vector_sizes(model)[:3]) != (parser.face_model, parser.network.head_sizes):
         return None
     vertices = np.concatenate([np.asarray(model.landmarks["68"])[INNER:], parser.surface])
-    return Onlooker(parser, face_models.shape_of_vertices(model, vertices))
+    return Onlooker(parser, face_models.shape_of_vertices(model, vertices), alignment_template(model))
 
 
 @functools.partial(jax.jit, static_argnames="side")
@@ -172,6 +175,6 @@ def _resized(images: UInt8[Array, "B S S 3"], *, side: int) -> UInt8[Array, "B s
     return jnp.round(255 * jax.image.resize(to_float(images), shape, "linear")).astype(jnp.uint8)
 
 
-def _row_by_row(turn: Callable[[np.ndarray, int], np.ndarray], rows: Array, turns: list[int]) -> Array:
+def _row_by_row(turn: Callable[[np.ndarray, float], np.ndarray], rows: Array, turns: list[int]) -> Array:
     """What was seen in turned pictures, as it is in those before."""
-    return jnp.concatenate([turn(np.asarray(row)[None], -count) for row, count in zip(rows, turns, strict=True)])
+    return jnp.concatenate([turn(np.asarray(row)[None], -degrees) for row, degrees in zip(rows, turns, strict=True)])

@@ -80,7 +80,7 @@ def seen_crops(crops: Sequence[FaceCrop]) -> list[FaceCrop]:
         NoFaceError: when there is none.
     """
     if not crops:
-        raise NoFaceError("no face found; faces need about 24 pixels, and the eyes, nose and mouth in view")
+        raise NoFaceError("no face found; faces need about 24 pixels, and at least one side in view")
     seen = [crop for crop in crops if crop.sample["labels"].any()]
     if not seen and (face := crops[0].face) is not None:
         left, top, right, bottom = (round(float(edge)) for edge in face.box)

@@ -21,7 +21,7 @@ from jaxface.models import load_face_model
 from jaxface.photos import face_mesh
 from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, scaled_alignment
 from jaxface.photos.detection import DetectedFace
-from jaxface.photos.turning import quarter_turns
+from jaxface.photos.turning import turned_crop, turned_picture, upright_turn
 
 PARSERS = ("jaxface", "mediapipe", "dml_csr")
 """The face parsers that can be named, the usual one first."""
@@ -112,14 +112,14 @@ def jaxface_labels(
     with needs_extra("photo", "the parser jaxface"):
         from jaxface.networks.parser import load_parser  # loads Flax, which the other parsers can do without
 
-    parser, own, turns = load_parser(), alignment, 0
+    parser, own, turn = load_parser(), alignment, 0
     if face is not None:  # crops of other face models are cut out differently
-        own = fit_alignment(
-            face.landmarks68, _usual_template(parser.face_model), photo_size=photo.shape[:2], size=alignment.size
-        )
-        turns = quarter_turns(face.landmarks68)  # few that it learned from lay down or stood on their heads
-    crop = np.rot90(scaled_alignment(own, parser.image_size).crop_image(photo), turns)
-    labels = parts.CLASS_LABELS[np.rot90(parser(crop[None], size=own.size).classes[0], -turns)]
+        template = _usual_template(parser.face_model)
+        own = fit_alignment(face.landmarks68, template, photo_size=photo.shape[:2], size=alignment.size)
+        turn = upright_turn(face.landmarks68, template)
+    crop = turned_crop(photo, scaled_alignment(own, parser.image_size), turn)
+    classes = turned_picture(parser(crop[None], size=own.size).classes[0], -turn, nearest=True)
+    labels = parts.CLASS_LABELS[classes]
     labels = _moved(labels, own, alignment) * _photo_mask(photo, alignment)
     return clean_labels(labels, face, alignment)
 

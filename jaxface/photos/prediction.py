@@ -10,9 +10,9 @@ from jaxtyping import Float, UInt8
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.core.face_models import FaceModel
 from jaxface.models import load_face_model
-from jaxface.photos.alignment import scaled_alignment
+from jaxface.photos.alignment import alignment_template, scaled_alignment
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.photos.turning import quarter_turns, turned
+from jaxface.photos.turning import turned, turned_crop, upright_turn
 
 PredictFaces = Callable[[UInt8[np.ndarray, "H W 3"], Sequence[FaceCrop]], Float[np.ndarray, "N K"]]
 """predict(photo, crops): a coefficient vector per face of a photo."""
@@ -27,8 +27,8 @@ def predict_faces(
         checkpoint: as for `load_encoder`; None takes the encoder that comes with jaxface.
         model: the face model that the encoder was trained with; by default the one that the checkpoint names.
 
-    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size, and where a head lies or is
-    upside down, turned by quarters: encoders learn from few such.
+    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size, and where a head lies or
+    leans, turned upright: encoders learn from few such.
 
     Raises:
         InputError: when the checkpoint or the model cannot be used.
@@ -41,14 +41,14 @@ def predict_faces(
     predict, face_model, config = load_encoder(SHIPPED if checkpoint is None else Path(checkpoint), model=given)
     if "68" not in face_model.landmarks:
         raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
-    size = int(config.image_size)
+    size, template = int(config.image_size), alignment_template(face_model)
 
     def predict_crops(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> Float[np.ndarray, "N K"]:
         vectors = []
         for crop in crops:
-            turns = quarter_turns(crop.sample["landmarks"])
-            image = np.rot90(scaled_alignment(crop.alignment, size).crop_image(photo), turns)
-            vectors.append(turned(predict(image[None]), -turns))
+            turn = upright_turn(crop.sample["landmarks"], template)
+            image = turned_crop(photo, scaled_alignment(crop.alignment, size), turn)
+            vectors.append(turned(predict(image[None]), -turn))
         return np.concatenate(vectors)
 
     return predict_crops, face_model

@@ -8,6 +8,7 @@ and the network sure of its points; of what is no face, points and coefficients 
 
 import functools
 import importlib.util
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ from jaxface.core.units import CROP_SIZE
 from jaxface.models import load_face_model
 from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
 from jaxface.photos.face_boxes import FaceBox
-from jaxface.photos.turning import turned, turned_points
+from jaxface.photos.turning import turned, turned_crop, turned_points, upright_turn
 
 if TYPE_CHECKING:  # loads Flax
     from jaxface.networks.parser import TrainedParser
@@ -33,8 +34,9 @@ if TYPE_CHECKING:  # loads Flax
 LOOKS = 5
 """Crops of a face; each is the one that the look before asks for."""
 
-_CROP_FACTORS = 2.0, 1.6, 2.5
-"""Sides of the first crop, in sides of the detection's box; the second and third where the network doubts."""
+_TRIES = tuple(itertools.product((2.0, 1.6, 2.5), (True, False)))
+"""Side of the first crop, in sides of the detection's box, and whether crops are turned until the head is upright: the
+first, and where the network doubts, the others. In profile a nod leans a head as well, which need not be undone."""
 
 _UNSURE = 4.0
 """Pixels of the 224 crop: the median of the standard deviations of points, seen ones, that no face exceeds."""
@@ -93,8 +95,9 @@ def find_profile(photo: Image.Image, box: FaceBox, *, quarter: int = 0) -> Profi
     """
     if importlib.util.find_spec("flax") is None:
         return None
-    for factor in _CROP_FACTORS:
-        alignment, seen = _settled(np.asarray(photo), _around(box, factor, photo), quarter)
+    for factor, upright in _TRIES:
+        first = _around(box, factor, photo)
+        alignment, seen = _settled(np.asarray(photo), first, 90 * quarter, upright=upright)
         if seen.is_face(_face_model()):
             return Profile(alignment.to_photo(seen.landmarks), seen.unsure)
         if seen.unsure > _HOPELESS:
@@ -102,12 +105,18 @@ def find_profile(photo: Image.Image, box: FaceBox, *, quarter: int = 0) -> Profi
     return None
 
 
-def _settled(photo: UInt8[np.ndarray, "H W 3"], first: Alignment, quarter: int) -> tuple[Alignment, Look]:
-    """The last of a row of crops, each where the look at the one before says that the face is, and the look at it."""
+def _settled(
+    photo: UInt8[np.ndarray, "H W 3"], first: Alignment, turn: int, *, upright: bool
+) -> tuple[Alignment, Look]:
+    """The last of a row of crops, each where the look at the one before says that the face is, and the look at it.
+
+    The network sees each turned by so many degrees, or, if heads are to be upright, as the look before says.
+    """
     alignment = first
     for number in range(LOOKS):
-        seen = _look(alignment.crop_image(photo), quarter)
-        if number == LOOKS - 1 or seen.unsure > (np.inf if number < 2 else _HOPELESS) or not np.isfinite(seen.unsure):
+        seen = _look(turned_crop(photo, alignment, turn), turn)
+        hopeless = seen.unsure > _HOPELESS and number > 1
+        if number == LOOKS - 1 or hopeless or not np.isfinite(seen.unsure):
             break
         landmarks = alignment.to_photo(seen.landmarks)
         try:
@@ -116,7 +125,7 @@ def _settled(photo: UInt8[np.ndarray, "H W 3"], first: Alignment, quarter: int) 
             break
         if not 1 / _STRAYED < asked.scale / first.scale < _STRAYED:
             break
-        alignment = asked
+        alignment, turn = asked, upright_turn(seen.landmarks, _template()) if upright else turn
     return alignment, seen
 
 
@@ -128,16 +137,16 @@ def _around(box: FaceBox, factor: float, photo: Image.Image) -> Alignment:
     return Alignment(scale, size / 2 - scale * x, size / 2 - scale * y, size, (height, width))
 
 
-def _look(crop: UInt8[np.ndarray, "S S 3"], quarter: int) -> Look:
+def _look(crop: UInt8[np.ndarray, "S S 3"], turn: float) -> Look:
+    """What the network says of a crop that is turned by so many degrees, told of the crop as it was before."""
     from jaxface.networks.parser import covariance
     from jaxface.networks.people_network import look
 
     size, pixel, network = len(crop), CROP_SIZE / len(crop), _network()
-    answer = look(network.network, network.variables, np.rot90(crop, quarter)[None])
-    answer = jax.tree.map(np.asarray, answer)
-    vector = turned(answer.vector, -quarter)[0]
+    answer = jax.tree.map(np.asarray, look(network.network, network.variables, crop[None]))
+    vector = turned(answer.vector, -turn)[0]
     placed = np.asarray(_placed(_points(), vector, size=size))
-    position = size * turned_points(answer.points.position, -quarter)[0]
+    position = size * turned_points(answer.points.position, -turn)[0]
     seen = answer.points.visibility[0] > 0
     if not seen.any():
         return Look(vector, placed[:LANDMARKS], np.inf, np.inf)

@@ -176,10 +176,10 @@ def test_heads_on_their_side_are_looked_at_upright():
     vector = 0.1 * random.normal(size=vector_size(anny)).astype(np.float32)
     errors = []
     for row in range(4):
-        np.testing.assert_allclose(turned(look.vectors[:1], row)[0], look.vectors[row], atol=1e-3)
+        np.testing.assert_allclose(turned(look.vectors[:1], 90 * row)[0], look.vectors[row], atol=1e-3)
         seen = {name: value[row] for name, value in look.of_crops().items()}
         white = look.residuals(
-            jnp.asarray(turned(vector[None], row)[0]), camera, {**seen, "weight": jnp.ones(len(seen["position"]))}
+            jnp.asarray(turned(vector[None], 90 * row)[0]), camera, {**seen, "weight": jnp.ones(len(seen["position"]))}
         )
         errors.append(np.linalg.norm(np.asarray(white).reshape(-1, 2), axis=1))
     np.testing.assert_allclose(errors[1:], [errors[0]] * 3, rtol=2e-3, atol=1e-2)
