@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # loads Flax, which fits of other face models can do without
 
 POINT_WEIGHT = 0.1
 """What one of the network's points counts in full profile: 371 of them err together, not each by itself. From the front
-the detector, which learned from photos, knows better: points count by the square of the sine of the yaw."""
+the detector, which learned from photos, knows better: points count by the square of the sine of the angle by which the
+face is turned away, to a side, up or down."""
 
 EXPRESSION_DOUBT = 2.0
 """Standard deviations of the network's expression are taken as so many times larger: it saw no photo's expression."""
@@ -136,7 +137,8 @@ class Onlooker:
         answer = look(self.parser.network, self.parser.variables, _resized(upright, side=side))
         points = jax.tree.map(lambda array: array[:, INNER:], answer.points)
         seen = jax.nn.sigmoid(points.visibility)
-        yaw = answer.vector[:, vector_columns(self.surface)["angles"]][:, 1:2]
+        angles = answer.vector[:, vector_columns(self.surface)["angles"]]
+        away = 1 - jnp.square(jnp.cos(angles[:, :1]) * jnp.cos(angles[:, 1:2]))  # squared sine of the turn
         vectors, position, whitening = answer.vector, points.position, points.whitening
         if any(turns):
             vectors = _row_by_row(turned, vectors, turns)
@@ -148,7 +150,7 @@ class Onlooker:
             jnp.exp(answer.log_spread),
             size * position,
             whitening / size,
-            POINT_WEIGHT * jnp.sin(yaw) ** 2 * seen**2,
+            POINT_WEIGHT * away * seen**2,
         )
 
 

@@ -54,7 +54,7 @@ Of 70 drawn people with 55 to 92 degrees of yaw whom MediaPipe's mesh does not f
 1.0 to 2.5); of 200 pictures without faces that the detector takes for some, none (from 4.6, or from 2.6)."""
 
 _FRONTAL = 25.0
-"""Degrees of yaw: what faces the camera and is refused by the mesh is no face, or hardly to be seen."""
+"""Degrees of yaw and pitch: what faces the camera and is refused by the mesh is no face, or hardly to be seen."""
 
 
 class Look(NamedTuple):
@@ -74,8 +74,9 @@ class Look(NamedTuple):
 
     def is_face(self, model: FaceModel) -> bool:
         """Whether the network is sure that it looked at a face that is turned away."""
-        yaw = abs(np.degrees(self.vector[vector_columns(model)["angles"]][1]))
-        return self.unsure < _UNSURE and self.contradiction < _CONTRADICTION and yaw > _FRONTAL
+        pitch, yaw, _ = self.vector[vector_columns(model)["angles"]]
+        away = np.degrees(np.arccos(np.cos(pitch) * np.cos(yaw)))
+        return self.unsure < _UNSURE and self.contradiction < _CONTRADICTION and away > _FRONTAL
 
 
 class Profile(NamedTuple):
