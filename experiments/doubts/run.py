@@ -165,13 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file for the counts, JSON")
     options = parser.parse_args(arguments)
     model = jax.tree.map(jnp.asarray, jaxface.load_face_model("anny"))
-    rows = list(judge(model, pictures(model, options.people)))
+    rows = []
+    for row in judge(model, pictures(model, options.people)):
+        rows.append(row)
+        if options.out:  # after each, so that a run that is stopped tells of what it saw
+            options.out.write_text(json.dumps(summary(rows) | {"pictures": rows}, indent=1) + "\n")
     told = summary(rows)
     for kind, counts in told["kinds"].items():
         print(kind, counts)
     print(f"the detector was wrong in {told['detector wrong']}, told of {told['of these told']}")
-    if options.out:
-        options.out.write_text(json.dumps(told | {"pictures": rows}, indent=1) + "\n")
     return 0
 
 

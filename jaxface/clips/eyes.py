@@ -1,8 +1,4 @@
-"""Eyes of a face that is followed: where they look, by the irises that a detector sees, and lids that close.
-
-The points of lids and irises that a detector tells are drawn towards what is usual: closed lids come out a little open,
-and eyes that look aside look less so. In a clip, what is usual of a person is known, and the rest can be stretched.
-"""
+"""Where the eyes of a face look that is followed: to which side, by the irises that a detector sees."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +9,6 @@ from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_columns
 from jaxface.core.face_models import FaceModel
-from jaxface.fitting.priors import Prior
 from jaxface.synthetic.eyeballs import IRIS_RADIUS, RADIUS, gaze_tables, place_eyes
 
 IRISES = (473, 468)
@@ -28,11 +23,9 @@ MODEL_CORNERS = ((42, 45), (36, 39))
 CLOSED = 0.5
 """Share of eyeBlink beyond which nobody sees the iris."""
 
-LIDS = 1.3
-"""By how much the closing of lids is stretched: see experiments/clip_accuracy."""
-
 ASIDE = 1.3
-"""Likewise the turning of eyes to the side."""
+"""By how much the turning of the irises is stretched: a detector draws them towards the middle (to 0.6 and 0.66 of the
+true turn, on the two people of experiments/clip_accuracy; stretched more, its other errors come out)."""
 
 
 def sideways_gaze(
@@ -72,38 +65,33 @@ def sideways_gaze(
     return np.degrees(np.arctan2(x, z)).mean(1)
 
 
-def follow_eyes(
+def follow_gaze(
     model: FaceModel,
     vectors: Float[np.ndarray, "F K"],
     points: Float[np.ndarray, "F 478 2"],
     camera: Camera,
-    prior: Prior,
     *,
     times: Float[np.ndarray, "F"],
 ) -> Float[np.ndarray, "F K"]:
-    """The vectors with eyes that look where the irises are, and lids that close; as they are without such units.
+    """The vectors with eyes that look to the side where the irises are; as they are without such units.
+
+    How far up or down stays as the fit says, by the lids: there the irises told too little.
 
     Args:
         model: the face model; its expression units bear ARKit's names, such as "eyeBlinkLeft", or there are none.
         vectors: coefficients of the frames, without gaps.
         points: of the detector, in pixels of the frames' crops; NaN where a frame shows no face.
         camera: of the crops.
-        prior: coefficients stay within its bounds.
         times: of the frames in seconds, increasing.
     """
     first, names = vector_columns(model)["expression"].start, model.expression_labels
     blinks = [first + unit for unit, name in enumerate(names) if name.startswith("eyeBlink")]
     degrees = gaze_tables(names)[..., 0].sum(0)
-    if not blinks or not degrees.any():
+    seen = np.isfinite(points).all((1, 2)) & (vectors[:, blinks].max(1, initial=0.0) < CLOSED)
+    if not degrees.any() or not seen.any():
         return vectors
+    gaze = fill_gaps(ASIDE * sideways_gaze(model, vectors, points, camera)[:, None], seen, times=times)[:, 0]
     result = np.array(vectors)
-    seen = np.isfinite(points).all((1, 2)) & (vectors[:, blinks].max(1) < CLOSED)
-    if seen.any():
-        gaze = ASIDE * sideways_gaze(model, vectors, points, camera)
-        gaze = fill_gaps(gaze[:, None], seen, times=times)[:, 0]
-        for unit in np.flatnonzero(degrees):
-            result[:, first + unit] = np.clip(gaze / degrees[unit], 0.0, 1.0)
-    usual = np.median(vectors[:, blinks], axis=0)
-    closing = np.maximum(vectors[:, blinks] - usual, 0.0)
-    result[:, blinks] = np.minimum(vectors[:, blinks] + (LIDS - 1) * closing, np.asarray(prior.upper)[blinks])
+    for unit in np.flatnonzero(degrees):
+        result[:, first + unit] = np.clip(gaze / degrees[unit], 0.0, 1.0)
     return result

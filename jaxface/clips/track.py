@@ -2,7 +2,7 @@
 
 1. Identity and albedo are fitted to up to 8 key frames together: sharp, seen from the front, spread over the clip.
 2. With these held, the frames are fitted chunk by chunk, each from the last solution before it.
-3. The gaze comes from the irises, and what is left of the lids' closing is added (`clips.eyes`).
+3. The gaze to the side comes from the irises (`clips.eyes`).
 4. Pose, expression and light are smoothed in time by Whittaker's smoother (`clips.smoothing`). It looks ahead as
    far as back, so nothing lags. Frames that stick out count less; those without a face are bridged; what stands far out
    of the expression's noise, such as a blink, is kept.
@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float
 from scipy import ndimage
 from tqdm import tqdm
 
-from jaxface.clips import eyes, smoothing
+from jaxface.clips import smoothing
+from jaxface.clips.eyes import follow_gaze
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
@@ -123,7 +124,7 @@ def track_face(
             start = raw[chunk[-1]].astype(np.float32)
             bar.update(len(chunk))
     raw = _continuous(smoothing.fill_gaps(raw, found, times=times), found, model, times)
-    raw = eyes.follow_eyes(model, raw, _points(samples), camera, prior, times=times)
+    raw = follow_gaze(model, raw, _points(samples), camera, times=times)
     vectors, weights = smooth_vectors(raw, found, model, prior, times=times, cutoff=cutoff)
     seconds = float(np.median(durations))
     return Track(vectors, raw.astype(np.float32), windows, found, weights, chosen, times, seconds)
@@ -134,9 +135,9 @@ def _stack(samples: Sequence[Sample | None], indices: Sequence[int] | np.ndarray
 
 
 def _points(samples: Sequence[Sample | None]) -> Float[np.ndarray, "F P 2"]:
-    """The detector's points in each frame, NaN where there is no face."""
-    known = next(sample["points"] for sample in samples if sample is not None)
-    return np.stack([np.full_like(known, np.nan) if sample is None else sample["points"] for sample in samples])
+    """The detector's points in each frame, NaN where it found no face."""
+    nothing = np.full_like(next(sample["points"] for sample in samples if sample is not None), np.nan)
+    return np.stack([nothing if one is None or not one["point_weights"].any() else one["points"] for one in samples])
 
 
 def _continuous(vectors: np.ndarray, found: np.ndarray, model: FaceModel, times: np.ndarray) -> np.ndarray:

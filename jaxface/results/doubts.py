@@ -46,12 +46,14 @@ UNSURE_MM = 3.3
 OUTLINE = 17
 """The first of ibug's landmarks lie on an outline that each detector sees elsewhere."""
 
-TURNED = 40.0
+TURNED = 55.0
 """Degrees of yaw beyond which the far side hides itself."""
 
 RIGHT_SIDE = (*range(17, 22), 31, 32, *range(36, 42))
+"""Ibug's landmarks on the subject's right side, but for the mouth's."""
+
 LEFT_SIDE = (*range(22, 27), 34, 35, *range(42, 48))
-"""Ibug's landmarks on the subject's right and left side, but for the mouth's."""
+"""Likewise on the left side."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """Warnings where a face is doubtful: what is said of which numbers, and the second look at a crop."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxface.core.coefficients import LAST_COLUMNS
 from jaxface.photos.alignment import Alignment
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.results import doubts
+from jaxface.results import doubts, gallery
 from jaxface.results.doubts import Signs, contradiction, doubts_of, hidden_share, rivals_of_first, second_look, signs_of
 from jaxface.results.drawing import Reconstruction
+from jaxface.results.photos import tell_doubts
 
 GOOD = Signs(roll=-40.0, yaw=50.0, size=60.0, hidden=0.1, contradiction=0.05, expected_error_mm=2.5)
 
@@ -121,3 +125,24 @@ def test_a_crop_that_is_turned_is_seen_like_the_upright_one():
     turned = np.stack([upright.landmarks[:, 1], 192 - upright.landmarks[:, 0]], -1)
     np.testing.assert_allclose(sideways.landmarks, turned, atol=1e-3)
     np.testing.assert_allclose(upside_down.visible, upright.visible, atol=1e-4)
+
+
+def test_doubts_of_a_photo_are_one_line(capsys):
+    tell_doubts(Path("a.jpg"), [["too small: 30 pixels"]])
+    tell_doubts(Path("b.jpg"), [[], ["upside down: x", "unsure: y"]])
+    tell_doubts(Path("c.jpg"), [[], []])
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["doubtful: a.jpg: too small: 30 pixels", "doubtful: b.jpg: face 2: upside down: x; unsure: y"]
+
+
+def test_the_overview_shows_doubts_and_takes_records_without(tmp_path):
+    for name, doubts_told in (("one", {"doubts": ["too small: <30> pixels"]}), ("two", {})):
+        face = tmp_path / name / "face_0"
+        face.mkdir(parents=True)
+        for picture in ("crop", "overlay", "shape"):
+            Image.new("RGB", (8, 8)).save(face / f"{picture}.png")
+        gallery.write_card(face)
+        record = {"photo": f"{name}.jpg", "faces": [{"folder": "face_0", "part_iou": 0.5, **doubts_told}]}
+        (tmp_path / name / gallery.DONE_FILE).write_text(json.dumps(record))
+    page = gallery.write_overview(tmp_path, {}).read_text()
+    assert page.count("<em>") == 1 and "<em>too small: &lt;30&gt; pixels</em>" in page and "two.jpg" in page
