@@ -16,7 +16,6 @@ from jaxface.core.errors import needs_extra
 from jaxface.core.landmarks import LANDMARKS
 from jaxface.photos.alignment import quarter_turns
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.photos.face_mesh import face_box
 from jaxface.results.drawing import Reconstruction
 
 UPSIDE_DOWN = 120.0
@@ -29,7 +28,10 @@ HIDDEN = 0.2
 """Share of the inner landmarks that something lies over, by the network's word."""
 
 SMALL = 48.0
-"""Pixels of the photo from the brows to the chin or from side to side, whichever is longer."""
+"""Pixels of the photo that a face should have, its longer side."""
+
+FACE = 0.68
+"""Longer side of a face's outline, in sides of the crop that was aligned to it."""
 
 AS_LARGE = 0.75
 """Of the size of a face: others that are no smaller could be meant as well."""
@@ -72,7 +74,7 @@ class Signs:
 
     roll: float
     yaw: float
-    size: float = math.nan
+    size: float
     hidden: float = math.nan
     contradiction: float = math.nan
     expected_error_mm: float = math.nan
@@ -137,30 +139,27 @@ def signs_of(reconstruction: Reconstruction, *, expected_error_mm: float = math.
     """What tells how far to trust a face: of one that a detector found, the network that ships gives a second opinion.
 
     Args:
-        reconstruction: the face; where no detector found it (its sample has no "points"), its pose alone is known.
+        reconstruction: the face; where no detector found it (its sample has no "points"), pose and size alone are
+            known.
         expected_error_mm: of its shape.
 
     Raises:
         MissingDependencyError: when Flax is not installed.
     """
-    sample, scale = reconstruction.sample, reconstruction.alignment.scale
+    sample, alignment = reconstruction.sample, reconstruction.alignment
     _, yaw, roll = np.degrees(reconstruction.vector[LAST_COLUMNS["angles"]])
-    signs = Signs(float(roll), float(yaw), expected_error_mm=expected_error_mm, rivals=reconstruction.rivals)
+    size = FACE * alignment.size / alignment.scale
+    signs = Signs(float(roll), float(yaw), size, expected_error_mm=expected_error_mm, rivals=reconstruction.rivals)
     if "points" not in sample:
         return signs
-    left, top, right, bottom = face_box(sample["points"])
     looked = second_look(sample["image"], sample["landmarks"])
-    size, yaw = float(max(right - left, bottom - top)) / scale, max(signs.yaw, looked.yaw, key=abs)
-    found = dataclasses.replace(signs, size=size, yaw=yaw)
+    hidden = hidden_share(looked.visible, looked.yaw)
+    found = dataclasses.replace(signs, yaw=max(signs.yaw, looked.yaw, key=abs), hidden=hidden)
     if not sample["point_weights"].any():
-        return found  # the network itself found the face: there is no second opinion
-    return dataclasses.replace(
-        found,
-        hidden=hidden_share(looked.visible, looked.yaw),
-        contradiction=contradiction(
-            sample["landmarks"], looked.landmarks, sample["landmark_weights"], size=len(sample["image"])
-        ),
-    )
+        return found  # the network itself found the face: there is nobody to contradict
+    side, weights = len(sample["image"]), sample["landmark_weights"]
+    apart = contradiction(sample["landmarks"], looked.landmarks, weights, size=side)
+    return dataclasses.replace(found, contradiction=apart)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ GOOD = Signs(roll=-40.0, yaw=50.0, size=60.0, hidden=0.1, contradiction=0.05, ex
 
 def test_good_faces_and_unknown_numbers_give_no_warning():
     assert doubts_of(GOOD) == []
-    assert doubts_of(Signs(roll=0.0, yaw=0.0)) == []
+    assert doubts_of(Signs(roll=0.0, yaw=0.0, size=100.0)) == []
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_signs_come_from_fit_detector_and_network(monkeypatch):
     monkeypatch.setattr(doubts, "second_look", lambda image, landmarks: looked)
     signs = signs_of(one, expected_error_mm=2.0)
     assert (signs.roll, signs.yaw, signs.rivals) == (pytest.approx(175.0), -50.0, 2)
-    assert 40 < signs.size < 60  # half of the points' extent: the crop shows the photo twice as large
+    assert signs.size == pytest.approx(doubts.FACE * 112)  # the crop shows the photo twice as large
     assert signs.contradiction == pytest.approx(0.1) and signs.hidden == pytest.approx(0.1)
     # Where the detector found nothing, there is nobody to contradict.
     alone = signs_of(reconstruction(points=points, weights=0.0))
-    assert np.isnan(alone.contradiction) and np.isnan(alone.hidden) and alone.yaw == -50.0
+    assert np.isnan(alone.contradiction) and (alone.yaw, alone.hidden) == (-50.0, pytest.approx(0.1))
 
 
-def test_a_face_that_no_detector_found_is_judged_by_its_pose_alone(monkeypatch):
+def test_a_face_that_no_detector_found_is_judged_by_pose_and_size_alone(monkeypatch):
     monkeypatch.setattr(doubts, "second_look", lambda *_: pytest.fail("there is no photo to look at"))
     assert doubts_of(signs_of(reconstruction(roll=180.0, points=None)))[0].startswith("upside down")
 
