@@ -51,10 +51,10 @@ OUTLINE = 17
 TURNED = 55.0
 """Degrees of yaw beyond which the far side hides itself."""
 
-RIGHT_SIDE = (*range(17, 22), 31, 32, *range(36, 42))
-"""Ibug's landmarks on the subject's right side, but for the mouth's."""
+RIGHT_SIDE = (*range(17, 22), 31, 32, *range(36, 42), 48, 49, 50, 58, 59, 60, 61, 67)
+"""Ibug's inner landmarks on the subject's right side."""
 
-LEFT_SIDE = (*range(22, 27), 34, 35, *range(42, 48))
+LEFT_SIDE = (*range(22, 27), 34, 35, *range(42, 48), 52, 53, 54, 55, 56, 63, 64, 65)
 """Likewise on the left side."""
 
 
