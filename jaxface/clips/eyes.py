@@ -20,6 +20,9 @@ CORNERS = ((362, 263), (33, 133))
 MODEL_CORNERS = ((42, 45), (36, 39))
 """The same among ibug's 68 landmarks."""
 
+LIDS = 0.2
+"""Of eyeLookDown and eyeLookUp: as much as this of what is usual in a clip is the shape of a person's lids, no gaze."""
+
 CLOSED = 0.5
 """Share of eyeBlink beyond which nobody sees the iris."""
 
@@ -75,7 +78,7 @@ def follow_gaze(
 ) -> Float[np.ndarray, "F K"]:
     """The vectors with eyes that look to the side where the irises are; as they are without such units.
 
-    How far up or down stays as the fit says, by the lids: there the irises told too little.
+    How far up or down is what the fit says by the lids, less what is usual in the clip: there irises told too little.
 
     Args:
         model: the face model; its expression units bear ARKit's names, such as "eyeBlinkLeft", or there are none.
@@ -94,4 +97,9 @@ def follow_gaze(
     result = np.array(vectors)
     for unit in np.flatnonzero(degrees):
         result[:, first + unit] = np.clip(gaze / degrees[unit], 0.0, 1.0)
+    for unit in np.flatnonzero(gaze_tables(names)[..., 1].sum(0)):
+        usual = np.clip(np.median(vectors[:, first + unit]), 0.0, LIDS)
+        result[:, first + unit] = np.maximum(
+            vectors[:, first + unit] - usual, np.minimum(vectors[:, first + unit], 0.0)
+        )
     return result

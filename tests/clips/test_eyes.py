@@ -68,12 +68,16 @@ def test_units_follow_the_gaze_over_blinks_and_gaps(model):
     vectors[3, blink] = 0.7  # closed: the irises of this frame are made up
     points[3, list(eyes.IRISES)] += 9.0
     points[4] = np.nan
+    down, up = (first + names.index(f"eyeLook{way}Right") for way in ("Down", "Up"))
+    vectors[:, down], vectors[:, up] = [0.05, 0.1, 0.1, 0.7, 0.1, 0.1, 0.1], 0.4
     followed = eyes.follow_gaze(model, vectors, points, CAMERA, times=np.arange(7) / 25)
     out, into = (followed[:, first + names.index(f"eyeLook{name}")] for name in ("OutLeft", "InLeft"))
     assert out[2] == pytest.approx(eyes.ASIDE * 15 / 30, abs=0.06) and into[2] == 0
     assert out[3] == pytest.approx((2 * out[2] - into[5]) / 3, abs=0.01)  # bridged from frame 2 to frame 5
     assert into[5] == pytest.approx(eyes.ASIDE * 10 / 30, abs=0.06) and out[5] == 0
-    moved = [first + index for index, name in enumerate(names) if name.startswith(("eyeLookIn", "eyeLookOut"))]
+    np.testing.assert_allclose(followed[:, down], [0, 0, 0, 0.6, 0, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(followed[:, up], 0.4 - eyes.LIDS)
+    moved = [first + index for index, name in enumerate(names) if name.startswith("eyeLook")]
     others = np.setdiff1d(np.arange(vectors.shape[1]), moved)
     np.testing.assert_array_equal(followed[:, others], vectors[:, others])
 
