@@ -29,6 +29,9 @@ ROUNDS = 6
 OUTLIER = 4.0
 """So many typical deviations from the smooth curve halve a frame's weight."""
 
+EVENT = 3.0
+"""So many typical deviations from the smooth curve are as likely an event as noise, in `kept_events`."""
+
 GAP_WEIGHT = 0.05
 """What a frame without a face counts: enough that a long gap is bridged by a straight line and does not swing."""
 
@@ -106,6 +109,26 @@ def smooth_in_time(
             bands[2 - offset, place] += stiffness * difference[:, corner] * difference[:, corner + offset]
     bands[2] += weights + 1e-12 * max(weights.max(), 1.0)
     return scipy.linalg.solveh_banded(bands, weights[:, None] * values)
+
+
+def kept_events(
+    values: Float[np.ndarray, "F C"], smooth: Float[np.ndarray, "F C"], weights: Float[np.ndarray, "F"]
+) -> Float[np.ndarray, "F C"]:
+    """Smooth curves that keep what stands far out of the noise, such as a blink of three frames.
+
+    What is left of a column after smoothing is noise where it is about as large as it is typically, and an event where
+    it is several times as large: a share d^2 / (d^2 + 1) of it is given back, d being its size in `EVENT` typical ones.
+
+    Args:
+        values: per frame, as they were measured.
+        smooth: the same, smoothed.
+        weights: trust in each frame, from 0 to 1: what stands out of one that is not trusted is no event.
+    """
+    left = np.asarray(values, np.float64) - smooth
+    trusted = np.abs(left[weights > 0.5]) if np.any(weights > 0.5) else np.abs(left)
+    typical = 1.4826 * np.median(trusted, axis=0) + 1e-9
+    share = np.square(left / (EVENT * typical))
+    return smooth + weights[:, None] * left * share / (1 + share)
 
 
 def outlier_weights(

@@ -2,8 +2,10 @@
 
 1. Identity and albedo are fitted to up to 8 key frames together: sharp, seen from the front, spread over the clip.
 2. With these held, the frames are fitted chunk by chunk, each from the last solution before it.
-3. Pose, expression and light are smoothed in time by Whittaker's smoother (`clips.smoothing`). It looks ahead as
-   far as back, so nothing lags. Frames that stick out count less; those without a face are bridged.
+3. The gaze to the side comes from the irises (`clips.eyes`).
+4. Pose, expression and light are smoothed in time by Whittaker's smoother (`clips.smoothing`). It looks ahead as
+   far as back, so nothing lags. Frames that stick out count less; those without a face are bridged; what stands far out
+   of the expression's noise, such as a blink, is kept.
 
 The pose of a frame is relative to its window, and the windows are smooth themselves (`jaxface.clips.tracking`). Hence
 what is smooth in the window is smooth in the frame: no jitter of the alignment is left to move the translation.
@@ -20,6 +22,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from jaxface.clips import smoothing
+from jaxface.clips.eyes import follow_gaze
 from jaxface.core import cameras, face_models
 from jaxface.core.cameras import Camera
 from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
@@ -121,6 +124,7 @@ def track_face(
             start = raw[chunk[-1]].astype(np.float32)
             bar.update(len(chunk))
     raw = _continuous(smoothing.fill_gaps(raw, found, times=times), found, model, times)
+    raw = follow_gaze(model, raw, _points(samples), camera, times=times)
     vectors, weights = smooth_vectors(raw, found, model, prior, times=times, cutoff=cutoff)
     seconds = float(np.median(durations))
     return Track(vectors, raw.astype(np.float32), windows, found, weights, chosen, times, seconds)
@@ -128,6 +132,12 @@ def track_face(
 
 def _stack(samples: Sequence[Sample | None], indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     return stack_samples([sample for sample in (samples[index] for index in indices) if sample is not None])
+
+
+def _points(samples: Sequence[Sample | None]) -> Float[np.ndarray, "F P 2"]:
+    """The detector's points in each frame, NaN where it found no face."""
+    nothing = np.full_like(next(sample["points"] for sample in samples if sample is not None), np.nan)
+    return np.stack([nothing if one is None or not one["point_weights"].any() else one["points"] for one in samples])
 
 
 def _continuous(vectors: np.ndarray, found: np.ndarray, model: FaceModel, times: np.ndarray) -> np.ndarray:
@@ -193,6 +203,8 @@ def smooth_vectors(
         values = smooth[:, columns[kind]]
         smooth[:, columns[kind]] = smoothing.smooth_in_time(values, weights, stiffness=stiffness(factor), times=times)
     expression = columns["expression"]
+    # Lids close within three frames, which no smoothing would leave of them.
+    smooth[:, expression] = smoothing.kept_events(vectors[:, expression], smooth[:, expression], weights)
     smooth[:, expression] = np.clip(smooth[:, expression], prior.lower[expression], prior.upper[expression])
     return smooth.astype(np.float32), weights
 

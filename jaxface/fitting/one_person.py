@@ -11,7 +11,7 @@ from jaxface.core.coefficients import column_mask
 from jaxface.core.face_models import FaceModel
 from jaxface.fitting.descent import SolvedFace, fit_faces
 from jaxface.fitting.evidence import Evidence
-from jaxface.fitting.first_look import onlooker_for
+from jaxface.fitting.first_look import FirstLook, onlooker_for
 from jaxface.fitting.priors import Prior
 from jaxface.networks.face_recognition import FaceRecognizer
 from jaxface.photos.samples import pad_rows
@@ -51,7 +51,6 @@ def fit_same_person(
     count = len(batch["labels"])
     padded = _filled_up(batch, 1 << (count - 1).bit_length())
     counts = (np.arange(len(padded["labels"])) < count).astype(np.float32)
-    onlooker = onlooker_for(model)
     fit = fit_faces(
         model,
         padded,
@@ -62,7 +61,7 @@ def fit_same_person(
         steps=steps,
         same_person=None if count == 1 else counts,
         usual_distance=usual_distance,
-        look=None if onlooker is None else onlooker(padded["image"], padded["landmarks"]),
+        look=_look(model, padded),
     )
     return fit.faces(count)
 
@@ -97,9 +96,10 @@ def fit_known_person(
     if count > CHUNK:
         raise ValueError(f"at most {CHUNK} crops at a time, got {count}")
     initial = jnp.repeat(jnp.asarray(start, jnp.float32)[None], CHUNK, axis=0)
+    padded = _filled_up(batch, CHUNK)
     fit = fit_faces(
         model,
-        _filled_up(batch, CHUNK),
+        padded,
         camera,
         prior,
         evidence=evidence,
@@ -107,8 +107,14 @@ def fit_known_person(
         steps=steps,
         held=column_mask(model, "identity", "albedo"),
         usual_distance=usual_distance,
+        look=_look(model, padded),
     )
     return fit.faces(count)
+
+
+def _look(model: FaceModel, batch: Batch) -> FirstLook | None:
+    onlooker = onlooker_for(model)
+    return None if onlooker is None else onlooker(batch["image"], batch["landmarks"])
 
 
 def _filled_up(batch: Batch, count: int) -> dict[str, np.ndarray]:

@@ -58,6 +58,7 @@ class Reconstruction:
         label: what the page calls it, such as "Face 1".
         stretch: focal length and distance of the camera that sees the crop, in those of `Camera()`.
         covariance: [S, S] of identity and expression; None where nobody says how sure they are.
+        rivals: how many other faces of the photo could be meant as well, see `doubts.rivals_of_first`.
     """
 
     vector: Float[np.ndarray, "K"]
@@ -66,6 +67,7 @@ class Reconstruction:
     label: str
     stretch: float = 1.0
     covariance: Float[np.ndarray, "S S"] | None = None
+    rivals: int = 0
 
     def camera(self, size: int) -> Camera:
         """The camera that sees the crop at `size` pixels a side."""

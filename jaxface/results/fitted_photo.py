@@ -105,6 +105,11 @@ class FittedFace:
         """Part IoU and landmark error against what the detector saw, see `outputs.measure`."""
         return measure(self.model, self.reconstruction)
 
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against trusting this face, such as "too small: ...", a sentence each; mostly nothing."""
+        return self.measures["doubts"]
+
     def mesh(self, *, expression: Float[Array | np.ndarray, "Ke"] | None = None) -> "trimesh.Trimesh":
         """The textured mesh in millimetres; `.show()` turns it, `.export("face.glb")` writes it.
 

@@ -65,6 +65,7 @@ def _faces(record: Path) -> list[dict]:
                 "page": f"{name}/{PAGE}",
                 "card": f"{name}/{face['folder']}/{CARD}",
                 "part_iou": face["part_iou"],
+                "doubts": face.get("doubts", []),
             }
             for index, face in enumerate(content["faces"], start=1)
             if (record.parent / face["folder"] / CARD).is_file()
@@ -91,12 +92,16 @@ def _iou(face: dict) -> str:
     return "Part IoU unknown" if face["part_iou"] is None else f"Part IoU {face['part_iou']:.2f}"
 
 
+def _doubts(face: dict) -> str:
+    return f"<em>{html.escape('; '.join(face['doubts']))}</em>" if face["doubts"] else ""
+
+
 def _page(faces: list[dict], failures: Mapping[str, str]) -> str:
     cards = "\n".join(
         f'<a class="card" href="{urllib.parse.quote(face["page"])}">'
         f'<img src="{urllib.parse.quote(face["card"])}" loading="lazy" width="{3 * CARD_CELL}" height="{CARD_CELL}" '
         f'alt="photo, overlay and shape">'
-        f"<b>{html.escape(face['photo'])}</b><span>{_iou(face)}</span>"
+        f"<b>{html.escape(face['photo'])}</b><span>{_iou(face)}</span>{_doubts(face)}"
         f'<i><i style="width:{100 * (face["part_iou"] or 0):.0f}%"></i></i></a>'
         for face in faces
     )
@@ -127,6 +132,7 @@ def _page(faces: list[dict], failures: Mapping[str, str]) -> str:
   .card img {{ grid-column: 1 / 3; width: 100%; height: auto; display: block; }}
   .card b {{ padding: 8px 12px; font-weight: 600; overflow-wrap: anywhere; }}
   .card span {{ padding: 8px 12px; color: var(--quiet); white-space: nowrap; }}
+  .card em {{ grid-column: 1 / 3; padding: 0 12px 8px; color: var(--accent); font-style: normal; font-size: 13px; }}
   .card > i {{ grid-column: 1 / 3; height: 4px; background: var(--line); }}
   .card > i > i {{ display: block; height: 100%; background: var(--accent); }}
   li {{ margin: 4px 0; overflow-wrap: anywhere; }} li b {{ font-weight: 600; }}

@@ -34,7 +34,7 @@ from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace
 from jaxface.results.gallery import PAGE, write_overview
 from jaxface.results.person_files import earlier_person, write_person
 from jaxface.results.person_texture import delighted_face, merge_aligned, texture_and_trust
-from jaxface.results.photos import check_is_no_file, is_done, reconstructions_of, write_results
+from jaxface.results.photos import check_is_no_file, is_done, reconstructions_of, tell_doubts, write_results
 from jaxface.results.same_face import choose_faces, distances_to_others, find_strangers, least_distance_of_strangers
 from jaxface.results.summary import add_photos
 
@@ -137,7 +137,10 @@ def fit_person(
                 report.skipped += 1
             else:
                 with atomic_folder(out / photo.name) as folder:
-                    write_results(folder, face_model, image, [one], about, description=DESCRIPTION, drawing=drawing)
+                    doubts = write_results(
+                        folder, face_model, image, [one], about, description=DESCRIPTION, drawing=drawing
+                    )
+                tell_doubts(photo.path, doubts)
                 report.add_done(photo.path)
             if index in joint[:TEXTURE_PHOTOS]:
                 drawn = delighted_face(face_model, one, image, options=drawing)

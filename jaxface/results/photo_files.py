@@ -46,6 +46,7 @@ from jaxface.files.images import encode_image
 from jaxface.render import label_map, label_triangles, rasterize
 from jaxface.results import viewer
 from jaxface.results.blendshapes import blendshape_weights, expression_blendshapes
+from jaxface.results.doubts import doubts_of, signs_of
 from jaxface.results.drawing import (
     USUAL_DRAWING,
     DrawingOptions,
@@ -73,10 +74,16 @@ def measure(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
     Returns:
         expected_error_mm and expected_error_mm_of {part: mm}, see `expected_error.error_measures`;
         part_iou (mean of the seven parts other than skin), part_iou_of {part: IoU}, landmark_error_px (pixels of the
-        224 crop), landmark_error_interocular (share of the distance between the outer eye corners); NaN if unknown.
+        224 crop), landmark_error_interocular (share of the distance between the outer eye corners); NaN if unknown;
+        doubts: what speaks against trusting the face, see `doubts.doubts_of`.
     """
-    errors = vertex_errors(model, reconstruction)
-    return error_measures(model, errors) | detector_agreement(model, reconstruction)
+    return _measures(model, reconstruction, vertex_errors(model, reconstruction))
+
+
+def _measures(model: FaceModel, one: Reconstruction, errors: Float[np.ndarray, "V"] | None) -> dict[str, Any]:
+    sure = error_measures(model, errors)
+    signs = signs_of(one, expected_error_mm=sure["expected_error_mm"])
+    return sure | detector_agreement(model, one) | {"doubts": doubts_of(signs)}
 
 
 def detector_agreement(model: FaceModel, reconstruction: Reconstruction) -> dict[str, Any]:
@@ -227,10 +234,7 @@ def write_photo(
     """
     drawn = [draw_face(model, one, photo, options=drawing) for one in reconstructions]
     all_errors = [vertex_errors(model, one) for one in reconstructions]
-    all_measures = [
-        error_measures(model, errors) | detector_agreement(model, one)
-        for one, errors in zip(reconstructions, all_errors, strict=True)
-    ]
+    all_measures = [_measures(model, one, errors) for one, errors in zip(reconstructions, all_errors, strict=True)]
     blendshapes = expression_blendshapes(model)
     links = {told: file for file, (told, _) in EXPORTERS.items()} | _OTHER_FILES
     page_faces = []
@@ -338,6 +342,7 @@ def _printed(measures: Mapping, drawn: DrawnFace) -> dict[str, str]:
 
     iou, error, expected = (measures[name] for name in ("part_iou", "landmark_error_interocular", "expected_error_mm"))
     return {
+        "Doubts": "; ".join(measures["doubts"]) or "none",
         "Expected error of the shape": known(expected, f"{expected:.1f} mm"),
         "Agreement with the detector, Part IoU": known(iou, f"{iou:.3f}"),
         "Agreement with the detector, landmarks": known(error, f"{100 * error:.2f} % of the eye distance"),

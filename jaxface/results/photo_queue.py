@@ -33,6 +33,7 @@ class PhotoWithFaces:
         digest: of the file's content.
         crops: of its faces.
         initial: [N, K] an encoder's answer; None without one.
+        rivals: how many other faces could be meant instead of the first.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class PhotoWithFaces:
     digest: str
     crops: Sequence[FaceCrop]
     initial: Float[np.ndarray, "N K"] | None = None
+    rivals: int = 0
 
 
 def work_through(

@@ -25,12 +25,13 @@ from jaxface.files.atomic import atomic_folder, make_folder
 from jaxface.files.images import photo_focal, read_image
 from jaxface.files.inputs import collect_files, file_digest
 from jaxface.files.names import Owner, claim_names
-from jaxface.files.progress import BatchReport, progress_bar
+from jaxface.files.progress import BatchReport, progress_bar, tell
 from jaxface.fitting.descent import SolvedFace
 from jaxface.fitting.solver import SolveFaces
 from jaxface.photos.face_crops import FaceCrop, preprocess_photo
 from jaxface.photos.parsing import Parser, jaxface_labels
 from jaxface.photos.prediction import PredictFaces
+from jaxface.results.doubts import rivals_of_first
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, Reconstruction
 from jaxface.results.gallery import DONE_FILE, PAGE, write_card, write_overview
 from jaxface.results.photo_files import write_photo
@@ -92,18 +93,21 @@ def process_photos(
     def find(job: tuple[Path, str]) -> PhotoWithFaces:
         path, name = job
         photo = read_image(path)
-        crops = preprocess_photo(photo, model, parser=parser, focal=photo_focal(path))[
-            : 1 if faces == "largest" else None
-        ]
-        return PhotoWithFaces(path, name, file_digest(path), crops, None if predict is None else predict(photo, crops))
+        found = preprocess_photo(photo, model, parser=parser, focal=photo_focal(path))
+        crops = found[: 1 if faces == "largest" else None]
+        initial = None if predict is None else predict(photo, crops)
+        return PhotoWithFaces(path, name, file_digest(path), crops, initial, rivals_of_first(found))
 
     def write(photo: PhotoWithFaces, faces: Sequence[SolvedFace]) -> None:
         if file_digest(photo.path) != photo.digest:
             raise InputError(f"{photo.path}: the file changed while its faces were fitted; run the command again")
         record = {"photo": photo.path.name, "sha256": photo.digest, "settings": made_with}
-        pixels, reconstructions = read_image(photo.path), reconstructions_of(faces, photo.crops)
+        pixels, reconstructions = read_image(photo.path), reconstructions_of(faces, photo.crops, rivals=photo.rivals)
         with atomic_folder(out / photo.name) as folder:
-            write_results(folder, model, pixels, reconstructions, record, description=description, drawing=drawing)
+            doubts = write_results(
+                folder, model, pixels, reconstructions, record, description=description, drawing=drawing
+            )
+        tell_doubts(photo.path, doubts)
 
     with progress_bar(len(jobs), initial=report.skipped, description=description) as bar:
         work_through(todo, find, solve, write, report, bar)
@@ -130,7 +134,7 @@ def write_results(
     *,
     description: str,
     drawing: DrawingOptions = USUAL_DRAWING,
-) -> None:
+) -> list[list[str]]:
     """Fills an empty folder with what `outputs.write_photo` writes, cards for the overview, and `DONE_FILE`.
 
     Args:
@@ -141,6 +145,9 @@ def write_results(
         record: photo (file name), sha256 (of the file; None if there is none), settings.
         description: what was done, for the page.
         drawing: how the faces are drawn and textured.
+
+    Returns:
+        What speaks against trusting each face, see `results.doubts`.
 
     Raises:
         InputError: when a vector is not finite.
@@ -163,9 +170,17 @@ def write_results(
         write_card(folder / f"face_{index}")
         numbers = {name: measures[name] for name in ("part_iou", "landmark_error_interocular")}
         numbers = {name: round(value, 4) if np.isfinite(value) else None for name, value in numbers.items()}
-        results.append({"folder": f"face_{index}", **numbers})
+        results.append({"folder": f"face_{index}", **numbers, "doubts": measures["doubts"]})
     content = {**record, "jaxface": __version__, "faces": results}
     (folder / DONE_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    return [result["doubts"] for result in results]
+
+
+def tell_doubts(path: Path, doubts: Sequence[Sequence[str]]) -> None:
+    """Says on one line of stderr what speaks against trusting the faces of a photo; nothing where nothing does."""
+    told = [f"face {index}: {'; '.join(one)}" for index, one in enumerate(doubts, start=1) if one]
+    if told:
+        tell(f"doubtful: {path}: {' | '.join(told) if len(doubts) > 1 else told[0].partition(': ')[2]}")
 
 
 def is_done(folder: Path, photo: Path, made_with: Mapping[str, str]) -> bool:
@@ -201,9 +216,9 @@ def check_is_no_file(out: Path) -> None:
 
 
 def reconstructions_of(
-    faces: Sequence[SolvedFace], crops: Sequence[FaceCrop], *, label: str = "Face"
+    faces: Sequence[SolvedFace], crops: Sequence[FaceCrop], *, label: str = "Face", rivals: int = 0
 ) -> list[Reconstruction]:
-    """Joins solved faces with the crops that they belong to; labels count from 1."""
+    """Joins solved faces with the crops that they belong to; labels count from 1. The rivals are those of the first."""
     pairs = enumerate(zip(faces, crops, strict=True), start=1)
     return [
         Reconstruction(
@@ -213,6 +228,7 @@ def reconstructions_of(
             f"{label} {index}",
             stretch=face.stretch,
             covariance=face.covariance,
+            rivals=rivals if index == 1 else 0,
         )
         for index, (face, crop) in pairs
     ]

@@ -21,6 +21,7 @@ from jaxface.photos.face_crops import preprocess_photo
 from jaxface.photos.parsing import FIT_PARSER, create_parser
 from jaxface.photos.prediction import PredictFaces, predict_faces
 from jaxface.results.clip import fit_video
+from jaxface.results.doubts import rivals_of_first
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions
 from jaxface.results.fitted_photo import FittedPhoto
 from jaxface.results.person import claim_person, fit_person
@@ -257,11 +258,10 @@ def fit_photo(
         model, *(None if path is None else str(path) for path in (checkpoint, calibration)), str(recognition)
     )
     settings = {**settings, "parser": parser}
-    crops = preprocess_photo(pixels, face_model, parser=create_parser(parser), focal=focal)[
-        : 1 if faces == "largest" else None
-    ]
+    found = preprocess_photo(pixels, face_model, parser=create_parser(parser), focal=focal)
+    crops = found[: 1 if faces == "largest" else None]
     solved = solve([crop.sample for crop in crops], None if predict is None else predict(pixels, crops))
-    reconstructions = reconstructions_of(solved, crops)
+    reconstructions = reconstructions_of(solved, crops, rivals=rivals_of_first(found))
     return FittedPhoto(
         face_model,
         pixels,

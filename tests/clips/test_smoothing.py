@@ -183,3 +183,36 @@ def test_key_frames_are_good_and_spread():
     assert smoothing.key_frames(scores, found, count=3) == [1, 4, 6]
     assert smoothing.key_frames(scores, found, count=20) == [0, 1, 2, 4, 5, 6, 7]
     assert smoothing.key_frames(scores, np.zeros(8, bool), count=3) == []
+
+
+def test_a_blink_of_three_frames_is_kept_and_noise_is_not():
+    random = np.random.default_rng(0)
+    truth = np.zeros((60, 2))
+    truth[30:33, 0] = 0.6, 1.0, 0.6
+    noisy = truth + 0.02 * random.normal(size=truth.shape)
+    stiffness = smoothing.smoothing_stiffness(6.0, frame_rate=25)
+    smooth = smoothing.smooth_in_time(noisy, np.ones(60), stiffness=stiffness)
+    kept = smoothing.kept_events(noisy, smooth, np.ones(60))
+    assert smooth[31, 0] < 0.85 < 0.95 < kept[31, 0]
+    np.testing.assert_allclose(kept[29:34, 0], truth[29:34, 0], atol=0.08)
+    quiet = np.r_[0:27, 36:60]
+    assert np.std(kept[quiet] - truth[quiet]) < 0.85 * np.std(noisy[quiet] - truth[quiet])
+    # Nothing of a frame that is not trusted, however far it stands out.
+    weights = np.ones(60)
+    weights[31] = 0
+    assert smoothing.kept_events(noisy, smooth, weights)[31, 0] == smooth[31, 0]
+    np.testing.assert_array_equal(smoothing.kept_events(smooth, smooth, weights), smooth)
+
+
+def test_events_are_given_back_by_their_size():
+    """The definition, number by number."""
+    random = np.random.default_rng(1)
+    values, smooth, weights = random.normal(size=(9, 2)), random.normal(size=(9, 2)), random.uniform(size=9)
+    kept = smoothing.kept_events(values, smooth, weights)
+    for column in range(2):
+        left = [values[t, column] - smooth[t, column] for t in range(9)]
+        typical = 1.4826 * np.median([abs(left[t]) for t in range(9) if weights[t] > 0.5])
+        for t in range(9):
+            d = left[t] / (smoothing.EVENT * typical)
+            wanted = smooth[t, column] + weights[t] * left[t] * d**2 / (1 + d**2)
+            assert kept[t, column] == pytest.approx(wanted)

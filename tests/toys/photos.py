@@ -47,7 +47,8 @@ def write_photo(folder, model, photo, reconstructions, *, photo_name, subtitle, 
     (folder / "index.html").write_text(
         f"{photo_name} {subtitle} {dict(settings)} delight={drawing.delight} {[one.vector for one in reconstructions]}"
     )
-    return None, [{"part_iou": 0.5, "landmark_error_interocular": float("nan")}] * len(reconstructions)
+    measures = {"part_iou": 0.5, "landmark_error_interocular": float("nan"), "doubts": []}
+    return None, [measures] * len(reconstructions)
 
 
 def process(folder, out, solve=solve, **options):
