@@ -22,6 +22,7 @@ from jaxface.photos.samples import Sample
 from jaxface.render import interpolate, label_map, label_triangles, rasterize, render_face
 from jaxface.texture.baking import sample_texture
 from jaxface.texture.from_photo import photo_texture, texture_layout
+from jaxface.texture.skin import class_shares
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
@@ -33,12 +34,14 @@ class DrawingOptions:
 
     Attributes:
         delight: takes the photo's light off the texture, so that it can be lit anew.
+        keep_glasses: leaves glasses on the skin; they are taken off it otherwise.
         picture_size: side in pixels of the crops that the pictures show.
         largest_texture: bound on a texture's side in pixels, a power of two up to 4096. Within it, a texel is about as
             large as the photo's pixels.
     """
 
     delight: bool = False
+    keep_glasses: bool = False
     picture_size: int = PICTURE_SIZE
     largest_texture: int = 2048
 
@@ -117,6 +120,8 @@ def draw_face(
     larger = scaled_alignment(reconstruction.alignment, options.picture_size)
     camera = reconstruction.camera(options.picture_size)
     triangle_labels = label_triangles(model.parts, model.triangles)
+    sample = reconstruction.sample
+    shares = class_shares(sample["image"], sample.get("landmarks")) if "image" in sample else None
     drawn = jax.tree.map(np.asarray, _draw(model, reconstruction.vector[None], camera, triangle_labels))
     return DrawnFace(
         coefficients=drawn["coefficients"],
@@ -136,6 +141,9 @@ def draw_face(
             reconstruction.sample["labels"],
             larger,
             delight=options.delight,
+            shares=shares,
+            drawn=drawn["labels"][0],
+            keep_glasses=options.keep_glasses,
             largest_size=options.largest_texture,
         ),
     )

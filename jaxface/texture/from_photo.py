@@ -20,7 +20,9 @@ from jaxface.core.parts import BACKGROUND
 from jaxface.files import meshes
 from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.render import Fragments, interpolate
+from jaxface.texture.atlases import enlarged
 from jaxface.texture.baking import cylinder_uv, texture_side, uv_texture, view_weights
+from jaxface.texture.skin import bare_skin
 
 INSIDE_STIFFNESS = 0.5
 """How strongly the hidden inside of a mouth keeps its own colour, against the ties of a mesh edge (1)."""
@@ -39,6 +41,9 @@ def photo_texture(
     alignment: Alignment,
     *,
     delight: bool = False,
+    shares: Float[np.ndarray, "s s C"] | None = None,
+    drawn: UInt8[np.ndarray, "P P"] | None = None,
+    keep_glasses: bool = False,
     largest_size: int = 2048,
 ) -> UInt8[np.ndarray, "T T 3"]:
     """The texture of a fitted face, for the coordinates of `texture_layout`.
@@ -52,6 +57,9 @@ def photo_texture(
         labels: label map of the crop that the face was fitted to: where hair, hands and background begin.
         alignment: where the picture lies in the photo.
         delight: takes the fitted light off.
+        shares: what the parser says of that crop's pixels, see `skin.class_shares`; None trusts the label map.
+        drawn: parts of the fitted face in the picture, which `shares` are compared with.
+        keep_glasses: leaves glasses in the texture, if there are `shares`.
         largest_size: bound on T, a power of two; within it a texel is about as large as the photo's pixels.
     """
     layout, picture_size = texture_layout(model), alignment.size
@@ -68,8 +76,10 @@ def photo_texture(
     crop_size = math.ceil(np.clip(wanted, picture_size / 4, 2 * size))
     crop = scaled_alignment(alignment, crop_size).crop_image(photo)
     shading, colors = (np.array(array[0]) for array in _explained(model, face, light, fragments))
-    mask = _soft_mask(labels != BACKGROUND, picture_size) * (1 - _occluded(labels, picture, colors))
-    mask = mask * _in_photo(alignment)
+    mask = None if shares is None else bare_skin(picture, shares, drawn, keep_glasses=keep_glasses)
+    if mask is None:
+        mask = _soft_mask(labels != BACKGROUND, picture_size) * (1 - _occluded(labels, picture, colors))
+    mask = enlarged(mask, picture_size) * _in_photo(alignment)
     # The mouth's inside is lit by no sky: evenly, and where it shows, as the photo has it.
     inner, albedo = _inner_mouth(model), np.clip(np.asarray(face.albedo)[0], 0, 1)
     if inner.any():

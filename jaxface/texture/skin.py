@@ -1,0 +1,202 @@
+"""Which pixels of a crop show bare skin of the face, well enough to take its colour: no hair, hat, hand or glasses.
+
+The parser that comes with jaxface says so at a quarter of a crop's resolution and misses thin things. Edges of the
+picture say where exactly a hat ends (a guided filter, He, Sun and Tang 2013), the colour of this face's own sure skin
+which strands and frames the parser missed.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+from jaxface.core.parts import BACKGROUND, CLASSES, FOREHEAD, LABELS
+
+SIZE = 256
+"""Side in pixels at which a crop is looked at; a face of usual size is 130 wide in it."""
+
+AGREEMENT = 0.5
+"""Share of what the parser calls face that the fitted face must cover: else one of them is wrong, and it is not asked."""
+
+UNLIKE_SKIN = 3.0
+"""Standard deviations from the colour of the skin around at which a suspected pixel is none."""
+
+REACH = 14
+"""Pixels (of SIZE) from hair, hat or hand within which what is unlike skin and joined to them is theirs."""
+
+MARGIN = 3
+"""Pixels (of SIZE) that are left out around what is not skin: lenses mix colours across edges."""
+
+SUSPICION = 100
+"""Pixels (of SIZE) of glasses, each as probable as the parser says, from which frames are looked for."""
+
+FACE, EYES, BROWS, COVERS = (
+    [CLASSES.index(name) for name in names.split()]
+    for names in (
+        "left_eye right_eye left_brow right_brow nose upper_lip lower_lip skin forehead inner_mouth beard",
+        "left_eye right_eye",
+        "left_brow right_brow",
+        "hair glasses other",
+    )
+)
+PLAIN = [CLASSES.index(name) for name in ("nose", "skin", "forehead")]
+GLASSES = CLASSES.index("glasses")
+
+
+def class_shares(
+    image: UInt8[np.ndarray, "S S 3"], landmarks: Float[np.ndarray, "68 2"] | None = None
+) -> Float[np.ndarray, "s s C"] | None:
+    """How probable the parser that comes with jaxface finds each of `parts.CLASSES`, or None where Flax is missing.
+
+    Args:
+        image: an aligned crop of any size.
+        landmarks: of the face, in pixels of the crop: heads that lie are turned upright before they are looked at.
+    """
+    parser = _parser()
+    if parser is None:
+        return None
+    from jaxface.networks.people_network import look
+    from jaxface.photos.alignment import quarter_turns
+
+    turns = 0 if landmarks is None else quarter_turns(landmarks)
+    small = Image.fromarray(np.ascontiguousarray(np.rot90(image, turns)))
+    small = small.resize((parser.image_size,) * 2, Image.Resampling.BILINEAR)
+    logits = np.asarray(look(parser.network, parser.variables, np.asarray(small)[None]).logits[0], np.float32)
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.rot90(shares / shares.sum(-1, keepdims=True), -turns)
+
+
+@functools.cache
+def _parser():
+    try:
+        from jaxface.networks.parser import load_parser
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("jaxface"):
+            raise
+        return None
+    return load_parser()
+
+
+def bare_skin(
+    picture: UInt8[np.ndarray, "P P 3"],
+    shares: Float[np.ndarray, "s s C"],
+    drawn: UInt8[np.ndarray, "P P"],
+    *,
+    keep_glasses: bool = False,
+) -> Float[np.ndarray, "R R"] | None:
+    """How far each pixel of a crop shows the bare face (skin, eyes, brows, lips, mouth, beard), 0..1.
+
+    Args:
+        picture: the crop.
+        shares: the parser's probabilities of `parts.CLASSES` in it.
+        drawn: parts of the fitted face; BACKGROUND where it is not.
+        keep_glasses: calls glasses part of the face.
+
+    Returns:
+        The mask, softly edged, SIZE pixels a side; None where the parser sees no face where the fit has one.
+    """
+    look = _Look.of(picture, shares, drawn)
+    seen = look.face > 0.5
+    if not seen.any() or (seen & look.fitted).sum() < AGREEMENT * max(seen.sum(), 0.2 * look.fitted.sum()):
+        return None
+    color = _guided(look.face + (look.shares[..., GLASSES] if keep_glasses else 0), look.pixels)
+    bare = np.clip((color - 0.6) / 0.3, 0, 1)
+    odd = look.oddness()
+    features = look.features()
+    # What lies over the face may reach farther than the parser saw, in strands.
+    covers = [index for index in COVERS if not (keep_glasses and index == GLASSES)]
+    cover = (look.shares[..., covers].sum(-1) > 0.4) | (color < 0.4) & (look.shares[..., covers].sum(-1) > 0.2)
+    near = _distance(~cover) < REACH
+    strands = scipy.ndimage.binary_propagation(cover, mask=cover | (near & (odd > UNLIKE_SKIN) & ~features))
+    hidden = strands if keep_glasses else strands | look.frames(odd)
+    away = _distance(~hidden)
+    return (bare * np.clip((away - MARGIN + 1) / 3, 0, 1)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """A crop, SIZE pixels a side: its colours in [0, 1], the parser's shares, those of the face, the fit's parts."""
+
+    pixels: Float[np.ndarray, "R R 3"]
+    shares: Float[np.ndarray, "R R C"]
+    face: Float[np.ndarray, "R R"]
+    labels: UInt8[np.ndarray, "R R"]
+
+    @classmethod
+    def of(cls, picture: np.ndarray, shares: np.ndarray, drawn: np.ndarray) -> "_Look":
+        pixels = np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BOX), np.float32) / 255
+        layers = [Image.fromarray(np.ascontiguousarray(shares[..., i], np.float32)) for i in range(shares.shape[-1])]
+        larger = np.stack([layer.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for layer in layers], axis=-1)
+        labels = np.asarray(Image.fromarray(drawn).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+        return cls(pixels, larger, larger[..., FACE].sum(-1), labels)
+
+    @property
+    def fitted(self) -> Bool[np.ndarray, "R R"]:
+        return self.labels != BACKGROUND
+
+    def features(self) -> Bool[np.ndarray, "R R"]:
+        """Eyes, brows, lips and the mouth: unlike skin by nature."""
+        plain = self.shares[..., PLAIN].sum(-1)
+        return (self.face > 0.5) & (plain < 0.5 * self.face)
+
+    def oddness(self) -> Float[np.ndarray, "R R"]:
+        """How many standard deviations a pixel's colour is from that of the skin around it, at least in one way."""
+        log = np.log(self.pixels + 0.03)
+        # Brightness, red against green, yellow against blue: skin varies much more in the first.
+        ways = np.stack([log.mean(-1), log[..., 0] - log[..., 1], (log[..., 0] + log[..., 1]) / 2 - log[..., 2]], -1)
+        sure = (self.shares[..., PLAIN].sum(-1) > 0.9) & (_distance(self.shares[..., COVERS].sum(-1) < 0.3) > 4)
+        sure = sure.astype(np.float32)
+        if sure.sum() < 50:
+            return np.zeros(sure.shape, np.float32)
+        around = ways
+        for _ in range(2):  # without what was odd at the first look
+            weight = _blurred(sure, 12) + 0.02 * sure.sum() / sure.size
+            whole = (ways * sure[..., None]).sum((0, 1)) / sure.sum()
+            mean = [_blurred(sure * ways[..., i], 12) + 0.02 * sure.sum() / sure.size * whole[i] for i in range(3)]
+            around = np.stack(mean, -1) / weight[..., None]
+            rest = np.abs(ways - around)
+            spread = np.maximum(1.48 * np.median(rest[sure > 0], axis=0), [0.05, 0.02, 0.03])
+            odd = np.sqrt(np.square(rest / spread[None, None]).mean(-1) * 1.5)
+            sure = sure * (odd < UNLIKE_SKIN)
+        return odd
+
+    def frames(self, odd: Float[np.ndarray, "R R"]) -> Bool[np.ndarray, "R R"]:
+        """The frames of glasses, if the parser suspects any: from there on all that is unlike skin, but for the eyes."""
+        glasses = self.shares[..., GLASSES]
+        eyes = (self.shares[..., EYES].sum(-1) > 0.3) & (self.face > 0.5)
+        around = self.shares[..., EYES + BROWS].sum(-1) > 0.5
+        near = _distance(~around) < 2.5 * REACH
+        if (glasses * near).sum() < SUSPICION:
+            return np.zeros(glasses.shape, bool)
+        eyes = _distance(~eyes) < 2
+        seeds = (glasses > 0.15) & near & ~eyes
+        return scipy.ndimage.binary_propagation(seeds, mask=seeds | (near & ~eyes & (odd > UNLIKE_SKIN - 1)))
+
+
+def _guided(values: np.ndarray, guide: np.ndarray, radius: int = 6, tolerance: float = 1e-3) -> np.ndarray:
+    """Values that follow the edges of a colour picture: a local linear function of its colours (He et al., eq. 19)."""
+    side = 2 * radius + 1
+
+    def mean(image):
+        return scipy.ndimage.uniform_filter(image, (side, side) + (0,) * (image.ndim - 2), mode="nearest")
+
+    center, level = mean(guide), mean(values)
+    products = mean(guide[..., :, None] * guide[..., None, :]) - center[..., :, None] * center[..., None, :]
+    together = mean(guide * values[..., None]) - center * level[..., None]
+    slope = np.linalg.solve(products + tolerance * np.eye(3, dtype=np.float32), together[..., None])[..., 0]
+    offset = level - (slope * center).sum(-1)
+    return np.clip((mean(slope) * guide).sum(-1) + mean(offset), 0, 1)
+
+
+def _distance(inside: np.ndarray) -> np.ndarray:
+    """Of pixels from the nearest that is not inside."""
+    if inside.all():
+        return np.full(inside.shape, float(max(inside.shape)), np.float32)
+    return scipy.ndimage.distance_transform_edt(inside).astype(np.float32)
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return scipy.ndimage.gaussian_filter(image, sigma, mode="constant", truncate=3)
