@@ -29,6 +29,10 @@ EDGE, EDGE_DEPTH = 5, 0.08
 UNLIKE = 0.4
 """Logarithm by which the halves of a face usually differ without their light; much more is a crooked smile, or hair."""
 
+FADE = 1e-3
+"""Pull of the model's own colours back to their usual difference from the photo's: a shadow at the edge of what is
+seen ends after 1 / sqrt(FADE) of MEMBRANE_SIZE texels, and is not drawn over all that is not."""
+
 _BAND = 512  # rows of a large texture that are made at a time
 
 
@@ -71,6 +75,7 @@ def uv_texture(
     mask: Float[np.ndarray, "m n"] | None = None,
     mirror: Integer[np.ndarray, "V"] | None = None,
     interior: Bool[np.ndarray, "V"] | None = None,
+    interior_mask: Float[np.ndarray, "m n"] | None = None,
     shading: Float[np.ndarray, "V 3"] | None = None,
     delight: bool = False,
     texture_size: int = 1024,
@@ -97,6 +102,7 @@ def uv_texture(
         mirror: index of each vertex's mirror image.
         interior: vertices of the mouth's inside: too rugged for weights, so the photo counts wherever it shows them;
             elsewhere their `colors` stand as they are.
+        interior_mask: where the photo shows that; `mask` by default.
         shading: light at the vertices, per channel; taken as even if None.
         delight: gives colours without the light.
         texture_size: S, in pixels; above LAYOUT_SIZE, a multiple of it.
@@ -108,15 +114,21 @@ def uv_texture(
     layout = lay_out(uv, triangles, size)
     covered = layout[-1]
     light = np.ones_like(colors) if shading is None else steady_shading(shading, weights)
+    if mirror is not None:
+        light = _light_of_the_seen(light, weights, np.asarray(mirror))
     stages = _pyramid(photo)
 
     # Deep inside, the edges of the lips cast no doubt on what is seen between them.
     inner = np.zeros(len(points), bool) if interior is None else interior
     weights = np.where(inner, 1.0, weights)
 
+    masks = None
+    if mask is not None:
+        masks = np.stack([mask, mask if interior_mask is None else interior_mask], axis=-1)
+
     def view(order) -> _View:
         attributes = np.column_stack([points[order], depth[order], weights[order], inner[order], np.log(light[order])])
-        return _seen_from(attributes.astype(np.float32), layout, stages[0].shape[:2], surface_depth, mask)
+        return _seen_from(attributes.astype(np.float32), layout, stages[0].shape[:2], surface_depth, masks)
 
     views = [view(order) for order in ([slice(None)] if mirror is None else [slice(None), np.asarray(mirror)])]
     own = np.column_stack([_log(colors), np.log(light), inner]).astype(np.float32)
@@ -124,6 +136,10 @@ def uv_texture(
     layers = [_log(_sampled(stages, one, texture_size)) - one.log_light for one in views] + [own_log]
     trusts = [one.trust for one in views] + [np.ones_like(views[0].trust)]
     shifts = _joining_shifts(layers, trusts, own_inner, covered, _seam_links(points, depth, uv))
+    expected = layers[-1] + shifts[-1]
+    for one, layer, shift in zip(views, layers, shifts, strict=False):
+        odd = np.square((layer + shift - expected) / UNLIKE).max(-1, keepdims=True)
+        one.trust[:] *= np.exp(-(1 - one.trust) * odd)
     relight = np.zeros_like(own_light) if delight else own_light
     fields = [own_log + shifts[-1] + relight]
     for one, shift in zip(views, shifts, strict=False):
@@ -172,6 +188,12 @@ def steady_shading(shading: Float[np.ndarray, "V 3"], weights: Float[np.ndarray,
     return usual[None] * share ** (0.4 + 0.6 * weights[:, None])
 
 
+def _light_of_the_seen(light: np.ndarray, weights: np.ndarray, mirror: np.ndarray) -> Float[np.ndarray, "V 3"]:
+    """What is not seen is lit as its mirror image is, if that is: a fit makes light up for the far side of a head."""
+    log, other = np.log(light), (1 - weights) * weights[mirror]
+    return np.exp((1 - other[:, None]) * log + other[:, None] * log[mirror]).astype(np.float32)
+
+
 def _soft_maximum(value: np.ndarray, bound: float) -> np.ndarray:
     return (value + bound + np.sqrt(np.square(value - bound) + 0.02)) / 2
 
@@ -200,7 +222,7 @@ def _to_atlas(attributes: np.ndarray, layout) -> Float[np.ndarray, "S S C"]:
     return spread(image, covered.astype(np.float32))
 
 
-def _seen_from(attributes, layout, photo_size, surface_depth, mask) -> _View:
+def _seen_from(attributes, layout, photo_size, surface_depth, masks) -> _View:
     """The view of a surface; attributes of its vertices: point (2), depth, weight, interior, logarithm of light (3)."""
     corners, barycentric, covered = layout
     # Barycentrics run along the surface, projection does not: x z, y z and z are what is linear on a triangle.
@@ -212,8 +234,9 @@ def _seen_from(attributes, layout, photo_size, surface_depth, mask) -> _View:
     at_surface = _rescaled(position, photo_size, surface_depth.shape)
     seen = _seen(surface_depth, at_surface, depth) * np.maximum(_clear(surface_depth, at_surface, depth), values[:, 4])
     trust = values[:, 3] * seen
-    if mask is not None:
-        trust = trust * bilinear(mask[..., None], _rescaled(position, photo_size, mask.shape))[:, 0]
+    if masks is not None:
+        outside, inside = bilinear(masks, _rescaled(position, photo_size, masks.shape[:2])).T
+        trust = trust * (outside + values[:, 4] * (inside - outside))
     image = np.zeros((*covered.shape, 6), np.float32)
     image[covered] = np.column_stack([position, trust, values[:, 5:]])
     image = spread(image, covered.astype(np.float32))
@@ -264,11 +287,16 @@ def _joining_shifts(layers, trusts, held, covered, links) -> list[Float[np.ndarr
     shifts, top, top_trust = [np.zeros_like(layers[0])], layers[0], trusts[0]
     for layer, trust in zip(layers[1:], trusts[1:], strict=True):
         known = np.square(np.minimum(top_trust, trust)) * (1 - held) * covered[..., None]  # doubtful texels fix little
-        if layer is not layers[-1]:
-            known *= np.exp(-np.square((top - layer) / UNLIKE).max(-1, keepdims=True))
+        # The layers' usual difference; what differs much more is a beard, a crooked smile, or hair that was not seen.
+        usual = _weighted_medians(top - layer, known[..., 0])
+        rest = top - layer - usual
+        known *= np.exp(-np.square(rest / UNLIKE).max(-1, keepdims=True))
         weight = block_means(known + held * covered[..., None], side)
-        difference = block_means(known * (top - layer), side) / np.maximum(weight, 1e-6)
-        coarse_shift = membrane(difference, weight[..., 0], coarse, links=row * coarse.shape[1] + column)
+        difference = block_means(known * rest - held * covered[..., None] * usual, side) / np.maximum(weight, 1e-6)
+        pull = FADE if layer is layers[-1] else 1e-6
+        coarse_shift = usual + membrane(
+            difference, weight[..., 0], coarse, links=row * coarse.shape[1] + column, screening=pull
+        )
         coarse_shift = np.moveaxis(spread(coarse_shift, coarse.astype(np.float32)), -1, 0)
         shift = np.stack([enlarged(channel, size) for channel in coarse_shift], axis=-1)
         shifts.append(shift)
@@ -277,6 +305,18 @@ def _joining_shifts(layers, trusts, held, covered, links) -> list[Float[np.ndarr
         top = (top_trust * top + below * (layer + shift)) / np.maximum(total, 1e-6)
         top_trust = total
     return shifts
+
+
+def _weighted_medians(values: Float[np.ndarray, "S S 3"], weights: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "3"]:
+    """The middle values per channel; zeros where nothing has weight."""
+    chosen = weights > 0.05
+    if not chosen.any():
+        return np.zeros(3, np.float32)
+    values, weights = values[chosen], weights[chosen]
+    order = np.argsort(values, axis=0)
+    total = np.cumsum(weights[order], axis=0)
+    middle = (total >= total[-1:] / 2).argmax(0)
+    return np.take_along_axis(np.take_along_axis(values, order, axis=0), middle[None], axis=0)[0]
 
 
 def _seam_links(points, depth, uv) -> Float[np.ndarray, "N 2 2"]:

@@ -22,7 +22,7 @@ from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.render import Fragments, interpolate
 from jaxface.texture.atlases import enlarged
 from jaxface.texture.baking import cylinder_uv, texture_side, uv_texture, view_weights
-from jaxface.texture.skin import bare_skin
+from jaxface.texture.skin import bare_skin, open_mouth
 
 INSIDE_STIFFNESS = 0.5
 """How strongly the hidden inside of a mouth keeps its own colour, against the ties of a mesh edge (1)."""
@@ -79,22 +79,30 @@ def photo_texture(
     mask = None if shares is None else bare_skin(picture, shares, drawn, keep_glasses=keep_glasses)
     if mask is None:
         mask = _soft_mask(labels != BACKGROUND, picture_size) * (1 - _occluded(labels, picture, colors))
-    mask = enlarged(mask, picture_size) * _in_photo(alignment)
+        mouth = mask = enlarged(mask, picture_size) * _in_photo(alignment)
+    else:
+        # Lips are no teeth, though the fit may have them there, nor are teeth lips.
+        mask, mouth = (
+            enlarged(field, picture_size) * _in_photo(alignment) for field in (mask, open_mouth(picture, shares))
+        )
+        mask, mouth = mask * (1 - mouth), np.minimum(mask, mouth)
     # The mouth's inside is lit by no sky: evenly, and where it shows, as the photo has it.
     inner, albedo = _inner_mouth(model), np.clip(np.asarray(face.albedo)[0], 0, 1)
     if inner.any():
         shading[inner] = np.median(shading[~inner], axis=0)
         evenly_lit = picture / np.float32(255) / np.maximum(np.median(shading[~inner], axis=0), 0.2)[None, None]
-        albedo = np.clip(_mouth_colors(model, inner, albedo, fragments, evenly_lit, mask), 0, 1)
+        albedo = np.clip(_mouth_colors(model, inner, albedo, fragments, evenly_lit, mouth), 0, 1)
     texture = uv_texture(
         crop,
         points * (crop_size / picture_size),
         depth,
         weights,
         albedo,
-        *layout,
+        layout[0],
+        _shown_first(layout[1], inner, np.asarray(fragments.triangle)[0], np.asarray(model.triangles)),
         surface_depth=np.asarray(fragments.depth)[0],
         mask=mask,
+        interior_mask=mouth,
         mirror=None if model.mirror is None else np.asarray(model.mirror),
         interior=inner,
         shading=shading,
@@ -131,6 +139,21 @@ def texture_layout(model: FaceModel) -> tuple[Float[np.ndarray, "V 2"], Integer[
     vertices = np.asarray(model.mean_shape)
     radius = np.hypot(vertices[:, 0], vertices[:, 2] - vertices[:, 2].min())
     return cylinder_uv(vertices), triangles[np.argsort(-radius[triangles].mean(1), kind="stable")]
+
+
+def _shown_first(
+    triangles: Integer[np.ndarray, "T 3"],
+    inner: Bool[np.ndarray, "V"],
+    drawn: Integer[np.ndarray, "P P"],
+    own: Integer[np.ndarray, "T 3"],
+) -> Integer[np.ndarray, "T 3"]:
+    """The triangles of a layout, those of the mouth's inside that the picture shows first: folds share texels there."""
+    shown = np.zeros(len(own), bool)
+    shown[drawn[drawn >= 0]] = True
+    seen = np.zeros(len(inner), bool)
+    seen[own[shown]] = True
+    first = (inner & seen)[triangles].all(1)
+    return np.concatenate([triangles[first], triangles[~first]])
 
 
 def _power_of_two(side: float, *, smallest: int, largest: int) -> int:

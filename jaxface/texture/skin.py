@@ -10,6 +10,7 @@ import functools
 
 import numpy as np
 import scipy.ndimage
+import scipy.spatial
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
@@ -32,6 +33,9 @@ MARGIN = 3
 
 SUSPICION = 100
 """Pixels (of SIZE) of glasses, each as probable as the parser says, from which frames are looked for."""
+
+CRUMB = 0.03
+"""Share of the largest piece of skin below which another is not taken."""
 
 FACE, EYES, BROWS, COVERS = (
     [CLASSES.index(name) for name in names.split()]
@@ -80,6 +84,13 @@ def _parser():
     return load_parser()
 
 
+def open_mouth(picture: UInt8[np.ndarray, "P P 3"], shares: Float[np.ndarray, "s s C"]) -> Float[np.ndarray, "R R"]:
+    """How far each pixel of a crop shows the inside of a mouth, 0..1, SIZE pixels a side; arguments as for others."""
+    pixels = _resized(picture)
+    inside = _guided(_enlarged(shares[..., CLASSES.index("inner_mouth") :][..., :1])[..., 0], pixels, radius=3)
+    return np.clip((inside - 0.3) / 0.3, 0, 1)
+
+
 def bare_skin(
     picture: UInt8[np.ndarray, "P P 3"],
     shares: Float[np.ndarray, "s s C"],
@@ -105,14 +116,20 @@ def bare_skin(
     color = _guided(look.face + (look.shares[..., GLASSES] if keep_glasses else 0), look.pixels)
     bare = np.clip((color - 0.6) / 0.3, 0, 1)
     odd = look.oddness()
-    features = look.features()
-    # What lies over the face may reach farther than the parser saw, in strands.
+    # What lies over the face, or beside it, may reach farther than the parser saw: in strands, and an ear's edge.
     covers = [index for index in COVERS if not (keep_glasses and index == GLASSES)]
-    cover = (look.shares[..., covers].sum(-1) > 0.4) | (color < 0.4) & (look.shares[..., covers].sum(-1) > 0.2)
-    near = _distance(~cover) < REACH
-    strands = scipy.ndimage.binary_propagation(cover, mask=cover | (near & (odd > UNLIKE_SKIN) & ~features))
-    hidden = strands if keep_glasses else strands | look.frames(odd)
-    away = _distance(~hidden)
+    cover = look.shares[..., covers].sum(-1) > 0.4
+    beyond = cover | (color < 0.4)
+    beyond |= look.backdrop(beyond)
+    strange = (odd > UNLIKE_SKIN) & ~look.features() & (_distance(~beyond) < REACH)
+    hidden = scipy.ndimage.binary_propagation(beyond, mask=beyond | strange)
+    if not keep_glasses:
+        hidden |= look.glasses(odd)
+    # Without crumbs between strands.
+    shown = scipy.ndimage.binary_opening(~hidden, iterations=2)
+    piece, count = scipy.ndimage.label(shown)
+    sizes = scipy.ndimage.sum_labels(shown & look.fitted, piece, np.arange(1, count + 1))
+    away = _distance(np.isin(piece, 1 + np.flatnonzero(sizes > CRUMB * max(sizes, default=0))))
     return (bare * np.clip((away - MARGIN + 1) / 3, 0, 1)).astype(np.float32)
 
 
@@ -127,9 +144,7 @@ class _Look:
 
     @classmethod
     def of(cls, picture: np.ndarray, shares: np.ndarray, drawn: np.ndarray) -> "_Look":
-        pixels = np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BOX), np.float32) / 255
-        layers = [Image.fromarray(np.ascontiguousarray(shares[..., i], np.float32)) for i in range(shares.shape[-1])]
-        larger = np.stack([layer.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for layer in layers], axis=-1)
+        pixels, larger = _resized(picture), _enlarged(shares)
         labels = np.asarray(Image.fromarray(drawn).resize((SIZE, SIZE), Image.Resampling.NEAREST))
         return cls(pixels, larger, larger[..., FACE].sum(-1), labels)
 
@@ -163,17 +178,47 @@ class _Look:
             sure = sure * (odd < UNLIKE_SKIN)
         return odd
 
-    def frames(self, odd: Float[np.ndarray, "R R"]) -> Bool[np.ndarray, "R R"]:
-        """The frames of glasses, if the parser suspects any: from there on all that is unlike skin, but for the eyes."""
+    def backdrop(self, beyond: Bool[np.ndarray, "R R"]) -> Bool[np.ndarray, "R R"]:
+        """Rims of the face that have the colours of what stands behind it: the parser's outline errs by pixels."""
+        log = np.log(self.pixels + 0.03)
+        behind = (beyond & (self.shares[..., CLASSES.index("background")] > 0.5)).astype(np.float32)
+        inside = (self.face > 0.9).astype(np.float32) * (_distance(~beyond) > 4)
+        away = []
+        for known in (behind, inside):
+            weight = _blurred(known, REACH / 2)
+            mean = np.stack([_blurred(known * log[..., i], REACH / 2) for i in range(3)], axis=-1)
+            away.append(
+                np.where(weight > 0.01, np.abs(log - mean / np.maximum(weight, 1e-3)[..., None]).max(-1), np.inf)
+            )
+        hairy = self.shares[..., EYES + BROWS].sum(-1) > 0.3
+        return (away[0] < 0.5 * away[1]) & ~hairy & (_distance(~beyond) < REACH)
+
+    def glasses(self, odd: Float[np.ndarray, "R R"]) -> Bool[np.ndarray, "R R"]:
+        """Glasses, if the parser suspects any: its pixels, what is unlike skin from there on, lenses; but not the eyes."""
         glasses = self.shares[..., GLASSES]
-        eyes = (self.shares[..., EYES].sum(-1) > 0.3) & (self.face > 0.5)
         around = self.shares[..., EYES + BROWS].sum(-1) > 0.5
         near = _distance(~around) < 2.5 * REACH
         if (glasses * near).sum() < SUSPICION:
             return np.zeros(glasses.shape, bool)
-        eyes = _distance(~eyes) < 2
-        seeds = (glasses > 0.15) & near & ~eyes
-        return scipy.ndimage.binary_propagation(seeds, mask=seeds | (near & ~eyes & (odd > UNLIKE_SKIN - 1)))
+        away = [_distance(self.shares[..., eye] < 0.3) for eye in EYES]
+        spared = (np.minimum(*away) < 2) & near
+        seeds = (glasses > 0.15) & near & ~spared
+        found = scipy.ndimage.binary_propagation(seeds, mask=seeds | (near & ~spared & (odd > UNLIKE_SKIN - 1)))
+        for eye in away:  # glass that shines or is dark all around an eye shows no eye
+            ring = (eye >= 2) & (eye < 6)
+            if found[ring].sum() > 0.85 * ring.sum():
+                spared &= eye >= 6
+        # Lenses shine, and bend what lies behind them: all between the frames, but for the eyes.
+        return found | ((_distance(~_hull((glasses > 0.06) & near)) < 1.5 * MARGIN) & ~spared)
+
+
+def _resized(picture: np.ndarray) -> Float[np.ndarray, "R R 3"]:
+    return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BOX), np.float32) / 255
+
+
+def _enlarged(shares: np.ndarray) -> Float[np.ndarray, "R R C"]:
+    layers = [Image.fromarray(np.ascontiguousarray(shares[..., i], np.float32)) for i in range(shares.shape[-1])]
+    return np.stack([layer.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for layer in layers], axis=-1)
 
 
 def _guided(values: np.ndarray, guide: np.ndarray, radius: int = 6, tolerance: float = 1e-3) -> np.ndarray:
@@ -189,6 +234,19 @@ def _guided(values: np.ndarray, guide: np.ndarray, radius: int = 6, tolerance: f
     slope = np.linalg.solve(products + tolerance * np.eye(3, dtype=np.float32), together[..., None])[..., 0]
     offset = level - (slope * center).sum(-1)
     return np.clip((mean(slope) * guide).sum(-1) + mean(offset), 0, 1)
+
+
+def _hull(chosen: np.ndarray) -> np.ndarray:
+    """The smallest convex region around pixels."""
+    places = np.argwhere(chosen)
+    if len(places) < 3 or (np.ptp(places, axis=0) < 2).any():
+        return chosen
+    planes = scipy.spatial.ConvexHull(places, qhull_options="QJ").equations
+    inside = chosen.copy()
+    (top, left), (bottom, right) = places.min(0), places.max(0) + 1
+    grid = np.stack(np.mgrid[top:bottom, left:right], axis=-1)
+    inside[top:bottom, left:right] = (grid @ planes[:, :2].T + planes[:, 2] <= 1e-6).all(-1)
+    return inside
 
 
 def _distance(inside: np.ndarray) -> np.ndarray:
