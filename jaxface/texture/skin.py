@@ -14,13 +14,13 @@ import scipy.spatial
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from jaxface.core.parts import BACKGROUND, CLASSES, FOREHEAD, LABELS
+from jaxface.core.parts import BACKGROUND, CLASSES
 
 SIZE = 256
 """Side in pixels at which a crop is looked at; a face of usual size is 130 wide in it."""
 
 AGREEMENT = 0.5
-"""Share of what the parser calls face that the fitted face must cover: else one of them is wrong, and it is not asked."""
+"""Share of what the parser calls face that the fitted face must cover: else one of them errs, and it is not asked."""
 
 UNLIKE_SKIN = 3.0
 """Standard deviations from the colour of the skin around at which a suspected pixel is none."""
@@ -194,7 +194,7 @@ class _Look:
         return (away[0] < 0.5 * away[1]) & ~hairy & (_distance(~beyond) < REACH)
 
     def glasses(self, odd: Float[np.ndarray, "R R"]) -> Bool[np.ndarray, "R R"]:
-        """Glasses, if the parser suspects any: its pixels, what is unlike skin from there on, lenses; but not the eyes."""
+        """Glasses, if the parser suspects any: its pixels, what is unlike skin from there on, lenses; no eyes."""
         glasses = self.shares[..., GLASSES]
         around = self.shares[..., EYES + BROWS].sum(-1) > 0.5
         near = _distance(~around) < 2.5 * REACH
@@ -217,8 +217,8 @@ def _resized(picture: np.ndarray) -> Float[np.ndarray, "R R 3"]:
 
 
 def _enlarged(shares: np.ndarray) -> Float[np.ndarray, "R R C"]:
-    layers = [Image.fromarray(np.ascontiguousarray(shares[..., i], np.float32)) for i in range(shares.shape[-1])]
-    return np.stack([layer.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for layer in layers], axis=-1)
+    layers = (Image.fromarray(np.ascontiguousarray(layer, np.float32)) for layer in np.moveaxis(shares, -1, 0))
+    return np.stack([np.asarray(layer.resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for layer in layers], axis=-1)
 
 
 def _guided(values: np.ndarray, guide: np.ndarray, radius: int = 6, tolerance: float = 1e-3) -> np.ndarray:
@@ -242,10 +242,13 @@ def _hull(chosen: np.ndarray) -> np.ndarray:
     if len(places) < 3 or (np.ptp(places, axis=0) < 2).any():
         return chosen
     planes = scipy.spatial.ConvexHull(places, qhull_options="QJ").equations
-    inside = chosen.copy()
+    inside = np.zeros_like(chosen)
     (top, left), (bottom, right) = places.min(0), places.max(0) + 1
-    grid = np.stack(np.mgrid[top:bottom, left:right], axis=-1)
-    inside[top:bottom, left:right] = (grid @ planes[:, :2].T + planes[:, 2] <= 1e-6).all(-1)
+    inside[top:bottom, left:right] = True
+    row, column = np.ogrid[top:bottom, left:right]
+    for down, along, offset in planes:
+        outside = down * row + along * column + offset > 1e-6
+        inside[top:bottom, left:right] &= ~outside
     return inside
 
 
