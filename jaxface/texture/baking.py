@@ -145,7 +145,7 @@ def uv_texture(
     whole = expected = own_log + shifts[-1]
     for one, layer, shift in list(zip(views, layers, shifts, strict=False))[::-1]:
         # What is doubtful and unlike what is around is the edge of something else.
-        odd = np.square((layer + shift - expected) / UNLIKE).max(-1, keepdims=True)
+        odd = np.square((layer + shift - expected) / (UNLIKE / 2)).max(-1, keepdims=True)
         one.trust[:] *= np.exp(-(1 - one.trust) * odd)
         whole = whole + one.trust * (layer + shift - whole)
     relight = own_light

@@ -129,6 +129,9 @@ def bare_skin(
     shown = scipy.ndimage.binary_opening(~hidden, iterations=2)
     piece, count = scipy.ndimage.label(shown)
     sizes = scipy.ndimage.sum_labels(shown & look.fitted, piece, np.arange(1, count + 1))
+    # Whose skin a hand's is, colours do not tell; nor at the fit's own outline, whether it is the ear's or the neck's.
+    hands = _distance(look.shares[..., CLASSES.index("other")] < 0.4)
+    bare = bare * np.clip((np.minimum(hands, _distance(look.fitted)) - MARGIN) / (2 * MARGIN), 0, 1)
     away = _distance(np.isin(piece, 1 + np.flatnonzero(sizes > CRUMB * max(sizes, default=0))))
     return (bare * np.clip((away - MARGIN + 1) / 3, 0, 1)).astype(np.float32)
 
