@@ -123,8 +123,11 @@ def bare_skin(
     beyond |= look.backdrop(beyond)
     strange = (odd > UNLIKE_SKIN) & ~look.features() & (_distance(~beyond) < REACH)
     hidden = scipy.ndimage.binary_propagation(beyond, mask=beyond | strange)
+    eyes = np.zeros(hidden.shape, np.float32)
     if not keep_glasses:
-        hidden |= look.glasses(odd)
+        glasses, eyes = look.glasses(odd)
+        eyes = eyes * ~hidden
+        hidden |= glasses
     # Without crumbs between strands.
     shown = scipy.ndimage.binary_opening(~hidden, iterations=2)
     piece, count = scipy.ndimage.label(shown)
@@ -133,7 +136,7 @@ def bare_skin(
     hands = _distance(look.shares[..., CLASSES.index("other")] < 0.4)
     bare = bare * np.clip((np.minimum(hands, _distance(look.fitted)) - MARGIN) / (2 * MARGIN), 0, 1)
     away = _distance(np.isin(piece, 1 + np.flatnonzero(sizes > CRUMB * max(sizes, default=0))))
-    return (bare * np.clip((away - MARGIN + 1) / 3, 0, 1)).astype(np.float32)
+    return np.maximum(bare * np.clip((away - MARGIN + 1) / 3, 0, 1), eyes).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,23 +199,26 @@ class _Look:
         hairy = self.shares[..., EYES + BROWS].sum(-1) > 0.3
         return (away[0] < 0.5 * away[1]) & ~hairy & (_distance(~beyond) < REACH)
 
-    def glasses(self, odd: Float[np.ndarray, "R R"]) -> Bool[np.ndarray, "R R"]:
-        """Glasses, if the parser suspects any: its pixels, what is unlike skin from there on, lenses; no eyes."""
+    def glasses(self, odd: Float[np.ndarray, "R R"]) -> tuple[Bool[np.ndarray, "R R"], Float[np.ndarray, "R R"]]:
+        """Glasses, if the parser suspects any, lenses included; and how well the eyes are seen through them, 0..1."""
         glasses = self.shares[..., GLASSES]
         around = self.shares[..., EYES + BROWS].sum(-1) > 0.5
         near = _distance(~around) < 2.5 * REACH
         if (glasses * near).sum() < SUSPICION:
-            return np.zeros(glasses.shape, bool)
+            return np.zeros(glasses.shape, bool), np.zeros(glasses.shape, np.float32)
         away = [_distance(self.shares[..., eye] < 0.3) for eye in EYES]
-        spared = (np.minimum(*away) < 2) & near
-        seeds = (glasses > 0.15) & near & ~spared
-        found = scipy.ndimage.binary_propagation(seeds, mask=seeds | (near & ~spared & (odd > UNLIKE_SKIN - 1)))
+        open_to = near & (np.minimum(*away) >= 2)
+        seeds = (glasses > 0.15) & open_to
+        frames = scipy.ndimage.binary_propagation(seeds, mask=seeds | (open_to & (odd > UNLIKE_SKIN - 1)))
+        seen = np.zeros(glasses.shape, np.float32)
         for eye in away:  # glass that shines or is dark all around an eye shows no eye
             ring = (eye >= 2) & (eye < 6)
-            if found[ring].sum() > 0.85 * ring.sum():
-                spared &= eye >= 6
-        # Lenses shine, and bend what lies behind them: all between the frames, but for the eyes.
-        return found | ((_distance(~_hull((glasses > 0.06) & near)) < 1.5 * MARGIN) & ~spared)
+            if frames[ring].sum() <= 0.85 * ring.sum():
+                seen = np.maximum(seen, np.clip((8 - eye) / 4, 0, 1))
+        clear = np.clip(_distance(~frames) / 3, 0, 1)
+        # Lenses shine, and bend what lies behind them: all between the frames goes, but for the eyes.
+        hull = _distance(~_hull((glasses > 0.06) & near)) < 1.5 * MARGIN
+        return frames | hull, np.where(np.minimum(*away) < 2, seen, seen * clear)
 
 
 def _resized(picture: np.ndarray) -> Float[np.ndarray, "R R 3"]:
