@@ -33,7 +33,7 @@ from jaxface.synthetic.photographs import PHOTO_SIZE, draw_photographs
 
 HERE = Path(__file__).resolve().parent
 SHEET = HERE.parents[1] / "docs" / "images" / "turned_textures.png"
-FIRST, COUNT, CROP = 7000, 60, 224
+FIRST, COUNT, CROP = 7000, 32, 224
 COLORS = 192  # of the sheet, which is to be small
 
 SHOWN = {
