@@ -12,7 +12,6 @@ from jaxface.texture.atlases import bilinear, block_means, enlarged, lay_out, sa
 from jaxface.texture.lighting import (
     UNLIKE,
     evened_out,
-    light_of_the_seen,
     shoulder,
     steady_shading,
     uneven_light,
@@ -120,8 +119,6 @@ def uv_texture(
     layout = lay_out(uv, triangles, size)
     covered = layout[-1]
     light = np.ones_like(colors) if shading is None else steady_shading(shading, weights)
-    if mirror is not None:
-        light = light_of_the_seen(light, weights, np.asarray(mirror))
     stages = _pyramid(photo)
 
     # Deep inside, the edges of the lips cast no doubt on what is seen between them.

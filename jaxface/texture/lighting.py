@@ -7,6 +7,9 @@ from jaxtyping import Float, Integer
 UNLIKE = 0.4
 """Logarithm by which the halves of a face usually differ without their light; much more is a crooked smile, or hair."""
 
+UNSEEN_SHARE = 0.4
+"""How much of what a fit says of the light on a side that the photo does not show is believed."""
+
 SPREAD = 1 / 24
 """Of an atlas's side: what varies over more of it than that is taken for light."""
 
@@ -18,7 +21,7 @@ def steady_shading(shading: Float[np.ndarray, "V 3"], weights: Float[np.ndarray,
     """A fitted shading that can be divided by: never below half or above twice its usual value, with soft bounds.
 
     Nine spherical harmonics fitted to one side of a head may say anything of the other, negative light included: where
-    nothing is seen, the logarithm counts for two fifths.
+    nothing is seen, UNSEEN_SHARE of the logarithm counts, and of no colour of its own.
 
     Args:
         shading: per vertex and channel.
@@ -27,21 +30,8 @@ def steady_shading(shading: Float[np.ndarray, "V 3"], weights: Float[np.ndarray,
     shading = np.nan_to_num(np.asarray(shading, np.float32), nan=1.0)
     usual = np.maximum(np.median(shading[weights > 0.5] if (weights > 0.5).any() else shading, axis=0), 0.05)
     share = -_soft_maximum(-_soft_maximum(shading / usual[None], 0.5), -2.0)
-    return usual[None] * share ** (0.4 + 0.6 * weights[:, None])
-
-
-def light_of_the_seen(
-    light: Float[np.ndarray, "V 3"], weights: Float[np.ndarray, "V"], mirror: Integer[np.ndarray, "V"]
-) -> Float[np.ndarray, "V 3"]:
-    """What is not seen is lit as its mirror image is, if that is: a fit makes light up for the far side of a head.
-
-    Args:
-        light: positive, per vertex and channel.
-        weights: how well each vertex is seen, 0..1.
-        mirror: index of each vertex's mirror image.
-    """
-    log, other = np.log(light), (1 - weights) * weights[mirror]
-    return np.exp((1 - other[:, None]) * log + other[:, None] * log[mirror]).astype(np.float32)
+    log, seen = np.log(share), weights[:, None]
+    return usual[None] * np.exp(seen * log + (1 - seen) * UNSEEN_SHARE * log.mean(-1, keepdims=True))
 
 
 def _soft_maximum(value: np.ndarray, bound: float) -> np.ndarray:

@@ -162,7 +162,7 @@ def lit_photo(albedo):
     return np.broadcast_to(row[None], (SIZE, SIZE, 3)).astype(np.float32)
 
 
-def test_mirrored_skin_takes_the_light_of_what_it_mirrors():
+def test_mirrored_skin_takes_the_light_of_its_own_side():
     vertices, triangles, uv, mirror, _ = dome()
     points, depth = project(vertices)
     albedo, weights = np.float32([[0.6, 0.5, 0.4]]), (vertices[:, 0] > -0.1).astype(np.float32)
@@ -171,11 +171,10 @@ def test_mirrored_skin_takes_the_light_of_what_it_mirrors():
     options = SMALL | {"mirror": mirror, "shading": shading}
     texture = baking.uv_texture(lit_photo(albedo), points, depth, weights, gray, uv, triangles, **options)
     texel = np.clip(np.floor(uv * [64, -64] + [0, 64]).astype(int), 0, 63)
-    shown = np.where(weights[:, None] > 0, steady_shading(shading, weights), steady_shading(shading, weights)[mirror])
-    np.testing.assert_allclose(texture[texel[:, 1], texel[:, 0]], albedo * shown, atol=0.03)
-    np.testing.assert_allclose(
-        texture[32, 6], texture[32, 57], atol=0.02
-    )  # what the fit says of the far side is made up
+    expected = albedo * steady_shading(shading, weights)
+    np.testing.assert_allclose(texture[texel[:, 1], texel[:, 0]], expected, atol=0.03)
+    left, right = texture[32, 6], texture[32, 57]
+    assert (left > right + 0.05).all()  # the light still falls from the left
 
 
 def test_delight_gives_the_albedo():

@@ -8,13 +8,12 @@ from jaxface.texture import lighting
 SIZE = 96
 
 
-def test_light_of_the_unseen_is_its_mirror_images():
-    light = np.array([[1.0, 1, 1], [2, 2, 2], [0.5, 0.5, 0.5], [3, 3, 3]], np.float32)
-    mirror = np.array([1, 0, 3, 2])
-    seen = lighting.light_of_the_seen(light, np.array([1.0, 0, 0, 0], np.float32), mirror)
-    np.testing.assert_allclose(seen, [[1, 1, 1], [1, 1, 1], [0.5, 0.5, 0.5], [3, 3, 3]], rtol=1e-6)
-    half = lighting.light_of_the_seen(light, np.array([1.0, 0.5, 0, 0], np.float32), mirror)
-    np.testing.assert_allclose(half[1], np.sqrt(2), rtol=1e-6)  # halfway, in logarithms
+def test_a_side_that_is_not_seen_has_no_colour_of_its_own():
+    shading = np.array([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [0.7, 0.8, 1.1]], np.float32)
+    seen = np.array([1.0, 1, 1, 0], np.float32)
+    steady = lighting.steady_shading(shading, seen)
+    np.testing.assert_allclose(steady[:3], 1, atol=0.02)
+    assert np.ptp(steady[3]) < 1e-6 and steady[3, 0] == pytest.approx((0.7 * 0.8 * 1.1) ** (0.4 / 3), abs=0.02)
 
 
 def test_medians_are_those_of_repeated_values():
