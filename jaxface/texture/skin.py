@@ -37,7 +37,7 @@ SUSPICION = 100
 CRUMB = 0.03
 """Share of the largest piece of skin below which another is not taken."""
 
-FACE, EYES, BROWS, COVERS = (
+_FACE, _EYES, _BROWS, _COVERS = (
     [CLASSES.index(name) for name in names.split()]
     for names in (
         "left_eye right_eye left_brow right_brow nose upper_lip lower_lip skin forehead inner_mouth beard",
@@ -46,8 +46,8 @@ FACE, EYES, BROWS, COVERS = (
         "hair glasses other",
     )
 )
-PLAIN = [CLASSES.index(name) for name in ("nose", "skin", "forehead")]
-GLASSES = CLASSES.index("glasses")
+_PLAIN = [CLASSES.index(name) for name in ("nose", "skin", "forehead")]
+_GLASSES = CLASSES.index("glasses")
 
 
 def class_shares(
@@ -113,11 +113,11 @@ def bare_skin(
     seen = look.face > 0.5
     if not seen.any() or (seen & look.fitted).sum() < AGREEMENT * max(seen.sum(), 0.2 * look.fitted.sum()):
         return None
-    color = _guided(look.face + (look.shares[..., GLASSES] if keep_glasses else 0), look.pixels)
+    color = _guided(look.face + (look.shares[..., _GLASSES] if keep_glasses else 0), look.pixels)
     bare = np.clip((color - 0.6) / 0.3, 0, 1)
     odd = look.oddness()
     # What lies over the face, or beside it, may reach farther than the parser saw: in strands, and an ear's edge.
-    covers = [index for index in COVERS if not (keep_glasses and index == GLASSES)]
+    covers = [index for index in _COVERS if not (keep_glasses and index == _GLASSES)]
     cover = look.shares[..., covers].sum(-1) > 0.4
     beyond = cover | (color < 0.4)
     beyond |= look.backdrop(beyond)
@@ -152,7 +152,7 @@ class _Look:
     def of(cls, picture: np.ndarray, shares: np.ndarray, drawn: np.ndarray) -> "_Look":
         pixels, larger = _resized(picture), _enlarged(shares)
         labels = np.asarray(Image.fromarray(drawn).resize((SIZE, SIZE), Image.Resampling.NEAREST))
-        return cls(pixels, larger, larger[..., FACE].sum(-1), labels)
+        return cls(pixels, larger, larger[..., _FACE].sum(-1), labels)
 
     @property
     def fitted(self) -> Bool[np.ndarray, "R R"]:
@@ -160,7 +160,7 @@ class _Look:
 
     def features(self) -> Bool[np.ndarray, "R R"]:
         """Eyes, brows, lips and the mouth: unlike skin by nature."""
-        plain = self.shares[..., PLAIN].sum(-1)
+        plain = self.shares[..., _PLAIN].sum(-1)
         return (self.face > 0.5) & (plain < 0.5 * self.face)
 
     def oddness(self) -> Float[np.ndarray, "R R"]:
@@ -168,7 +168,7 @@ class _Look:
         log = np.log(self.pixels + 0.03)
         # Brightness, red against green, yellow against blue: skin varies much more in the first.
         ways = np.stack([log.mean(-1), log[..., 0] - log[..., 1], (log[..., 0] + log[..., 1]) / 2 - log[..., 2]], -1)
-        sure = (self.shares[..., PLAIN].sum(-1) > 0.9) & (_distance(self.shares[..., COVERS].sum(-1) < 0.3) > 4)
+        sure = (self.shares[..., _PLAIN].sum(-1) > 0.9) & (_distance(self.shares[..., _COVERS].sum(-1) < 0.3) > 4)
         sure = sure.astype(np.float32)
         if sure.sum() < 50:
             return np.zeros(sure.shape, np.float32)
@@ -196,17 +196,17 @@ class _Look:
             away.append(
                 np.where(weight > 0.01, np.abs(log - mean / np.maximum(weight, 1e-3)[..., None]).max(-1), np.inf)
             )
-        hairy = self.shares[..., EYES + BROWS].sum(-1) > 0.3
+        hairy = self.shares[..., _EYES + _BROWS].sum(-1) > 0.3
         return (away[0] < 0.5 * away[1]) & ~hairy & (_distance(~beyond) < REACH)
 
     def glasses(self, odd: Float[np.ndarray, "R R"]) -> tuple[Bool[np.ndarray, "R R"], Float[np.ndarray, "R R"]]:
         """Glasses, if the parser suspects any, lenses included; and how well the eyes are seen through them, 0..1."""
-        glasses = self.shares[..., GLASSES]
-        around = self.shares[..., EYES + BROWS].sum(-1) > 0.5
+        glasses = self.shares[..., _GLASSES]
+        around = self.shares[..., _EYES + _BROWS].sum(-1) > 0.5
         near = _distance(~around) < 2.5 * REACH
         if (glasses * near).sum() < SUSPICION:
             return np.zeros(glasses.shape, bool), np.zeros(glasses.shape, np.float32)
-        away = [_distance(self.shares[..., eye] < 0.3) for eye in EYES]
+        away = [_distance(self.shares[..., eye] < 0.3) for eye in _EYES]
         open_to = near & (np.minimum(*away) >= 2)
         seeds = (glasses > 0.15) & open_to
         frames = scipy.ndimage.binary_propagation(seeds, mask=seeds | (open_to & (odd > UNLIKE_SKIN - 1)))
