@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         "--same-person and clips it is always done)",
     )
     parser.add_argument(
+        "--keep-glasses",
+        action="store_true",
+        help="leave glasses in the texture (default: what they hide is completed from what is seen)",
+    )
+    parser.add_argument(
         "--recognition",
         default="auto",
         metavar="NETWORK",
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser=options.parser,
         overwrite=options.overwrite,
         frame_rate=options.frame_rate,
-        drawing=DrawingOptions(delight=options.delight),
+        drawing=DrawingOptions(delight=options.delight, keep_glasses=options.keep_glasses),
     )
     return print_summary(report, pages)
 

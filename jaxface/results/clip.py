@@ -64,7 +64,7 @@ def fit_video(
     folder = out / claim_names(out, [Owner("clip", (clip.path,))])[0]
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
     settings = settings_of_joint_fit("video", face_model, recognition, recognizer, calibration, parser)
-    settings["cutoff"] = f"{cutoff:g} Hz"
+    settings |= {"cutoff": f"{cutoff:g} Hz", **drawing.told()}
     if frame_rate is not None:
         settings["frame rate"] = f"{frame_rate:g}"
     if not overwrite and (told := earlier_result(folder, clip, settings)) is not None:

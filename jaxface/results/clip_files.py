@@ -105,7 +105,7 @@ def write_clip(
                 if index in key_frames:
                     one = Reconstruction(track.vectors[index], samples[index], track.windows[index], f"Frame {index}")  # type: ignore[arg-type]
                     drawn = delighted_face(model, one, frame, options=drawing)
-                    textures.append(texture_and_trust(model, drawn, one.sample))
+                    textures.append(texture_and_trust(model, drawn))
                 yield track.times[index], _panels(model, track.vectors[index], track.windows[index], frame)
 
         film_file = write_film(partial / "overlay", film(), frame_rate=track.frame_rate, count=len(samples))

@@ -20,8 +20,10 @@ from jaxface.files import meshes, visualize
 from jaxface.photos.alignment import Alignment, scaled_alignment
 from jaxface.photos.samples import Sample
 from jaxface.render import interpolate, label_map, label_triangles, rasterize, render_face
-from jaxface.texture.baking import sample_texture
+from jaxface.texture.atlases import sample_texture
 from jaxface.texture.from_photo import photo_texture, texture_layout
+from jaxface.texture.skin import class_shares
+from jaxface.texture.trusted_pixels import trusted_pixels
 
 PICTURE_SIZE = 512
 """Side in pixels of the crops that the pictures show, whatever the photo's size: one compilation serves all."""
@@ -33,14 +35,20 @@ class DrawingOptions:
 
     Attributes:
         delight: takes the photo's light off the texture, so that it can be lit anew.
+        keep_glasses: leaves glasses in the texture; otherwise they are taken off the skin.
         picture_size: side in pixels of the crops that the pictures show.
         largest_texture: bound on a texture's side in pixels, a power of two up to 4096. Within it, a texel is about as
             large as the photo's pixels.
     """
 
     delight: bool = False
+    keep_glasses: bool = False
     picture_size: int = PICTURE_SIZE
     largest_texture: int = 2048
+
+    def told(self) -> dict[str, str]:
+        """What a result's settings say of glasses: nothing unless they are kept."""
+        return {"glasses": "kept"} if self.keep_glasses else {}
 
 
 USUAL_DRAWING = DrawingOptions()
@@ -87,6 +95,7 @@ class DrawnFace:
         normals: [S, S, 3] in posed model space.
         labels: [S, S] parts.
         landmarks: per scheme of the model [L, 2], in picture pixels.
+        trusted: [S, S] how far each pixel lends the texture its colour, 0..1.
         texture: [T, T, 3] for the coordinates of `texture_layout`; T is a power of two.
     """
 
@@ -98,6 +107,7 @@ class DrawnFace:
     normals: Float[np.ndarray, "S S 3"]
     labels: UInt8[np.ndarray, "S S"]
     landmarks: dict[str, Float[np.ndarray, "L 2"]]
+    trusted: Float[np.ndarray, "S S"]
     texture: UInt8[np.ndarray, "T T 3"]
 
 
@@ -120,22 +130,33 @@ def draw_face(
     camera = reconstruction.camera(options.picture_size)
     triangle_labels = label_triangles(model.parts, model.triangles)
     drawn = jax.tree.map(np.asarray, _draw(model, reconstruction.vector[None], camera, triangle_labels))
+    picture, sample = larger.crop_image(photo), reconstruction.sample
+    trusted = trusted_pixels(
+        picture,
+        sample["labels"],
+        drawn["colors"][0],
+        larger,
+        shares=class_shares(sample["image"], sample.get("landmarks")) if "image" in sample else None,
+        drawn=drawn["labels"][0],
+        keep_glasses=options.keep_glasses,
+    )
     return DrawnFace(
         coefficients=drawn["coefficients"],
         face=drawn["face"],
         alignment=larger,
-        picture=larger.crop_image(photo),
+        picture=picture,
         colors=drawn["colors"][0],
         normals=drawn["normals"][0],
         labels=drawn["labels"][0],
         landmarks={scheme: points[0] for scheme, points in drawn["landmarks"].items()},
+        trusted=trusted[0],
         texture=photo_texture(
             model,
             drawn["face"],
             drawn["coefficients"].light,
             drawn["fragments"],
             photo,
-            reconstruction.sample["labels"],
+            trusted,
             larger,
             delight=options.delight,
             largest_size=options.largest_texture,

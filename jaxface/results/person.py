@@ -102,6 +102,7 @@ def fit_person(
     check_is_no_file(out)
     face_model, prior, recognizer, evidence = load_for_person(model, recognition, calibration)
     settings = settings_of_joint_fit("fit, one person", face_model, recognition, recognizer, calibration, parser)
+    settings |= drawing.told()
     if keep_strangers:
         settings["strangers"] = "kept"
     paths = collect_files(patterns, exclude=out)
@@ -144,7 +145,7 @@ def fit_person(
                 report.add_done(photo.path)
             if index in joint[:TEXTURE_PHOTOS]:
                 drawn = delighted_face(face_model, one, image, options=drawing)
-                textures.append(texture_and_trust(face_model, drawn, one.sample))
+                textures.append(texture_and_trust(face_model, drawn))
             pages.append(out / photo.name / PAGE)
             written.append(
                 {

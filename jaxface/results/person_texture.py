@@ -11,14 +11,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import ndimage
 
 from jaxface.core import cameras
 from jaxface.core.cameras import Camera
 from jaxface.core.face_models import FaceModel
-from jaxface.core.parts import BACKGROUND
 from jaxface.files.images import to_bytes
-from jaxface.photos.samples import Sample
 from jaxface.render import rasterize, vertex_visibility
 from jaxface.results.drawing import USUAL_DRAWING, DrawingOptions, DrawnFace, Reconstruction, draw_face
 from jaxface.texture.baking import vertex_texture, view_weights
@@ -43,21 +40,20 @@ def delighted_face(
 
 
 def texture_and_trust(
-    model: FaceModel, drawn: DrawnFace, sample: Sample
+    model: FaceModel, drawn: DrawnFace
 ) -> tuple[Float[np.ndarray, "T T 3"], Float[np.ndarray, "T T"]]:
     """A photo's texture, and how well the photo shows each texel, for `merge_aligned`.
 
     Args:
         model: the face model.
         drawn: from `delighted_face`.
-        sample: the crop that the face was fitted to; what its label map calls background is hidden.
     """
-    trust = np.repeat(_vertex_trust(model, drawn, sample)[:, None], 3, axis=1)  # in place of colours
+    trust = np.repeat(_vertex_trust(model, drawn)[:, None], 3, axis=1)  # in place of colours
     trust_texture = vertex_texture(trust, *texture_layout(model), texture_size=len(drawn.texture))[..., 0]
     return drawn.texture.astype(np.float32) / 255, trust_texture
 
 
-def _vertex_trust(model: FaceModel, drawn: DrawnFace, sample: Sample) -> Float[np.ndarray, "V"]:
+def _vertex_trust(model: FaceModel, drawn: DrawnFace) -> Float[np.ndarray, "V"]:
     """How squarely (angle), how finely (photo pixels per model unit) and whether at all the photo sees each vertex."""
     face, size = drawn.face, drawn.picture.shape[0]
     camera = Camera().resized(size)
@@ -65,11 +61,9 @@ def _vertex_trust(model: FaceModel, drawn: DrawnFace, sample: Sample) -> Float[n
     squarely = view_weights(np.asarray(face.normals[0]), np.array([0, 0, camera.distance]) - posed)
     fragments = rasterize(face.points, face.depth, model.triangles, image_size=size)
     seen = np.asarray(vertex_visibility(fragments, face.points, face.depth))[0]
-    mask = ndimage.gaussian_filter((np.asarray(sample["labels"]) != BACKGROUND).astype(np.float32), 2)
-    unhidden = np.clip(2 * mask - 1, 0, 1)  # a little inside the outline
-    column, row = (np.asarray(face.points[0]) * len(mask) / size).astype(int).clip(0, len(mask) - 1).T
+    column, row = np.asarray(face.points[0]).astype(int).clip(0, size - 1).T
     finely = min(1.0, drawn.alignment.size / drawn.alignment.scale / 400) ** 2  # a crop of 400 photo pixels is enough
-    return (squarely * seen * unhidden[row, column] * finely).astype(np.float32)
+    return (squarely * seen * drawn.trusted[row, column] * finely).astype(np.float32)
 
 
 def merge_aligned(

@@ -84,7 +84,7 @@ def process_photos(
     out = writable_folder(out)
     paths = collect_files(patterns, exclude=out)
     names = claim_names(out, [Owner("photo", (path,)) for path in paths])
-    jobs, made_with = list(zip(paths, names, strict=True)), {**settings, "faces": faces}
+    jobs, made_with = list(zip(paths, names, strict=True)), {**settings, "faces": faces, **drawing.told()}
     if drawing.delight:
         made_with["texture"] = "without the photo's light"
     todo = [job for job in jobs if overwrite or not is_done(out / job[1], job[0], made_with)]

@@ -231,6 +231,7 @@ def fit_photo(
     calibration: str | os.PathLike | None = None,
     parser: str = FIT_PARSER,
     delight: bool = False,
+    keep_glasses: bool = False,
 ) -> FittedPhoto:
     """Fits the faces of one photo; models and networks stay in memory for the next call.
 
@@ -248,6 +249,7 @@ def fit_photo(
         calibration: the detector's table.
         parser: what labels the parts: "jaxface" or "mediapipe".
         delight: takes the photo's light off the texture.
+        keep_glasses: leaves glasses in the texture.
 
     Raises:
         InputError: when the photo cannot be read or shows no face, or the model, the checkpoint or the network cannot
@@ -268,7 +270,7 @@ def fit_photo(
         reconstructions,
         name=Path(photo_name(photo)).name,
         settings=settings,
-        drawing=DrawingOptions(delight=delight),
+        drawing=DrawingOptions(delight=delight, keep_glasses=keep_glasses),
     )
 
 

@@ -10,15 +10,30 @@ from jaxface.render.rasterizer import rasterize
 _rasterize = jax.jit(rasterize, static_argnames="image_size")
 
 
-def lay_out(
-    uv: np.ndarray, triangles: np.ndarray, texture_size: int
-) -> tuple[Integer[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Bool[np.ndarray, "S S"]]:
+Layout = tuple[Integer[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Bool[np.ndarray, "S S"]]
+"""What `lay_out` gives."""
+
+
+def lay_out(uv: np.ndarray, triangles: np.ndarray, texture_size: int) -> Layout:
     """The mesh laid out flat: corner vertices and barycentrics of the covered texels, and which texels those are."""
     flat = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=-1).astype(np.float32) * texture_size
     fragments = _rasterize(flat, np.ones(len(flat), np.float32), triangles, image_size=texture_size)
     triangle, barycentric = np.asarray(fragments.triangle), np.asarray(fragments.barycentric)
     covered = triangle >= 0
     return np.asarray(triangles)[triangle[covered]], barycentric[covered], covered
+
+
+def to_atlas(attributes: np.ndarray, layout: Layout) -> Float[np.ndarray, "S S C"]:
+    """Attributes of vertices at the texels; outside the mesh they go on.
+
+    Args:
+        attributes: [V, C].
+        layout: from `lay_out`.
+    """
+    corners, barycentric, covered = layout
+    image = np.zeros((*covered.shape, attributes.shape[-1]), np.float32)
+    image[covered] = np.einsum("nk,nkc->nc", barycentric, attributes[corners])
+    return spread(image, covered.astype(np.float32))
 
 
 def spread(image: Float[np.ndarray, "H W C"], weights: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
@@ -65,6 +80,12 @@ def bilinear(
     upper = upper_left + along * (upper_right - upper_left)
     lower = lower_left + along * (lower_right - lower_left)
     return upper + down * (lower - upper)
+
+
+def sample_texture(texture: Float[np.ndarray, "H W 3"], uv: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S 3"]:
+    """Colours of a texture (row 0 at v = 1) at texture coordinates, bilinear."""
+    height, width = texture.shape[:2]
+    return bilinear(texture, np.stack([uv[..., 0] * width, (1 - uv[..., 1]) * height], axis=-1))
 
 
 def enlarged(

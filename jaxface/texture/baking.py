@@ -8,7 +8,15 @@ import scipy.ndimage
 from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image
 
-from jaxface.texture.atlases import bilinear, block_means, enlarged, lay_out, spread
+from jaxface.texture.atlases import bilinear, block_means, enlarged, lay_out, sample_texture, spread, to_atlas
+from jaxface.texture.lighting import (
+    UNLIKE,
+    evened_out,
+    shoulder,
+    steady_shading,
+    uneven_light,
+    weighted_medians,
+)
 from jaxface.texture.membranes import membrane
 
 GRAZING, FACING = 0.3, 0.7
@@ -26,8 +34,9 @@ DARK = 0.02
 EDGE, EDGE_DEPTH = 5, 0.08
 """Pixels of the z-buffer within which an edge casts doubt, and how far behind it (model units: 8 mm)."""
 
-UNLIKE = 0.4
-"""Logarithm by which the halves of a face usually differ without their light; much more is a crooked smile, or hair."""
+FADE = 1e-3
+"""Pull of the model's own colours back to their usual difference from the photo's: a shadow at the edge of what is
+seen ends after 1 / sqrt(FADE) of MEMBRANE_SIZE texels, and is not drawn over all that is not."""
 
 _BAND = 512  # rows of a large texture that are made at a time
 
@@ -71,6 +80,7 @@ def uv_texture(
     mask: Float[np.ndarray, "m n"] | None = None,
     mirror: Integer[np.ndarray, "V"] | None = None,
     interior: Bool[np.ndarray, "V"] | None = None,
+    interior_mask: Float[np.ndarray, "m n"] | None = None,
     shading: Float[np.ndarray, "V 3"] | None = None,
     delight: bool = False,
     texture_size: int = 1024,
@@ -97,6 +107,7 @@ def uv_texture(
         mirror: index of each vertex's mirror image.
         interior: vertices of the mouth's inside: too rugged for weights, so the photo counts wherever it shows them;
             elsewhere their `colors` stand as they are.
+        interior_mask: where the photo shows that; `mask` by default.
         shading: light at the vertices, per channel; taken as even if None.
         delight: gives colours without the light.
         texture_size: S, in pixels; above LAYOUT_SIZE, a multiple of it.
@@ -114,17 +125,30 @@ def uv_texture(
     inner = np.zeros(len(points), bool) if interior is None else interior
     weights = np.where(inner, 1.0, weights)
 
+    masks = None
+    if mask is not None:
+        masks = np.stack([mask, mask if interior_mask is None else interior_mask], axis=-1)
+
     def view(order) -> _View:
         attributes = np.column_stack([points[order], depth[order], weights[order], inner[order], np.log(light[order])])
-        return _seen_from(attributes.astype(np.float32), layout, stages[0].shape[:2], surface_depth, mask)
+        return _seen_from(attributes.astype(np.float32), layout, stages[0].shape[:2], surface_depth, masks)
 
     views = [view(order) for order in ([slice(None)] if mirror is None else [slice(None), np.asarray(mirror)])]
     own = np.column_stack([_log(colors), np.log(light), inner]).astype(np.float32)
-    own_log, own_light, own_inner = np.split(_to_atlas(own, layout), [3, 6], axis=-1)
+    own_log, own_light, own_inner = np.split(to_atlas(own, layout), [3, 6], axis=-1)
     layers = [_log(_sampled(stages, one, texture_size)) - one.log_light for one in views] + [own_log]
     trusts = [one.trust for one in views] + [np.ones_like(views[0].trust)]
     shifts = _joining_shifts(layers, trusts, own_inner, covered, _seam_links(points, depth, uv))
-    relight = np.zeros_like(own_light) if delight else own_light
+    whole = expected = own_log + shifts[-1]
+    for one, layer, shift in list(zip(views, layers, shifts, strict=False))[::-1]:
+        # What is doubtful and unlike what is around is the edge of something else.
+        odd = np.square((layer + shift - expected) / (UNLIKE / 2)).max(-1, keepdims=True)
+        one.trust[:] *= np.exp(-(1 - one.trust) * odd)
+        whole = whole + one.trust * (layer + shift - whole)
+    relight = own_light
+    if delight:
+        at_vertices = sample_texture(uneven_light(whole - own_log, covered * (1 - own_inner[..., 0])), uv)
+        relight = -to_atlas(evened_out(at_vertices, mirror), layout)
     fields = [own_log + shifts[-1] + relight]
     for one, shift in zip(views, shifts, strict=False):
         fields += [one.trust, one.position, one.level, shift - one.log_light + relight]
@@ -134,7 +158,7 @@ def uv_texture(
         rows = (first, min(first + _BAND, texture_size))
         band = [enlarged(field, texture_size, rows=rows) for field in smooth]
         result[slice(*rows)] = _joined(stages, band, np.log2(texture_size / size))
-    return np.clip(_shoulder(result) if delight else result, 0, 1)
+    return np.clip(shoulder(result) if delight else result, 0, 1)
 
 
 def texture_side(
@@ -156,32 +180,6 @@ def texture_side(
     return float(np.sqrt(in_photo / in_texture)) if in_texture > 0 else 0.0
 
 
-def steady_shading(shading: Float[np.ndarray, "V 3"], weights: Float[np.ndarray, "V"]) -> Float[np.ndarray, "V 3"]:
-    """A fitted shading that can be divided by: never below half or above twice its usual value, with soft bounds.
-
-    Nine spherical harmonics fitted to one side of a head may say anything of the other, negative light included: where
-    nothing is seen, the logarithm counts for two fifths.
-
-    Args:
-        shading: per vertex and channel.
-        weights: how well each is seen, 0..1; the usual value is the median over those above 0.5, or over all.
-    """
-    shading = np.nan_to_num(np.asarray(shading, np.float32), nan=1.0)
-    usual = np.maximum(np.median(shading[weights > 0.5] if (weights > 0.5).any() else shading, axis=0), 0.05)
-    share = -_soft_maximum(-_soft_maximum(shading / usual[None], 0.5), -2.0)
-    return usual[None] * share ** (0.4 + 0.6 * weights[:, None])
-
-
-def _soft_maximum(value: np.ndarray, bound: float) -> np.ndarray:
-    return (value + bound + np.sqrt(np.square(value - bound) + 0.02)) / 2
-
-
-def _shoulder(albedo: np.ndarray, start: float = 0.65) -> np.ndarray:
-    """Highlights are no skin: what divides to more than white is pressed below it, not cut off."""
-    room = 1 - start
-    return np.where(albedo > start, start + room * -np.expm1(-np.maximum(albedo - start, 0) / room), albedo)
-
-
 def _areas(places: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     a, b, c = (places[triangles[:, corner]].astype(np.float64) for corner in range(3))
     (ux, uy), (vx, vy) = (b - a).T, (c - a).T
@@ -192,15 +190,7 @@ def _log(colors: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(colors, 0) + np.float32(DARK))
 
 
-def _to_atlas(attributes: np.ndarray, layout) -> Float[np.ndarray, "S S C"]:
-    """Attributes of vertices at the texels; outside the mesh they go on."""
-    corners, barycentric, covered = layout
-    image = np.zeros((*covered.shape, attributes.shape[-1]), np.float32)
-    image[covered] = np.einsum("nk,nkc->nc", barycentric, attributes[corners])
-    return spread(image, covered.astype(np.float32))
-
-
-def _seen_from(attributes, layout, photo_size, surface_depth, mask) -> _View:
+def _seen_from(attributes, layout, photo_size, surface_depth, masks) -> _View:
     """The view of a surface; attributes of its vertices: point (2), depth, weight, interior, logarithm of light (3)."""
     corners, barycentric, covered = layout
     # Barycentrics run along the surface, projection does not: x z, y z and z are what is linear on a triangle.
@@ -212,8 +202,9 @@ def _seen_from(attributes, layout, photo_size, surface_depth, mask) -> _View:
     at_surface = _rescaled(position, photo_size, surface_depth.shape)
     seen = _seen(surface_depth, at_surface, depth) * np.maximum(_clear(surface_depth, at_surface, depth), values[:, 4])
     trust = values[:, 3] * seen
-    if mask is not None:
-        trust = trust * bilinear(mask[..., None], _rescaled(position, photo_size, mask.shape))[:, 0]
+    if masks is not None:
+        outside, inside = bilinear(masks, _rescaled(position, photo_size, masks.shape[:2])).T
+        trust = trust * (outside + values[:, 4] * (inside - outside))
     image = np.zeros((*covered.shape, 6), np.float32)
     image[covered] = np.column_stack([position, trust, values[:, 5:]])
     image = spread(image, covered.astype(np.float32))
@@ -264,11 +255,16 @@ def _joining_shifts(layers, trusts, held, covered, links) -> list[Float[np.ndarr
     shifts, top, top_trust = [np.zeros_like(layers[0])], layers[0], trusts[0]
     for layer, trust in zip(layers[1:], trusts[1:], strict=True):
         known = np.square(np.minimum(top_trust, trust)) * (1 - held) * covered[..., None]  # doubtful texels fix little
-        if layer is not layers[-1]:
-            known *= np.exp(-np.square((top - layer) / UNLIKE).max(-1, keepdims=True))
+        # The layers' usual difference; what differs much more is a beard, a crooked smile, or hair that was not seen.
+        usual = weighted_medians(top - layer, known[..., 0])
+        rest = top - layer - usual
+        known *= np.exp(-np.square(rest / UNLIKE).max(-1, keepdims=True))
         weight = block_means(known + held * covered[..., None], side)
-        difference = block_means(known * (top - layer), side) / np.maximum(weight, 1e-6)
-        coarse_shift = membrane(difference, weight[..., 0], coarse, links=row * coarse.shape[1] + column)
+        difference = block_means(known * rest - held * covered[..., None] * usual, side) / np.maximum(weight, 1e-6)
+        pull = FADE if layer is layers[-1] else 1e-6
+        coarse_shift = usual + membrane(
+            difference, weight[..., 0], coarse, links=row * coarse.shape[1] + column, screening=pull
+        )
         coarse_shift = np.moveaxis(spread(coarse_shift, coarse.astype(np.float32)), -1, 0)
         shift = np.stack([enlarged(channel, size) for channel in coarse_shift], axis=-1)
         shifts.append(shift)
@@ -313,7 +309,7 @@ def vertex_texture(
     texture_size: int = 1024,
 ) -> Float[np.ndarray, "S S 3"]:
     """Colours of vertices as a texture of the mesh; arguments and result as in `uv_texture`."""
-    image = _to_atlas(np.asarray(colors, np.float32), lay_out(uv, triangles, texture_size))
+    image = to_atlas(np.asarray(colors, np.float32), lay_out(uv, triangles, texture_size))
     return np.clip(image, 0, 1)
 
 
@@ -332,12 +328,6 @@ def cylinder_uv(vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 2"]:
     unrolled = np.stack([angle, vertices[:, 1]], axis=-1)
     low, high = unrolled.min(0), unrolled.max(0)
     return (0.01 + 0.98 * (unrolled - low) / np.maximum(high - low, 1e-6)).astype(np.float32)
-
-
-def sample_texture(texture: Float[np.ndarray, "H W 3"], uv: Float[np.ndarray, "*S 2"]) -> Float[np.ndarray, "*S 3"]:
-    """Colours of a texture (row 0 at v = 1) at texture coordinates, bilinear."""
-    height, width = texture.shape[:2]
-    return bilinear(texture, np.stack([uv[..., 0] * width, (1 - uv[..., 1]) * height], axis=-1))
 
 
 def _seen(

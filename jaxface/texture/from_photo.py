@@ -9,17 +9,15 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
 from jaxtyping import Bool, Float, Integer, UInt8
-from PIL import Image, ImageFilter
 
 from jaxface.core import cameras
 from jaxface.core.cameras import Camera
 from jaxface.core.face_models import FaceModel
 from jaxface.core.faces import Face
 from jaxface.core.lighting import shade
-from jaxface.core.parts import BACKGROUND
 from jaxface.files import meshes
 from jaxface.photos.alignment import Alignment, scaled_alignment
-from jaxface.render import Fragments, interpolate
+from jaxface.render import Fragments
 from jaxface.texture.baking import cylinder_uv, texture_side, uv_texture, view_weights
 
 INSIDE_STIFFNESS = 0.5
@@ -35,7 +33,7 @@ def photo_texture(
     light: Float[np.ndarray, "1 3 9"],
     fragments: Fragments,
     photo: UInt8[np.ndarray, "H W 3"],
-    labels: UInt8[np.ndarray, "N N"],
+    trusted: tuple[Float[np.ndarray, "P P"], Float[np.ndarray, "P P"]],
     alignment: Alignment,
     *,
     delight: bool = False,
@@ -49,7 +47,7 @@ def photo_texture(
         light: the fitted light.
         fragments: of the picture, [1, P, P].
         photo: the original photo.
-        labels: label map of the crop that the face was fitted to: where hair, hands and background begin.
+        trusted: from `trusted_pixels`, how far the picture's pixels show the bare face, and the inside of its mouth.
         alignment: where the picture lies in the photo.
         delight: takes the fitted light off.
         largest_size: bound on T, a power of two; within it a texel is about as large as the photo's pixels.
@@ -67,24 +65,25 @@ def photo_texture(
     wanted = picture_size / alignment.scale * size / max(side, 1.0)
     crop_size = math.ceil(np.clip(wanted, picture_size / 4, 2 * size))
     crop = scaled_alignment(alignment, crop_size).crop_image(photo)
-    shading, colors = (np.array(array[0]) for array in _explained(model, face, light, fragments))
-    mask = _soft_mask(labels != BACKGROUND, picture_size) * (1 - _occluded(labels, picture, colors))
-    mask = mask * _in_photo(alignment)
+    shading = np.array(_light_alone(face, light)[0])
+    mask, mouth = trusted
     # The mouth's inside is lit by no sky: evenly, and where it shows, as the photo has it.
     inner, albedo = _inner_mouth(model), np.clip(np.asarray(face.albedo)[0], 0, 1)
     if inner.any():
         shading[inner] = np.median(shading[~inner], axis=0)
         evenly_lit = picture / np.float32(255) / np.maximum(np.median(shading[~inner], axis=0), 0.2)[None, None]
-        albedo = np.clip(_mouth_colors(model, inner, albedo, fragments, evenly_lit, mask), 0, 1)
+        albedo = np.clip(_mouth_colors(model, inner, albedo, fragments, evenly_lit, mouth), 0, 1)
     texture = uv_texture(
         crop,
         points * (crop_size / picture_size),
         depth,
         weights,
         albedo,
-        *layout,
+        layout[0],
+        _shown_first(layout[1], inner, np.asarray(fragments.triangle)[0], np.asarray(model.triangles)),
         surface_depth=np.asarray(fragments.depth)[0],
         mask=mask,
+        interior_mask=mouth,
         mirror=None if model.mirror is None else np.asarray(model.mirror),
         interior=inner,
         shading=shading,
@@ -95,19 +94,9 @@ def photo_texture(
 
 
 @jax.jit
-def _explained(model: FaceModel, face: Face, light, fragments: Fragments):
-    """The light at the vertices, and the picture that the fit explains."""
-    light_alone = shade(jnp.ones_like(face.albedo), face.normals, light)
-    return light_alone, interpolate(fragments, model.triangles, face.colors)
-
-
-def _in_photo(alignment: Alignment) -> Float[np.ndarray, "P P"]:
-    """Which pixels of the picture the photo reaches, without those that its border's black touches."""
-    x, y = alignment.to_photo(np.arange(alignment.size)[:, None] + 0.5).T  # the crop is square and upright
-    margin = 1 + 1 / alignment.scale
-    height, width = alignment.photo_size
-    columns, rows = ((place > margin) & (place < end - margin) for place, end in ((x, width), (y, height)))
-    return (rows[:, None] & columns[None]).astype(np.float32)
+def _light_alone(face: Face, light):
+    """The light at the vertices."""
+    return shade(jnp.ones_like(face.albedo), face.normals, light)
 
 
 def texture_layout(model: FaceModel) -> tuple[Float[np.ndarray, "V 2"], Integer[np.ndarray, "T 3"]]:
@@ -121,6 +110,21 @@ def texture_layout(model: FaceModel) -> tuple[Float[np.ndarray, "V 2"], Integer[
     vertices = np.asarray(model.mean_shape)
     radius = np.hypot(vertices[:, 0], vertices[:, 2] - vertices[:, 2].min())
     return cylinder_uv(vertices), triangles[np.argsort(-radius[triangles].mean(1), kind="stable")]
+
+
+def _shown_first(
+    triangles: Integer[np.ndarray, "T 3"],
+    inner: Bool[np.ndarray, "V"],
+    drawn: Integer[np.ndarray, "P P"],
+    own: Integer[np.ndarray, "T 3"],
+) -> Integer[np.ndarray, "T 3"]:
+    """The triangles of a layout, those of the mouth's inside that the picture shows first: folds share texels there."""
+    shown = np.zeros(len(own), bool)
+    shown[drawn[drawn >= 0]] = True
+    seen = np.zeros(len(inner), bool)
+    seen[own[shown]] = True
+    first = (inner & seen)[triangles].all(1)
+    return np.concatenate([triangles[first], triangles[~first]])
 
 
 def _power_of_two(side: float, *, smallest: int, largest: int) -> int:
@@ -182,47 +186,3 @@ def _mouth_colors(
         right = INSIDE_STIFFNESS * colors[free] - laplacian[:, known] @ result[known]
         result[free] = scipy.sparse.linalg.spsolve(laplacian[:, free].tocsc(), right).reshape(right.shape)
     return result
-
-
-def _soft_mask(mask: Bool[np.ndarray, "S S"], size: int) -> Float[np.ndarray, "P P"]:
-    """The face's mask with `size` pixels a side, a little smaller and softer: hair and background show at the outline.
-
-    What lies above the face counts as well: a fringe or a hat looks better whole than cut at the detector's outline.
-    """
-    above = np.maximum.accumulate(mask[::-1], axis=0)[::-1]
-    picture = Image.fromarray(255 * above.astype(np.uint8)).resize((size, size))
-    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(size / 24)), np.float32) / 255
-    return np.clip(2.5 * blurred - 1.5, 0, 1)
-
-
-def _occluded(
-    labels: UInt8[np.ndarray, "S S"], picture: UInt8[np.ndarray, "P P 3"], colors: Float[np.ndarray, "P P 3"]
-) -> Float[np.ndarray, "P P"]:
-    """Where something lies before the face: a hole or a bay in the label map whose colours the fit does not explain.
-
-    The rim of the face's sides is suspected too, of hair, but only of what is far darker or lighter than the fit. What
-    lies above the face is the business of `_soft_mask`.
-    """
-    size, scale = picture.shape[1::-1], len(picture) / 512
-    mask = labels != BACKGROUND
-    below_top, above_bottom = np.maximum.accumulate(mask, axis=0), np.maximum.accumulate(mask[::-1], axis=0)[::-1]
-    hole, filled = (
-        Image.fromarray(255 * array.astype(np.uint8)).resize(size)
-        for array in (below_top & above_bottom & ~mask, above_bottom)
-    )
-    rim = 1 - _ramp(_blurred(filled, 30 * scale), 0.75, 0.95)
-    difference = np.abs(picture.astype(np.float32) - 255 * np.clip(colors, 0, 1)).mean(-1).clip(0, 255)
-    difference = 255 * _blurred(Image.fromarray(difference.astype(np.uint8)), 4 * scale)
-    in_hole = _blurred(hole, 0) * _ramp(difference, 20, 40)
-    hidden = np.maximum(in_hole, rim * _ramp(difference, 45, 75))
-    # A little wider, with a soft edge, as the outline of the mask is.
-    wider = Image.fromarray((255 * hidden).astype(np.uint8)).filter(ImageFilter.MaxFilter(9))
-    return np.clip(1.5 * _blurred(wider, 5 * scale), 0, 1)
-
-
-def _blurred(image: Image.Image, radius: float) -> Float[np.ndarray, "P P"]:
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
-
-
-def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.clip((values - low) / (high - low), 0, 1)

@@ -6,6 +6,8 @@ import scipy.ndimage
 
 from jaxface.render import rasterize
 from jaxface.texture import atlases, baking
+from jaxface.texture.atlases import spread
+from jaxface.texture.lighting import steady_shading
 
 SIZE = 96
 FOCAL, DISTANCE = 200.0, 5.0
@@ -142,10 +144,10 @@ def test_spread_keeps_what_is_known_and_constants(shape):
     weights = (generator.uniform(size=shape) < 0.3).astype(np.float32)
     weights[0, 0] = 1
     image = generator.uniform(size=(*shape, 2)).astype(np.float32)
-    filled = baking.spread(image, weights)
+    filled = spread(image, weights)
     np.testing.assert_allclose(filled[weights > 0], image[weights > 0], atol=1e-6)
     assert filled.min() >= 0 and filled.max() <= 1
-    np.testing.assert_allclose(baking.spread(np.full_like(image, 0.25), weights), 0.25, atol=1e-6)
+    np.testing.assert_allclose(spread(np.full_like(image, 0.25), weights), 0.25, atol=1e-6)
 
 
 def side_lit(points):
@@ -169,7 +171,7 @@ def test_mirrored_skin_takes_the_light_of_its_own_side():
     options = SMALL | {"mirror": mirror, "shading": shading}
     texture = baking.uv_texture(lit_photo(albedo), points, depth, weights, gray, uv, triangles, **options)
     texel = np.clip(np.floor(uv * [64, -64] + [0, 64]).astype(int), 0, 63)
-    expected = albedo * baking.steady_shading(shading, weights)
+    expected = albedo * steady_shading(shading, weights)
     np.testing.assert_allclose(texture[texel[:, 1], texel[:, 0]], expected, atol=0.03)
     left, right = texture[32, 6], texture[32, 57]
     assert (left > right + 0.05).all()  # the light still falls from the left
@@ -193,12 +195,12 @@ def test_steady_shading_can_be_divided_by():
     wild = random.normal(1, 2, (200, 3))
     wild[3] = np.nan
     seen = np.ones(200, np.float32)
-    steady = baking.steady_shading(wild, seen)
+    steady = steady_shading(wild, seen)
     usual = np.median(np.nan_to_num(wild, nan=1.0), axis=0)
     assert (steady >= 0.29 * usual).all() and (steady <= 2.1 * usual).all()
     calm = np.linspace(0.7, 1.3, 200)[:, None] * np.ones((1, 3))
-    np.testing.assert_allclose(baking.steady_shading(calm, seen), calm, atol=0.02)
-    unseen = baking.steady_shading(calm, 0 * seen)
+    np.testing.assert_allclose(steady_shading(calm, seen), calm, atol=0.02)
+    unseen = steady_shading(calm, 0 * seen)
     assert (np.abs(unseen - 1) <= np.abs(calm - 1) + 0.02).all() and (np.diff(unseen[:, 0]) > 0).all()
 
 

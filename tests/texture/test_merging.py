@@ -64,3 +64,19 @@ def test_details_are_not_averaged_away():
     weights = [np.full((SIZE, SIZE), weight) for weight in (1.0, 0.5, 0.5, 0.5)]
     merged = merging.merge_textures(textures, weights)
     assert merged.std() > 0.08 > 0.06 > np.mean(textures, 0).std()
+
+
+def test_light_that_differs_across_the_face_leaves_no_edge():
+    """One photo darkens to the right, the other to the left and is redder; they meet in the middle."""
+    size, step = 256, 16
+    x = np.linspace(-1, 1, size)[None, :, None].repeat(size, 0)
+    skin = 0.5 + 0.02 * np.random.default_rng(0).normal(size=(size, size, 3))
+    textures = [skin * np.exp(-0.25 * x), skin * np.exp(0.25 * x) * np.array([1.2, 1.0, 0.8])]
+    weights = [np.float32(x[..., 0] < 0.3), np.float32(x[..., 0] > -0.3)]
+
+    def sharpest_bend(texture):
+        along = np.log(texture / skin).mean(0)
+        return np.abs(along[2 * step :] - 2 * along[step:-step] + along[: -2 * step]).max()
+
+    pasted = sum(t * w[..., None] for t, w in zip(textures, weights, strict=True)) / sum(weights)[..., None]
+    assert sharpest_bend(merging.merge_textures(textures, weights)) < 0.07 < sharpest_bend(pasted) / 2
