@@ -5,23 +5,21 @@ drawn from MediaPipe's points ("mediapipe"), the DML-CSR network with a user's o
 that lie on disk already.
 """
 
-import functools
 import os
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from scipy import ndimage
 
 from jaxface.core import parts
 from jaxface.core.errors import InputError, needs_extra
 from jaxface.files.images import decode_mask
-from jaxface.models import load_face_model
 from jaxface.photos import face_mesh
-from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment, scaled_alignment
+from jaxface.photos.alignment import Alignment, fit_alignment, scaled_alignment
 from jaxface.photos.detection import DetectedFace
-from jaxface.photos.turning import turned_crop, turned_picture, upright_turn
+from jaxface.photos.turning import template_of, turned_crop, turned_picture, upright_turn
 
 PARSERS = ("jaxface", "mediapipe", "dml_csr")
 """The face parsers that can be named, the usual one first."""
@@ -114,7 +112,7 @@ def jaxface_labels(
 
     parser, own, turn = load_parser(), alignment, 0
     if face is not None:  # crops of other face models are cut out differently
-        template = _usual_template(parser.face_model)
+        template = template_of(parser.face_model)
         own = fit_alignment(face.landmarks68, template, photo_size=photo.shape[:2], size=alignment.size)
         turn = upright_turn(face.landmarks68, template)
     crop = turned_crop(photo, scaled_alignment(own, parser.image_size), turn)
@@ -122,11 +120,6 @@ def jaxface_labels(
     labels = parts.CLASS_LABELS[classes]
     labels = _moved(labels, own, alignment) * _photo_mask(photo, alignment)
     return clean_labels(labels, face, alignment)
-
-
-@functools.cache
-def _usual_template(face_model: str) -> Float[np.ndarray, "5 3"]:
-    return alignment_template(load_face_model(face_model))
 
 
 def _moved(labels: UInt8[np.ndarray, "S S"], source: Alignment, target: Alignment) -> UInt8[np.ndarray, "T T"]:

@@ -24,9 +24,9 @@ from jaxface.core.face_models import FaceModel
 from jaxface.core.landmarks import LANDMARKS
 from jaxface.core.units import CROP_SIZE
 from jaxface.models import load_face_model
-from jaxface.photos.alignment import Alignment, alignment_template, fit_alignment
+from jaxface.photos.alignment import Alignment, fit_alignment
 from jaxface.photos.face_boxes import FaceBox
-from jaxface.photos.turning import turned, turned_crop, turned_points, upright_turn
+from jaxface.photos.turning import template_of, turned, turned_crop, turned_points, upright_turn
 
 if TYPE_CHECKING:  # loads Flax
     from jaxface.networks.parser import TrainedParser
@@ -113,7 +113,7 @@ def _settled(
 
     The network sees each turned by so many degrees, or, if heads are to be upright, as the look before says.
     """
-    alignment = first
+    alignment, template = first, template_of(_network().face_model)
     for number in range(LOOKS):
         seen = _look(turned_crop(photo, alignment, turn), turn)
         hopeless = seen.unsure > _HOPELESS and number > 1
@@ -121,12 +121,12 @@ def _settled(
             break
         landmarks = alignment.to_photo(seen.landmarks)
         try:
-            asked = fit_alignment(landmarks, _template(), photo_size=first.photo_size, size=first.size)
+            asked = fit_alignment(landmarks, template, photo_size=first.photo_size, size=first.size)
         except InputError:
             break
         if not 1 / _STRAYED < asked.scale / first.scale < _STRAYED:
             break
-        alignment, turn = asked, upright_turn(seen.landmarks, _template()) if upright else turn
+        alignment, turn = asked, upright_turn(seen.landmarks, template) if upright else turn
     return alignment, seen
 
 
@@ -174,11 +174,6 @@ def _network() -> "TrainedParser":
 @functools.cache
 def _face_model() -> FaceModel:
     return load_face_model(_network().face_model)
-
-
-@functools.cache
-def _template() -> Float[np.ndarray, "5 3"]:
-    return alignment_template(_face_model())
 
 
 @functools.cache

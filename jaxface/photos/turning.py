@@ -4,16 +4,18 @@ Networks learn from few such heads: of drawn people turned by 30 degrees, the en
 are and by 2.18 mm upright (by 2.23 mm where they did not lean). Turns are counter-clockwise in the picture, in degrees.
 """
 
+import functools
 import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from jaxface.core.coefficients import LAST_COLUMNS, LIGHT_BANDS
 from jaxface.core.lighting import spherical_harmonics
-from jaxface.photos.alignment import Alignment, five_points, scaled_alignment
+from jaxface.models import load_face_model
+from jaxface.photos.alignment import Alignment, alignment_template, five_points, scaled_alignment
 
 LEANING = 8
 """Degrees: heads that lean less are looked at as they are, as networks learned from such."""
@@ -38,16 +40,24 @@ def upright_turn(landmarks: Float[np.ndarray, "68 2"], template: Float[np.ndarra
     return degrees if abs(degrees) > LEANING else 0
 
 
-def turned_picture(picture: UInt8[np.ndarray, "S S ..."], degrees: float, *, nearest: bool = False) -> np.ndarray:
+@functools.cache
+def template_of(face_model: str) -> Float[np.ndarray, "5 3"]:
+    """The template of a face model, by its name."""
+    return alignment_template(load_face_model(face_model))
+
+
+def turned_picture(picture: Shaped[np.ndarray, "S S *C"], degrees: float, *, nearest: bool = False) -> np.ndarray:
     """A square picture, turned about its middle; black where it does not reach.
 
     Args:
-        picture: colours, or labels.
+        picture: colours or labels as bytes, or layers of float32.
         degrees: counter-clockwise; whole quarters move pixels, other turns mix them.
         nearest: takes the nearest pixel, as labels ask for.
     """
     if degrees % 90 == 0:
         return np.rot90(picture, round(degrees / 90))
+    if picture.dtype != np.uint8 and picture.ndim == 3:
+        return np.stack([turned_picture(layer, degrees) for layer in np.moveaxis(picture, -1, 0)], axis=-1)
     how = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(picture).rotate(degrees, how))
 

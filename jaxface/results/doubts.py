@@ -14,8 +14,8 @@ from PIL import Image
 from jaxface.core.coefficients import LAST_COLUMNS
 from jaxface.core.errors import needs_extra
 from jaxface.core.landmarks import LANDMARKS
-from jaxface.photos.alignment import quarter_turns
 from jaxface.photos.face_crops import FaceCrop
+from jaxface.photos.turning import template_of, turned_picture, turned_points, upright_turn
 from jaxface.results.drawing import Reconstruction
 
 UPSIDE_DOWN = 120.0
@@ -178,7 +178,7 @@ class SecondLook:
 
 
 def second_look(image: UInt8[np.ndarray, "S S 3"], landmarks: Float[np.ndarray, "68 2"]) -> SecondLook:
-    """Looks at an aligned crop with the network that ships; where the head lies, the crop is turned by quarters before.
+    """Looks at an aligned crop with the network that ships; where the head leans, the crop is turned before.
 
     Args:
         image: the crop, of any size.
@@ -190,13 +190,12 @@ def second_look(image: UInt8[np.ndarray, "S S 3"], landmarks: Float[np.ndarray, 
     with needs_extra("photo", "a second look at faces"):
         from jaxface.networks.parser import load_parser
         from jaxface.networks.people_network import look
-    parser, turns = load_parser(), quarter_turns(landmarks)
-    upright = Image.fromarray(np.ascontiguousarray(np.rot90(image, turns)))
+    parser = load_parser()
+    turn = upright_turn(landmarks, template_of(parser.face_model))
+    upright = Image.fromarray(np.ascontiguousarray(turned_picture(image, turn)))
     small = upright.resize((parser.image_size, parser.image_size), Image.Resampling.BOX)
     answer = look(parser.network, parser.variables, np.asarray(small)[None])
-    found = len(image) * np.asarray(answer.points.position[0, :LANDMARKS], np.float64)
-    for _ in range(turns):  # back to where the head lies
-        found = np.stack([len(image) - found[:, 1], found[:, 0]], axis=-1)
+    found = len(image) * turned_points(np.asarray(answer.points.position)[:, :LANDMARKS], -turn)[0]
     logits = np.asarray(answer.points.visibility[0, :LANDMARKS], np.float64)
     yaw = np.degrees(np.asarray(answer.vector)[0, LAST_COLUMNS["angles"]][1])
     return SecondLook(float(yaw), found, 1 / (1 + np.exp(-logits)))

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from jaxface.core.parts import BACKGROUND, CLASSES
+from jaxface.photos.turning import template_of, turned_picture, upright_turn
 
 SIZE = 256
 """Side in pixels at which a crop is looked at; a face of usual size is 130 wide in it."""
@@ -63,14 +64,15 @@ def class_shares(
     if parser is None:
         return None
     from jaxface.networks.people_network import look
-    from jaxface.photos.alignment import quarter_turns
 
-    turns = 0 if landmarks is None else quarter_turns(landmarks)
-    small = Image.fromarray(np.ascontiguousarray(np.rot90(image, turns)))
+    turn = 0 if landmarks is None else upright_turn(landmarks, template_of(parser.face_model))
+    small = Image.fromarray(np.ascontiguousarray(turned_picture(image, turn)))
     small = small.resize((parser.image_size,) * 2, Image.Resampling.BILINEAR)
     logits = np.asarray(look(parser.network, parser.variables, np.asarray(small)[None]).logits[0], np.float32)
     shares = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.rot90(shares / shares.sum(-1, keepdims=True), -turns)
+    shares = turned_picture(shares / shares.sum(-1, keepdims=True), -turn).clip(0, 1)
+    missing = 1 - shares.sum(-1, keepdims=True)  # where the turned picture did not reach
+    return np.concatenate([shares[..., :1] + missing.clip(0), shares[..., 1:]], axis=-1)
 
 
 @functools.cache

@@ -80,3 +80,10 @@ def test_pictures_turn_about_their_middle():
 
 def test_unknown_landmarks_turn_nothing(template):
     assert upright_turn(np.zeros((68, 2)), template) == upright_turn(np.full((68, 2), np.nan), template) == 0
+
+
+def test_layers_turn_as_bytes_do():
+    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    layers = turned_picture(np.float32(picture), 33)
+    np.testing.assert_allclose(layers.clip(0, 255), turned_picture(picture, 33), atol=1)
+    assert layers.shape == (32, 32, 3) and layers.dtype == np.float32
