@@ -1,0 +1,138 @@
+"""The fit with one of its pieces left out or exchanged for another."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxface.core import parts
+from jaxface.core.cameras import Camera
+from jaxface.core.coefficients import column_mask, vector_columns
+from jaxface.fitting import Fit, FitWeights, Prior, descent, evidence_for, fit_faces, people_prior
+from jaxface.fitting.first_look import EXPRESSION_DOUBT, FirstLook, onlooker_for
+from jaxface.losses import grid_anchors, prdl_loss
+from jaxface.losses.pixel_prdl import ANCHOR_STRIDE
+from jaxface.photos.parsing import FIT_PARSER
+
+NEXT_TO_NOTHING = 1e-6
+"""Weight of points that are left out: with none at all, a picture counts as one without a face."""
+
+WIDE = 30.0
+"""Times the deviation of people, where they are left out: the bounds of three deviations are still there."""
+
+VERTEX_WEIGHT = 1e-4
+"""Of PRDL on vertices, which counts squared pixels: where both are 10 px off, it pulls as PRDL on pixels does."""
+
+VERTEX_STRIDE = 16
+"""Its anchors lie on every so many pixels: as good as all (experiments/prdl_ablation)."""
+
+USUAL = FitWeights()
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A line of the table.
+
+    Attributes:
+        title: of the line.
+        weights: of the losses.
+        labels: whose parts: a parser's, or "true".
+        vertices: PRDL on all vertices of a part, hidden or not, as in 3DDFA-V3, eq. 5 to 7.
+        look: of the network's first look "all", "points", "answer", or "none".
+        points: whether the detector's points count.
+        prior: whether people's does.
+        recognition: whether the recognition network takes part.
+    """
+
+    title: str
+    weights: FitWeights = USUAL
+    labels: str = FIT_PARSER
+    vertices: bool = False
+    look: str = "all"
+    points: bool = True
+    prior: bool = True
+    recognition: bool = True
+
+
+def variants() -> list[Variant]:
+    """The fit, and in turn without each of its pieces."""
+    other = "jaxface" if FIT_PARSER == "mediapipe" else "mediapipe"
+    names = {"jaxface": "parts by the network that ships", "mediapipe": "parts by MediaPipe's outlines"}
+    without = dataclasses.replace
+    return [
+        Variant("fit"),
+        Variant("without PRDL", without(USUAL, prdl=0.0)),
+        Variant("PRDL on vertices, as in the paper", without(USUAL, prdl=VERTEX_WEIGHT), vertices=True),
+        Variant(names[other], labels=other),
+        Variant("true parts", labels="true"),
+        Variant("without the first look", look="none"),
+        Variant("without its answer", look="points"),
+        Variant("without its points", look="answer"),
+        Variant("without the detector's points", points=False),
+        Variant("without the people's prior", prior=False),
+        Variant("without colours", without(USUAL, photometric=0.0)),
+        Variant("without recognition", without(USUAL, perceptual=0.0)),
+        Variant("points alone", without(USUAL, prdl=0.0, photometric=0.0, perceptual=0.0), look="none"),
+    ]
+
+
+def fit_batch(model, batch: dict[str, np.ndarray], variant: Variant, recognizer, *, steps: int) -> Fit:
+    """A batch of samples, with the label maps of other parsers beside them, fitted by a variant."""
+    batch = dict(batch)
+    if variant.labels != FIT_PARSER:
+        batch["labels"] = batch[f"{variant.labels}_labels"]
+    if not variant.points:
+        batch["point_weights"] = NEXT_TO_NOTHING * batch["point_weights"]
+    prior, onlooker = people_prior(model), onlooker_for(model)
+    if not variant.prior:
+        widened = np.where(column_mask(model, "identity"), WIDE, 1.0)
+        prior = dataclasses.replace(prior, deviation=prior.deviation * widened.astype(np.float32))
+    look = None
+    if variant.look != "none" and onlooker is not None:
+        look = part_of_look(onlooker(batch["image"], batch["landmarks"]), variant.look, model, prior)
+    with _vertex_prdl() if variant.vertices else contextlib.nullcontext():
+        return fit_faces(
+            model,
+            batch,
+            Camera(),
+            prior,
+            evidence=evidence_for(model, dense=True),
+            recognizer=recognizer,
+            weights=variant.weights,
+            steps=steps,
+            look=look,
+            anchor_stride=VERTEX_STRIDE if variant.vertices else ANCHOR_STRIDE,
+        )
+
+
+def part_of_look(look: FirstLook, which: str, model, prior: Prior) -> FirstLook:
+    """What of a look is left: its points without the answer, or the answer without the points."""
+    if which == "answer":
+        return dataclasses.replace(look, weight=jnp.zeros_like(look.weight))
+    if which == "all":
+        return look
+    deviation = np.where(np.isfinite(prior.deviation), prior.deviation, 1.0)
+    columns = vector_columns(model)["expression"]
+    deviation[columns] /= EXPRESSION_DOUBT  # by which the fit multiplies it
+    own = column_mask(model, "identity", "expression")
+    vectors = jnp.where(own[None], 0.0, look.vectors)
+    return dataclasses.replace(look, vectors=vectors, deviations=jnp.broadcast_to(deviation, look.deviations.shape))
+
+
+@contextlib.contextmanager
+def _vertex_prdl() -> Iterator[None]:
+    """Lets the descent compare vertices in place of pixels; its anchors' stride, another one, makes it compile anew."""
+
+    def targets(labels, *, anchor_stride):
+        return labels
+
+    def loss(model, face, labels, *, hidden=None, fragments=None, weights=None):
+        points = {part: face.points[:, model.parts[part]] for part in parts.PARTS}
+        anchors = grid_anchors(*labels.shape[1:], stride=VERTEX_STRIDE)
+        return prdl_loss(points, parts.part_masks(labels), anchors=anchors, weights=weights)
+
+    with mock.patch.object(descent, "part_targets", targets), mock.patch.object(descent, "part_loss", loss):
+        yield
