@@ -66,13 +66,13 @@ def scan_rows(folder: Path, model: jaxface.FaceModel) -> tuple[Rows, list[tuple[
     return found | {"yaw": np.zeros(len(owners))}, owners
 
 
-def fit(model, rows: Rows, variant: Variant, recognizer, folder: Path, *, steps: int) -> Rows:
+def fit(model, rows: Rows, variant: Variant, recognizer, folder: Path) -> Rows:
     """Vectors and stretches of all faces of a variant; what lies in the folder is not fitted again."""
     found = list[Rows]()
     for some, batch in batches(rows):
         path = folder / f"{variant.title.replace(' ', '_').replace('/', '_')}_{some.start}_{some.stop}.npz"
         if not path.exists():
-            fitted = fit_batch(model, batch, variant, recognizer, steps=steps)
+            fitted = fit_batch(model, batch, variant, recognizer)
             count = some.stop - some.start
             with atomic.atomic_write(path) as partial, open(partial, "wb") as file:
                 np.savez(file, vector=np.asarray(fitted.vectors)[:count], stretch=np.asarray(fitted.stretch)[:count])
@@ -141,15 +141,12 @@ def run_experiment(options: argparse.Namespace, out: Path) -> dict:
 
     note("mean face", mean(rows), mean(scans) if owners else {})
     note("encoder alone", seen(rows), seen(scans) if owners else {})
-    recognizer = None if options.quick else find_recognizer("auto")[1]
+    recognizer = find_recognizer("auto")[1]
     for variant in progress.progress(variants()[: 2 if options.quick else None], description="fit", unit="variant"):
-        if variant.recognition and recognizer is None and not options.quick:
-            continue
-        steps = 1 if options.quick else 80
-        drawn = fit(model, rows, variant, recognizer, options.work / "people_fits", steps=steps)
+        drawn = fit(model, rows, variant, recognizer, options.work / "people_fits")
         scanned = {}
         if owners and variant.labels != "true":
-            scanned = fit(model, scans, variant, recognizer, options.work / "scan_fits", steps=steps)
+            scanned = fit(model, scans, variant, recognizer, options.work / "scan_fits")
         if variant.labels == "true":
             results["lines"][variant.title] = measure_people(model, rows, measure, drawn)
         else:
@@ -177,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--people", type=int, default=16, help="people to draw (default: 16)")
     parser.add_argument("--people-from", type=Path, help="folder `people` of experiments/fit_accuracy's --work")
     parser.add_argument("--shared-scans", type=Path, metavar="PATH", help="the data folder of the shared scans")
-    parser.add_argument("--quick", action="store_true", help="two people, two variants, a step: does it run?")
+    parser.add_argument("--quick", action="store_true", help="two people, two estimates: does it run?")
     parser.add_argument("--work", type=Path, default=WORK, help=f"for people and fits (default: {WORK})")
     parser.add_argument("--out", type=Path, help="folder for the results (default: here; --work with --quick)")
     options = parser.parse_args(arguments)

@@ -43,8 +43,9 @@ class Variant:
         vertices: PRDL on all vertices of a part, hidden or not, as in 3DDFA-V3, eq. 5 to 7.
         look: of the network's first look "all", "points", "answer", or "none".
         points: whether the detector's points count.
-        prior: whether people's does.
+        people: whether their prior does.
         recognition: whether the recognition network takes part.
+        steps: of the descent on parts and colours.
     """
 
     title: str
@@ -53,33 +54,43 @@ class Variant:
     vertices: bool = False
     look: str = "all"
     points: bool = True
-    prior: bool = True
+    people: bool = True
     recognition: bool = True
+    steps: int = 80
+
+
+EVIDENCE = {
+    "the first look": {"look": "none"},
+    "its answer": {"look": "points"},
+    "its points": {"look": "answer"},
+    "the detector's points": {"points": False},
+    "the people's prior": {"people": False},
+}
+"""What an estimate is made of: what is left out, and how."""
 
 
 def variants() -> list[Variant]:
-    """The fit, and in turn without each of its pieces."""
+    """The estimate from points and priors, without each of them; then the fit, without each of its pieces."""
     other = "jaxface" if FIT_PARSER == "mediapipe" else "mediapipe"
     names = {"jaxface": "parts by the network that ships", "mediapipe": "parts by MediaPipe's outlines"}
     without = dataclasses.replace
+    still = without(USUAL, prdl=0.0, photometric=0.0, perceptual=0.0)
+    estimate = Variant("estimate", still, recognition=False, steps=1)  # a step with nothing to go to
     return [
+        estimate,
+        *(without(estimate, title=f"estimate without {title}", **left) for title, left in EVIDENCE.items()),
         Variant("fit"),
         Variant("without PRDL", without(USUAL, prdl=0.0)),
-        Variant("PRDL on vertices, as in the paper", without(USUAL, prdl=VERTEX_WEIGHT), vertices=True),
         Variant(names[other], labels=other),
         Variant("true parts", labels="true"),
-        Variant("without the first look", look="none"),
-        Variant("without its answer", look="points"),
-        Variant("without its points", look="answer"),
-        Variant("without the detector's points", points=False),
-        Variant("without the people's prior", prior=False),
+        Variant("PRDL on vertices, as in the paper", without(USUAL, prdl=VERTEX_WEIGHT), vertices=True),
         Variant("without colours", without(USUAL, photometric=0.0)),
         Variant("without recognition", without(USUAL, perceptual=0.0)),
-        Variant("points alone", without(USUAL, prdl=0.0, photometric=0.0, perceptual=0.0), look="none"),
+        *(Variant(f"without {title}", **left) for title, left in EVIDENCE.items()),
     ]
 
 
-def fit_batch(model, batch: dict[str, np.ndarray], variant: Variant, recognizer, *, steps: int) -> Fit:
+def fit_batch(model, batch: dict[str, np.ndarray], variant: Variant, recognizer) -> Fit:
     """A batch of samples, with the label maps of other parsers beside them, fitted by a variant."""
     batch = dict(batch)
     if variant.labels != FIT_PARSER:
@@ -87,7 +98,7 @@ def fit_batch(model, batch: dict[str, np.ndarray], variant: Variant, recognizer,
     if not variant.points:
         batch["point_weights"] = NEXT_TO_NOTHING * batch["point_weights"]
     prior, onlooker = people_prior(model), onlooker_for(model)
-    if not variant.prior:
+    if not variant.people:
         widened = np.where(column_mask(model, "identity"), WIDE, 1.0)
         prior = dataclasses.replace(prior, deviation=prior.deviation * widened.astype(np.float32))
     look = None
@@ -100,9 +111,9 @@ def fit_batch(model, batch: dict[str, np.ndarray], variant: Variant, recognizer,
             Camera(),
             prior,
             evidence=evidence_for(model, dense=True),
-            recognizer=recognizer,
+            recognizer=recognizer if variant.recognition else None,
             weights=variant.weights,
-            steps=steps,
+            steps=variant.steps,
             look=look,
             anchor_stride=VERTEX_STRIDE if variant.vertices else ANCHOR_STRIDE,
         )

@@ -47,8 +47,13 @@ class Head:
     landmarks: Float[np.ndarray, "68 3"]
 
 
-def read_heads(folder: str | os.PathLike[str], model: FaceModel) -> list[Head]:
+def read_heads(folder: str | os.PathLike[str], model: FaceModel, *, mixed: int = 0) -> list[Head]:
     """Each identity of the folder FaceXModel/ by itself, turned and moved to where the face model's mean lies.
+
+    Args:
+        folder: holds the OBJ files.
+        model: the built-in face model.
+        mixed: so many heads more, of all identities at once with standard normal coefficients, as people are.
 
     Raises:
         InputError: when the folder cannot be used, or holds no identity.
@@ -60,12 +65,14 @@ def read_heads(folder: str | os.PathLike[str], model: FaceModel) -> list[Head]:
     rows, inner = np.asarray(ict.landmarks["68"]), slice(INNER, None)
     wanted = np.asarray(model.mean_shape, np.float64)[np.asarray(model.landmarks["68"])]
     heads = []
-    for index in range(count):
-        own = np.asarray(ict.mean_shape + ict.identity_basis[..., index], np.float64)
+    coefficients = np.concatenate([np.eye(count), np.random.default_rng(0).standard_normal((mixed, count))])
+    names = [f"identity{index:03d}" for index in range(count)] + [f"mixed{index}" for index in range(mixed)]
+    for name, one in zip(names, coefficients, strict=True):
+        own = np.asarray(ict.mean_shape + ict.identity_basis @ one, np.float64)
         rotation = fit_similarity(own[rows[inner]], wanted[inner]).rotation
         own = own @ rotation.T
         own += (wanted[inner] - own[rows[inner]]).mean(0)
-        heads.append(Head(f"identity{index:03d}", own, np.asarray(ict.triangles), own[rows]))
+        heads.append(Head(name, own, np.asarray(ict.triangles), own[rows]))
     return heads
 
 
