@@ -142,7 +142,8 @@ def run_experiment(options: argparse.Namespace, out: Path) -> dict:
     note("mean face", mean(rows), mean(scans) if owners else {})
     note("encoder alone", seen(rows), seen(scans) if owners else {})
     recognizer = find_recognizer("auto")[1]
-    for variant in progress.progress(variants()[: 2 if options.quick else None], description="fit", unit="variant"):
+    chosen = [one for one in variants() if not options.only or one.title in options.only]
+    for variant in progress.progress(chosen[: 2 if options.quick else None], description="fit", unit="variant"):
         drawn = fit(model, rows, variant, recognizer, options.work / "people_fits")
         scanned = {}
         if owners and variant.labels != "true":
@@ -174,12 +175,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--people", type=int, default=16, help="people to draw (default: 16)")
     parser.add_argument("--people-from", type=Path, help="folder `people` of experiments/fit_accuracy's --work")
     parser.add_argument("--shared-scans", type=Path, metavar="PATH", help="the data folder of the shared scans")
+    parser.add_argument("--only", nargs="+", metavar="TITLE", help="variants, as the table names them (default: all)")
     parser.add_argument("--quick", action="store_true", help="two people, two estimates: does it run?")
     parser.add_argument("--work", type=Path, default=WORK, help=f"for people and fits (default: {WORK})")
     parser.add_argument("--out", type=Path, help="folder for the results (default: here; --work with --quick)")
     options = parser.parse_args(arguments)
     if options.people < 2:
         parser.error("--people: at least two are needed")
+    if unknown := set(options.only or ()) - {variant.title for variant in variants()}:
+        parser.error(f"--only: there is no variant {min(unknown)!r}")
     print(table(run_experiment(options, options.out or (options.work if options.quick else HERE))))
     return 0
 
