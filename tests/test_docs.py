@@ -1,6 +1,7 @@
 """Every public name is documented, and the documentation knows every room; told without building it."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,12 @@ def documented():
 ''')
     missing = ["toy", "toy.Thing.silent", "toy.Thing.method", "toy.function", "toy.FIRST", "toy.SECOND"]
     assert sorted(api_pages.undocumented("toy", module)) == sorted(missing)
+
+
+def test_links_between_pages_stay_in_the_documentation():
+    for page in DOCS.rglob("*.md"):
+        for link in re.findall(r"[^!]\[[^]]*\]\(([^):#]+\.md)", page.read_text()):
+            assert DOCS in (page.parent / link).resolve().parents, (page, link)  # Sphinx knows no other page
 
 
 def test_the_architecture_page_lists_the_rooms_in_reading_order(api_pages):

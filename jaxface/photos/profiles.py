@@ -80,7 +80,12 @@ class Look(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """A face that the network found: ibug's landmarks in pixels of the photo, those that are not seen as well."""
+    """A face that the network found.
+
+    Attributes:
+        landmarks: [68, 2] ibug's, in pixels of the photo, those that are not seen as well.
+        unsure: median of the standard deviations of the points that are seen, in pixels of the 224 crop.
+    """
 
     landmarks: Float[np.ndarray, "68 2"]
     unsure: float

@@ -36,6 +36,8 @@ def upright_turn(landmarks: Float[np.ndarray, "68 2"], template: Float[np.ndarra
         return 0
     flat = np.concatenate([template, np.ones((5, 1))], axis=1)
     x, y = np.linalg.lstsq(flat, points * [1, -1], rcond=None)[0][1]  # where the model's y axis points
+    if math.hypot(x, y) < 1e-3:  # pixels: all in one place
+        return 0
     degrees = round(math.degrees(math.atan2(x, y)))
     return degrees if abs(degrees) > LEANING else 0
 

@@ -79,7 +79,8 @@ def test_pictures_turn_about_their_middle():
 
 
 def test_unknown_landmarks_turn_nothing(template):
-    assert upright_turn(np.zeros((68, 2)), template) == upright_turn(np.full((68, 2), np.nan), template) == 0
+    for value in (np.nan, 0, -1, 5, 112):
+        assert upright_turn(np.full((68, 2), value), template) == 0
 
 
 def test_layers_turn_as_bytes_do():
