@@ -27,8 +27,8 @@ def predict_faces(
         checkpoint: as for `load_encoder`; None takes the encoder that comes with jaxface.
         model: the face model that the encoder was trained with; by default the one that the checkpoint names.
 
-    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size, and where a head lies or
-    leans, turned upright: encoders learn from few such.
+    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size. Heads that lie are turned upright,
+    and for the network that ships those that lean: encoders learn from few such.
 
     Raises:
         InputError: when the checkpoint or the model cannot be used.
@@ -41,12 +41,14 @@ def predict_faces(
     predict, face_model, config = load_encoder(SHIPPED if checkpoint is None else Path(checkpoint), model=given)
     if "68" not in face_model.landmarks:
         raise InputError(f"the face model {face_model.name!r} has no 68 landmarks, by which photos are aligned")
-    size, template = int(config.image_size), alignment_template(face_model)
+    # Encoders from elsewhere learned from photos, where heads lean: they need turning only where a head lies.
+    shipped, size, template = checkpoint is None, int(config.image_size), alignment_template(face_model)
 
     def predict_crops(photo: UInt8[np.ndarray, "H W 3"], crops: Sequence[FaceCrop]) -> Float[np.ndarray, "N K"]:
         vectors = []
         for crop in crops:
             turn = upright_turn(crop.sample["landmarks"], template)
+            turn = turn if shipped else 90 * round(turn / 90)
             image = turned_crop(photo, scaled_alignment(crop.alignment, size), turn)
             vectors.append(turned(predict(image[None]), -turn))
         return np.concatenate(vectors)

@@ -178,7 +178,7 @@ def test_hostile_programs_are_refused(nothing_runs, name):
     start = time.perf_counter()
     with pytest.raises(InputError, match=r"file\.pkl") as error:
         read_pickle(nothing_runs)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20
     assert "\n" not in str(error.value)
 
 
