@@ -27,8 +27,8 @@ def predict_faces(
         checkpoint: as for `load_encoder`; None takes the encoder that comes with jaxface.
         model: the face model that the encoder was trained with; by default the one that the checkpoint names.
 
-    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size. Heads that lie are turned upright,
-    and for the network that ships those that lean: encoders learn from few such.
+    `crops` are those of `preprocess_photo`; they are cut anew at the encoder's own size. Heads that lie are turned
+    upright, and for the network that ships those that lean: encoders learn from few such.
 
     Raises:
         InputError: when the checkpoint or the model cannot be used.
