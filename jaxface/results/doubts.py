@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from jaxface.core.coefficients import LAST_COLUMNS
 from jaxface.core.errors import needs_extra
 from jaxface.core.landmarks import LANDMARKS
 from jaxface.photos.face_crops import FaceCrop
-from jaxface.photos.turning import template_of, turned_picture, turned_points, upright_turn
+from jaxface.photos.turning import turned_points
+from jaxface.photos.upright_look import upright_look
 from jaxface.results.drawing import Reconstruction
 
 UPSIDE_DOWN = 120.0
@@ -188,13 +188,7 @@ def second_look(image: UInt8[np.ndarray, "S S 3"], landmarks: Float[np.ndarray, 
         MissingDependencyError: when Flax is not installed.
     """
     with needs_extra("photo", "a second look at faces"):
-        from jaxface.networks.parser import load_parser
-        from jaxface.networks.people_network import look
-    parser = load_parser()
-    turn = upright_turn(landmarks, template_of(parser.face_model))
-    upright = Image.fromarray(np.ascontiguousarray(turned_picture(image, turn)))
-    small = upright.resize((parser.image_size, parser.image_size), Image.Resampling.BOX)
-    answer = look(parser.network, parser.variables, np.asarray(small)[None])
+        answer, turn = upright_look(image, landmarks)
     found = len(image) * turned_points(np.asarray(answer.points.position)[:, :LANDMARKS], -turn)[0]
     logits = np.asarray(answer.points.visibility[0, :LANDMARKS], np.float64)
     yaw = np.degrees(np.asarray(answer.vector)[0, LAST_COLUMNS["angles"]][1])

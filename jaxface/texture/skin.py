@@ -6,7 +6,6 @@ which strands and frames the parser missed.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 import scipy.ndimage
@@ -15,7 +14,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from jaxface.core.parts import BACKGROUND, CLASSES
-from jaxface.photos.turning import template_of, turned_picture, upright_turn
+from jaxface.photos.turning import turned_picture
+from jaxface.photos.upright_look import upright_look
 
 SIZE = 256
 """Side in pixels at which a crop is looked at; a face of usual size is 130 wide in it."""
@@ -60,30 +60,17 @@ def class_shares(
         image: an aligned crop of any size.
         landmarks: of the face, in pixels of the crop: heads that lie are turned upright before they are looked at.
     """
-    parser = _parser()
-    if parser is None:
-        return None
-    from jaxface.networks.people_network import look
-
-    turn = 0 if landmarks is None else upright_turn(landmarks, template_of(parser.face_model))
-    small = Image.fromarray(np.ascontiguousarray(turned_picture(image, turn)))
-    small = small.resize((parser.image_size,) * 2, Image.Resampling.BILINEAR)
-    logits = np.asarray(look(parser.network, parser.variables, np.asarray(small)[None]).logits[0], np.float32)
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    shares = turned_picture(shares / shares.sum(-1, keepdims=True), -turn).clip(0, 1)
-    missing = 1 - shares.sum(-1, keepdims=True)  # where the turned picture did not reach
-    return np.concatenate([shares[..., :1] + missing.clip(0), shares[..., 1:]], axis=-1)
-
-
-@functools.cache
-def _parser():
     try:
-        from jaxface.networks.parser import load_parser
+        answer, turn = upright_look(image, landmarks)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("jaxface"):
             raise
         return None
-    return load_parser()
+    logits = np.asarray(answer.logits[0], np.float32)
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares = turned_picture(shares / shares.sum(-1, keepdims=True), -turn).clip(0, 1)
+    missing = 1 - shares.sum(-1, keepdims=True)  # where the turned picture did not reach
+    return np.concatenate([shares[..., :1] + missing.clip(0), shares[..., 1:]], axis=-1)
 
 
 def open_mouth(picture: UInt8[np.ndarray, "P P 3"], shares: Float[np.ndarray, "s s C"]) -> Float[np.ndarray, "R R"]:

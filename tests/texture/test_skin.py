@@ -131,7 +131,6 @@ def test_distances_against_scipy():
 
 def test_without_flax_the_parser_is_not_asked(monkeypatch):
     monkeypatch.setitem(sys.modules, "jaxface.networks.parser", None)
-    skin._parser.cache_clear()
     picture, *_ = made()
     with pytest.raises(ModuleNotFoundError):  # a module of our own that is missing is no missing package
         skin.class_shares(picture)
@@ -144,6 +143,4 @@ def test_without_flax_the_parser_is_not_asked(monkeypatch):
 
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "jaxface.networks.parser", raising=False)
-    skin._parser.cache_clear()
     assert skin.class_shares(picture) is None
-    skin._parser.cache_clear()
