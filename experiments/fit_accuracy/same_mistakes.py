@@ -41,7 +41,7 @@ def draw_twice(model, people: int) -> tuple[Detections, np.ndarray]:
         drawn = draw(keys, model, labels, heads, yaws=yaws, person_keys=person_keys)
         drawn = {name: np.asarray(values) for name, values in drawn.items()}
         for k, faces in enumerate(detect_faces_in(list(drawn["image"]))):
-            if faces and start + k < len(seen):
+            if faces and faces[0].landmarks478 is not None and start + k < len(seen):
                 seen[start + k] = True
                 truth = [drawn[name][k] for name in ("coefficients", "focal", "center", "distance")]
                 rows.append([faces[0].landmarks478, *truth])

@@ -41,7 +41,7 @@ from jaxface.models import load_face_model
 from jaxface.models.checks import require_parts
 from jaxface.photos import face_mesh
 from jaxface.photos.detection import detect_faces
-from jaxface.photos.face_crops import preprocess_photo
+from jaxface.photos.face_crops import NoFaceError, preprocess_photo
 from jaxface.photos.samples import Sample, pad_rows
 from jaxface.render import label_triangles
 from jaxface.synthetic.people import find_people
@@ -88,8 +88,8 @@ class Detector:
 
 
 def _mediapipe(picture: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "478 2"] | None:
-    faces = detect_faces(picture)
-    return faces[0].landmarks478 if faces else None
+    meshes = (face.landmarks478 for face in detect_faces(picture))
+    return next((mesh for mesh in meshes if mesh is not None), None)
 
 
 DETECTORS = {
@@ -266,15 +266,19 @@ def _shapes(model: FaceModel, vectors: Float[jax.Array | np.ndarray, "B K"]) -> 
 
 
 def samples_of(model: FaceModel, photos: Sequence[str | os.PathLike]) -> tuple[list[Sample], BatchReport]:
-    """The largest face of each photo, and which photos show none.
+    """The largest face of each photo that has points, and which photos show none.
 
     Raises:
-        InputError: when there are photos, but none shows a face.
+        InputError: when there are photos, but none shows such a face.
     """
     report, samples = BatchReport(), list[Sample]()
     for path in progress(collect_files(photos), description="detect"):
         with report.guard(path):
-            samples.append(preprocess_photo(read_image(path), model, focal=photo_focal(path))[0].sample)
+            crops = preprocess_photo(read_image(path), model, focal=photo_focal(path))
+            known = [crop.sample for crop in crops if crop.sample["point_weights"].any()]
+            if not known:  # of a profile, the mean would learn itself
+                raise NoFaceError("MediaPipe's mesh sees no face; the mean of people is found by its points")
+            samples.append(known[0])
             report.done += 1
     if photos and not samples:
         raise InputError("none of the photos shows a face; the mean of people cannot be estimated")

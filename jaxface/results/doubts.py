@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Sequence
 
@@ -139,18 +140,15 @@ def signs_of(reconstruction: Reconstruction, *, expected_error_mm: float = math.
     """What tells how far to trust a face: of one that a detector found, the network that ships gives a second opinion.
 
     Args:
-        reconstruction: the face; where no detector found it (its sample has no "points"), pose and size alone are
-            known.
+        reconstruction: the face; where no detector found it (its sample has no "points"), or Flax is not installed,
+            pose and size alone are known.
         expected_error_mm: of its shape.
-
-    Raises:
-        MissingDependencyError: when Flax is not installed.
     """
     sample, alignment = reconstruction.sample, reconstruction.alignment
     _, yaw, roll = np.degrees(reconstruction.vector[LAST_COLUMNS["angles"]])
     size = FACE * alignment.size / alignment.scale
     signs = Signs(float(roll), float(yaw), size, expected_error_mm=expected_error_mm, rivals=reconstruction.rivals)
-    if "points" not in sample:
+    if "points" not in sample or importlib.util.find_spec("flax") is None:
         return signs
     looked = second_look(sample["image"], sample["landmarks"])
     hidden = hidden_share(looked.visible, looked.yaw)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxface import Camera, Coefficients, calibrate, decode_face
 from jaxface.annotation import calibrator
@@ -23,6 +24,8 @@ from jaxface.core.coefficients import vector_size
 from jaxface.core.errors import InputError
 from jaxface.files.command_line import exit_code_of
 from jaxface.fitting.evidence import Calibration, dense_evidence, evidence_points
+from jaxface.photos.detection import DetectedFace
+from jaxface.photos.face_crops import FaceCrop
 from toys.evidence import toy_calibration
 from toys.models import toy_model
 
@@ -183,6 +186,28 @@ def test_photos_are_looked_at_before_anything_is_drawn(tmp_path, capsys, detecto
     arguments = ["--out", str(tmp_path / "t.npz"), "--photos", str(tmp_path / "none.jpg")]
     assert exit_code_of(lambda: calibrate.main(arguments)) == 2
     assert "none of the photos shows a face" in capsys.readouterr().err
+
+
+def test_faces_without_points_teach_no_mean_of_people(tmp_path, model, monkeypatch):
+    photos = [tmp_path / name for name in ("profile.png", "both.png")]
+    for photo in photos:
+        Image.new("RGB", (32, 32)).save(photo)
+    profile, frontal = (FaceCrop({"point_weights": np.full(478, float(x))}, None) for x in (0, 1))
+    crops = iter([[profile], [profile, frontal]])
+    monkeypatch.setattr(calibrator, "preprocess_photo", lambda *_, **__: next(crops))
+    samples, report = calibrator.samples_of(model, photos)
+    found = [sample["point_weights"].all() for sample in samples]
+    assert found == [True] and len(report.failures) == 1
+
+
+def test_a_face_that_the_mesh_does_not_see_is_not_the_detectors(monkeypatch):
+    mesh = np.ones((478, 2))
+    faces = [DetectedFace(None, 0.9, np.zeros((68, 2))), DetectedFace(mesh, 0.8)]
+    monkeypatch.setattr(calibrator, "detect_faces", lambda _: faces)
+    picture, find = np.zeros((16, 16, 3), np.uint8), calibrator.DETECTORS["mediapipe"].find
+    assert find(picture) is mesh
+    faces.pop()
+    assert find(picture) is None
 
 
 def test_a_face_model_without_landmarks_is_refused(tmp_path, capsys, model, monkeypatch):

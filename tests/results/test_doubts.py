@@ -1,6 +1,7 @@
 """Warnings where a face is doubtful: what is said of which numbers, and the second look at a crop."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
@@ -107,6 +108,13 @@ def test_signs_come_from_fit_detector_and_network(monkeypatch):
 def test_a_face_that_no_detector_found_is_judged_by_pose_and_size_alone(monkeypatch):
     monkeypatch.setattr(doubts, "second_look", lambda *_: pytest.fail("there is no photo to look at"))
     assert doubts_of(signs_of(reconstruction(roll=180.0, points=None)))[0].startswith("upside down")
+
+
+def test_without_flax_pose_and_size_alone_are_judged(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    monkeypatch.setattr(doubts, "second_look", lambda *_: pytest.fail("this loads Flax"))
+    signs = signs_of(reconstruction(roll=180.0, points=np.zeros((478, 2), np.float32)), expected_error_mm=2.0)
+    assert abs(signs.roll) == pytest.approx(180.0) and signs.expected_error_mm == 2.0 and np.isnan(signs.hidden)
 
 
 @pytest.mark.slow
