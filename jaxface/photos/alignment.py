@@ -64,7 +64,10 @@ class Alignment:
         margin = 3 * math.ceil(max(1.0, 1 / self.scale))  # what the bicubic filter reaches beyond the box
         x0, y0 = math.floor(left) - margin, math.floor(top) - margin
         x1, y1 = math.ceil(right) + margin, math.ceil(bottom) + margin
-        image = Image.fromarray(photo).crop((x0, y0, x1, y1))  # Pillow fills with black outside
+        # Pillow fills with black outside; a large photo is not copied whole for a small face.
+        near_x, near_y = (int(np.clip(low, 0, end - 1)) for low, end in ((x0, photo.shape[1]), (y0, photo.shape[0])))
+        part = photo[near_y : max(y1, near_y + 1), near_x : max(x1, near_x + 1)]
+        image = Image.fromarray(part).crop((x0 - near_x, y0 - near_y, x1 - near_x, y1 - near_y))
         box = (left - x0, top - y0, right - x0, bottom - y0)
         return np.array(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box))
 

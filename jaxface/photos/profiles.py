@@ -101,9 +101,10 @@ def find_profile(photo: Image.Image, box: FaceBox, *, quarter: int = 0) -> Profi
     """
     if importlib.util.find_spec("flax") is None:
         return None
+    pixels = np.asarray(photo)
     for factor, upright in _TRIES:
         first = _around(box, factor, photo)
-        alignment, seen = _settled(np.asarray(photo), first, 90 * quarter, upright=upright)
+        alignment, seen = _settled(pixels, first, 90 * quarter, upright=upright)
         if seen.is_face(_face_model()):
             return Profile(alignment.to_photo(seen.landmarks), seen.unsure)
         if seen.unsure > _HOPELESS:

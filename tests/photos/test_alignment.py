@@ -144,3 +144,16 @@ def test_degenerate_landmarks(landmarks, message):
 def test_not_an_alignment():
     with pytest.raises(InputError, match="not an alignment"):
         Alignment.from_dict({"scale": 1})
+
+
+@pytest.mark.parametrize("offset", [(-20.0, -30.0), (5.0, 70.0), (-300.0, 10.0), (400.0, 400.0)])
+def test_a_crop_copies_its_surroundings_alone_and_is_that_of_the_whole_photo(offset, monkeypatch):
+    photo = np.random.default_rng(0).integers(0, 255, (90, 130, 3)).astype(np.uint8)
+    alignment = Alignment(1.7, *offset, 32, (90, 130))
+    framed = np.zeros((90 + 1000, 130 + 1000, 3), np.uint8)  # the same place where no crop reaches the border
+    framed[500:590, 500:630] = photo
+    whole = Alignment(1.7, *(x - 1.7 * 500 for x in offset), 32, framed.shape[:2]).crop_image(framed)
+    copied, fromarray = [], Image.fromarray
+    monkeypatch.setattr(Image, "fromarray", lambda pixels: copied.append(pixels.shape[:2]) or fromarray(pixels))
+    np.testing.assert_array_equal(alignment.crop_image(photo), whole)
+    assert max(copied[0]) < 40  # 32 / 1.7 pixels, and what the filter reaches
