@@ -22,6 +22,10 @@ from jaxface.photos.face_points import Place, find_points
 from jaxface.photos.face_search import search
 from jaxface.photos.profiles import find_profile
 
+REFUSED = 24
+"""Places of a photo, those of which the detector is surest, at which the network looks where the mesh sees no face: in
+large photos without faces there are hundreds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DetectedFace:
@@ -140,7 +144,10 @@ def _in_a_face(place: Place, found: Sequence[Sequence[DetectedFace]]) -> bool:
 
 def _profiles(photos: Sequence[Image.Image], places: Sequence[Place], quarter: int) -> list[tuple[Place, DetectedFace]]:
     """The faces at places where the mesh saw none, those of which the network is surest first."""
-    found = [(place, find_profile(photos[place.photo], place.box, quarter=quarter)) for place in places]
+    found = []
+    for number, photo in enumerate(photos):
+        own = [place for place in places if place.photo == number]  # the detector's surest first
+        found += [(place, find_profile(photo, place.box, quarter=quarter)) for place in own[:REFUSED]]
     sure = [(place, profile) for place, profile in found if profile is not None]
     sure.sort(key=lambda pair: pair[1].unsure)
     return [(place, DetectedFace(None, place.box.score, profile.landmarks)) for place, profile in sure]
