@@ -130,10 +130,10 @@ def run_experiment(count: int, out: Path, work: Path, *, quick: bool) -> dict:
         faces = fit(model, rows, work / name, look=look, quick=quick)
         errors[title] = measure.errors(measure.shapes(np.stack([face.vector for face in faces])))
     told, chosen = knowledge(measure, faces, rows), groups(rows)
-    lost = [float(np.mean((np.abs(missed) >= low) & (np.abs(missed) < high))) * len(missed) for low, high in YAWS]
+    lost = [int(((np.abs(missed) >= low) & (np.abs(missed) < high)).sum()) for low, high in YAWS]
     results = {
         "people": count,
-        "missed": dict(zip(list(chosen)[1:], map(round, lost), strict=False)),
+        "missed": dict(zip(list(chosen)[1:], lost, strict=False)),
         "of_group": {name: int(these.sum()) for name, these in chosen.items()},
         "means_mm": {
             title: {name: float(values[these].mean()) for name, these in chosen.items() if these.any()}
