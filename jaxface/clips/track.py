@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 from scipy import ndimage
 from tqdm import tqdm
 
 from jaxface.clips import smoothing
 from jaxface.clips.eyes import follow_gaze
-from jaxface.core import cameras, face_models
+from jaxface.core import face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_columns, vector_size
+from jaxface.core.coefficients import vector_columns, vector_size
 from jaxface.core.face_models import FaceModel
-from jaxface.core.typed_jit import typed_jit
+from jaxface.core.faces import vertex_points
 from jaxface.core.units import CROP_SIZE
 from jaxface.fitting.evidence import Evidence
 from jaxface.fitting.one_person import CHUNK, fit_known_person, fit_same_person
@@ -232,13 +232,5 @@ def frame_landmarks(
 ) -> Float[np.ndarray, "F 68 2"]:
     """The model's 68 landmarks in pixels of the frames; those of the outline do not march."""
     small = face_models.shape_of_vertices(model, model.landmarks["68"])
-    points = np.asarray(_project(small, np.asarray(vectors, np.float32), Camera().resized(windows[0].size)))
+    points = np.asarray(vertex_points(small, np.asarray(vectors, np.float32), Camera().resized(windows[0].size)))
     return np.stack([window.to_photo(one) for window, one in zip(windows, points, strict=True)])
-
-
-@typed_jit
-def _project(small: FaceModel, vectors: Float[Array | np.ndarray, "F K"], camera: Camera) -> Float[Array, "F 68 2"]:
-    coefficients = Coefficients.from_vector(vectors, small)
-    shape = face_models.shape(small, coefficients.identity, coefficients.expression)
-    posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
-    return cameras.project(cameras.to_camera_space(posed, camera), camera)

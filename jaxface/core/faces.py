@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxface.core import cameras, face_models, lighting
@@ -58,6 +59,21 @@ def decode_face(model: FaceModel, coefficients: Coefficients, camera: Camera) ->
         albedo=albedo,
         colors=lighting.shade(albedo, normals, coefficients.light),
     )
+
+
+@typed_jit
+def vertex_points(model: FaceModel, vectors: Float[Array | np.ndarray, "B K"], camera: Camera) -> Float[Array, "B V 2"]:
+    """Where the vertices of faces lie in the picture, in pixels, y down: `decode_face` for points alone.
+
+    Args:
+        model: the face model, or one cut down by `face_models.shape_of_vertices`.
+        vectors: coefficients.
+        camera: of the picture.
+    """
+    coefficients = Coefficients.from_vector(vectors, model)
+    shape = face_models.shape(model, coefficients.identity, coefficients.expression)
+    posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
+    return cameras.project(cameras.to_camera_space(posed, camera), camera)
 
 
 def landmark_points(

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
-from jaxface.core import cameras, face_models
+from jaxface.core import face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_columns, vector_sizes
+from jaxface.core.coefficients import vector_columns, vector_sizes
 from jaxface.core.errors import needs_extra
 from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import vertex_points
 from jaxface.core.units import to_float
 from jaxface.fitting.evidence import INNER, shipped_calibration
 from jaxface.photos.alignment import alignment_template
@@ -96,10 +97,7 @@ class FirstLook:
             camera: of its crop.
             seen: the fields of `of_crops`, of this crop.
         """
-        coefficients = Coefficients.from_vector(vector[None], self.surface)
-        shape = face_models.shape(self.surface, coefficients.identity, coefficients.expression)
-        posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
-        error = cameras.project(cameras.to_camera_space(posed, camera), camera)[0] - seen["position"]
+        error = vertex_points(self.surface, vector[None], camera)[0] - seen["position"]
         a, b, c = (seen["whitening"][:, i] for i in range(3))
         white = jnp.stack([a * error[:, 0], c * error[:, 0] + b * error[:, 1]], axis=-1)
         return (jnp.sqrt(seen["weight"])[:, None] * white).reshape(-1)

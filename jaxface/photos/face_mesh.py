@@ -64,12 +64,6 @@ def ibug_landmarks(points: Float[np.ndarray, "478 D"]) -> Float[np.ndarray, "68 
     return points[IBUG_68]
 
 
-def face_box(points: Float[np.ndarray, "478 2"]) -> Float[np.ndarray, "4"]:
-    """Left, top, right, bottom of the face's outline, in the unit of `points`."""
-    outline = points[FACE_OVAL]
-    return np.concatenate([outline.min(0), outline.max(0)])
-
-
 def part_loops(points: Float[np.ndarray, "478 2"]) -> dict[str, Float[np.ndarray, "N 2"]]:
     """Closed outlines, in the unit of `points`, of the parts ("skin" is the whole face) and of the open "mouth"."""
 

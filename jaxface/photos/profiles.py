@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from jaxface.core import cameras, face_models
+from jaxface.core import face_models
 from jaxface.core.cameras import Camera
-from jaxface.core.coefficients import Coefficients, vector_columns
+from jaxface.core.coefficients import vector_columns
 from jaxface.core.errors import InputError
 from jaxface.core.face_models import FaceModel
+from jaxface.core.faces import vertex_points
 from jaxface.core.landmarks import LANDMARKS
 from jaxface.core.units import CROP_SIZE
 from jaxface.models import load_face_model
@@ -152,7 +153,7 @@ def _look(crop: UInt8[np.ndarray, "S S 3"], turn: float) -> Look:
     size, pixel, network = len(crop), CROP_SIZE / len(crop), _network()
     answer = jax.tree.map(np.asarray, look(network.network, network.variables, crop[None]))
     vector = turned(answer.vector, -turn)[0]
-    placed = np.asarray(_placed(_points(), vector, size=size))
+    placed = np.asarray(vertex_points(_points(), vector[None], Camera().resized(size)))[0]
     position = size * turned_points(answer.points.position, -turn)[0]
     seen = answer.points.visibility[0] > 0
     if not seen.any():
@@ -160,15 +161,6 @@ def _look(crop: UInt8[np.ndarray, "S S 3"], turn: float) -> Look:
     variance = np.trace(covariance(answer.points.whitening[0]), axis1=-2, axis2=-1) / 2
     unsure, far = CROP_SIZE * np.sqrt(variance), pixel * np.linalg.norm(placed - position, axis=-1)
     return Look(vector, placed[:LANDMARKS], float(np.median(unsure[seen])), float(np.median(far[seen])))
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def _placed(points: FaceModel, vector: Float[Array, "K"], *, size: int) -> Float[Array, "P 2"]:
-    """Where coefficients put the network's points, in pixels of a crop."""
-    coefficients, camera = Coefficients.from_vector(vector[None], points), Camera().resized(size)
-    shape = face_models.shape(points, coefficients.identity, coefficients.expression)
-    posed = cameras.pose(shape, coefficients.angles, coefficients.translation)
-    return cameras.project(cameras.to_camera_space(posed, camera), camera)[0]
 
 
 def _network() -> "TrainedParser":
